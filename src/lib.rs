@@ -1,0 +1,6 @@
+//! Postern: access to PostgreSQL without passwords, VPNs or shared accounts.
+//!
+//! `ARCHITECTURE.md` draws the rooms and the path of a connection through them. Dependencies between rooms go one way:
+//! `model ← policy, protocol ← pki, net, store, audit ← actors ← web, cli`.
+
+pub mod model;

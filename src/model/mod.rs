@@ -1,0 +1,18 @@
+//! The words that every room uses: ids, names, labels, who someone is, why something was refused, time, secrets.
+//! No I/O and nothing asynchronous; every other room may use this one, and this one uses none.
+
+pub mod clock;
+pub mod ids;
+pub mod labels;
+pub mod names;
+pub mod principal;
+pub mod refusal;
+pub mod secret;
+
+pub use clock::{Clock, SharedClock, SystemClock, Timestamp};
+pub use ids::{ConnectionId, MessageId, NodeId, SessionId};
+pub use labels::Labels;
+pub use names::{ClusterName, DbName, DbUser, NameError, NodeName, PersonName, RoleName, ServiceName};
+pub use principal::{Principal, Route, Traits};
+pub use refusal::{Refusal, RefusalKind, Side};
+pub use secret::Secret;
