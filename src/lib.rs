@@ -3,4 +3,5 @@
 //! `ARCHITECTURE.md` draws the rooms and the path of a connection through them. Dependencies between rooms go one way:
 //! `model ← policy, protocol ← pki, net, store, audit ← actors ← web, cli`.
 
+pub mod actors;
 pub mod model;

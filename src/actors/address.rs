@@ -1,0 +1,251 @@
+//! Messages and the addresses they are sent to.
+//!
+//! A collaborator is an [`Address`] of one message type, given to an actor's constructor: whoever holds it cannot tell, and
+//! need not care, whether the other end is a local actor or a [remote](super::remote) one. Two ways to send:
+//!
+//! - [`Address::tell`] never waits. It fails when the mailbox is full or its actor is gone, and the sender decides what
+//!   that means; nothing is dropped in silence.
+//! - [`Address::ask`] waits for the answer, for room in the mailbox too, and never longer than its deadline.
+
+use crate::model::{ConnectionId, MessageId};
+use futures::future::BoxFuture;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// A typed message. Commands are imperative (`OpenStream`), notices in the past tense (`StreamClosed`).
+pub trait Message: Send + 'static {
+    /// `()` where nothing but the fact that it was handled is to be said.
+    type Reply: Send + 'static;
+    const NAME: &'static str;
+}
+
+/// Declares message types: `message!(Name => Reply)`.
+macro_rules! message {
+    ($($name:ty => $reply:ty),+ $(,)?) => {
+        $(impl $crate::actors::address::Message for $name {
+            type Reply = $reply;
+            const NAME: &'static str = stringify!($name);
+        })+
+    };
+}
+pub(crate) use message;
+
+/// From whom a message comes, because of what, and for which connection.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    pub from: Arc<str>,
+    pub cause: Option<MessageId>,
+    pub connection: Option<ConnectionId>,
+}
+
+impl Origin {
+    /// The start of a causal chain: a signal, a timer, a person's request.
+    pub fn outside(from: &str) -> Self {
+        Self {
+            from: from.into(),
+            cause: None,
+            connection: None,
+        }
+    }
+
+    #[must_use]
+    pub fn for_connection(mut self, connection: ConnectionId) -> Self {
+        self.connection = Some(connection);
+        self
+    }
+}
+
+static NEXT_MESSAGE: AtomicU64 = AtomicU64::new(1);
+
+/// What travels with a message: enough to draw the causal tree, never its content.
+#[derive(Debug, Clone)]
+pub struct Meta {
+    pub id: MessageId,
+    pub origin: Origin,
+}
+
+impl Meta {
+    fn new(origin: &Origin) -> Self {
+        Self {
+            id: MessageId(NEXT_MESSAGE.fetch_add(1, Ordering::Relaxed)),
+            origin: origin.clone(),
+        }
+    }
+}
+
+pub struct Envelope<M: Message> {
+    pub message: M,
+    pub meta: Meta,
+    pub reply_to: Option<oneshot::Sender<Reply<M::Reply>>>,
+}
+
+/// What a handler returns: the answer, or the promise of one.
+pub enum Reply<R> {
+    Now(R),
+    Later(oneshot::Receiver<R>),
+}
+
+impl<R> Reply<R> {
+    /// An answer that comes later, usually from the continuation of `ctx.run`. Dropping the promise tells the asker
+    /// [`AskError::Failed`].
+    pub fn later() -> (Self, Promise<R>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self::Later(receiver), Promise(sender))
+    }
+}
+
+/// The duty to answer one ask.
+#[derive(Debug)]
+pub struct Promise<R>(oneshot::Sender<R>);
+
+impl<R> Promise<R> {
+    /// An asker that has given up is not an error: its deadline is its own affair.
+    pub fn keep(self, answer: R) {
+        let _gave_up = self.0.send(answer);
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TellError {
+    #[error("the mailbox is full")]
+    Full,
+    #[error("the actor has ended")]
+    Closed,
+}
+
+/// How an ask ended without an answer. What it says about delivery is part of the type.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// The message was not handled and never will be.
+    #[error("{message} was not sent to {to}: {why}")]
+    NotSent {
+        to: Arc<str>,
+        message: &'static str,
+        why: String,
+    },
+    /// The other side does not accept this message from us.
+    #[error("{to} refused {message}: {why}")]
+    Refused {
+        to: Arc<str>,
+        message: &'static str,
+        why: String,
+    },
+    /// The actor failed while it had the message in hand.
+    #[error("{to} failed while it handled {message}")]
+    Failed { to: Arc<str>, message: &'static str },
+    /// The deadline passed. It may or may not have been handled.
+    #[error("{to} did not answer {message} within {within:?}")]
+    Unknown {
+        to: Arc<str>,
+        message: &'static str,
+        within: Duration,
+    },
+}
+
+/// What an address leads to. Implemented by the host for local actors, and by closures in tests.
+pub trait Deliver<M: Message>: Send + Sync {
+    fn offer(&self, envelope: Envelope<M>) -> Result<(), TellError>;
+    /// Resolves when the message is in the mailbox; waits for room.
+    fn deliver(&self, envelope: Envelope<M>) -> BoxFuture<'static, Result<(), TellError>>;
+}
+
+/// Where one type of message can be sent.
+pub struct Address<M: Message> {
+    to: Arc<str>,
+    inner: Arc<dyn Deliver<M>>,
+}
+
+impl<M: Message> Clone for Address<M> {
+    fn clone(&self) -> Self {
+        Self {
+            to: self.to.clone(),
+            inner: self.inner.clone(),
+        }
+    }
+}
+
+impl<M: Message> fmt::Debug for Address<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}<{}>", self.to, M::NAME)
+    }
+}
+
+impl<M: Message> Address<M> {
+    pub fn new(to: Arc<str>, inner: Arc<dyn Deliver<M>>) -> Self {
+        Self { to, inner }
+    }
+
+    pub fn to(&self) -> &Arc<str> {
+        &self.to
+    }
+
+    pub fn tell(&self, origin: &Origin, message: M) -> Result<(), TellError> {
+        let result = self.inner.offer(Envelope {
+            message,
+            meta: Meta::new(origin),
+            reply_to: None,
+        });
+        if let Err(error) = result {
+            tracing::debug!(from = %origin.from, to = %self.to, message = M::NAME, %error, "message not sent");
+        }
+        result
+    }
+
+    /// Waits for room and then only until the message is in the mailbox: for notices that must not be lost, sent from a
+    /// place that can wait.
+    pub async fn tell_when_room(&self, origin: &Origin, message: M) -> Result<(), TellError> {
+        let envelope = Envelope {
+            message,
+            meta: Meta::new(origin),
+            reply_to: None,
+        };
+        self.inner.deliver(envelope).await
+    }
+
+    pub async fn ask(
+        &self,
+        origin: &Origin,
+        message: M,
+        within: Duration,
+    ) -> Result<M::Reply, AskError> {
+        let (sender, receiver) = oneshot::channel();
+        let envelope = Envelope {
+            message,
+            meta: Meta::new(origin),
+            reply_to: Some(sender),
+        };
+        let deadline = tokio::time::Instant::now() + within;
+        let not_sent = |why: String| AskError::NotSent {
+            to: self.to.clone(),
+            message: M::NAME,
+            why,
+        };
+        match tokio::time::timeout_at(deadline, self.inner.deliver(envelope)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(not_sent(error.to_string())),
+            Err(_) => return Err(not_sent(format!("its mailbox stayed full for {within:?}"))),
+        }
+        let answer = async {
+            match receiver.await {
+                Ok(Reply::Now(answer)) => Ok(answer),
+                Ok(Reply::Later(promised)) => promised.await.map_err(drop),
+                Err(_) => Err(()),
+            }
+        };
+        match tokio::time::timeout_at(deadline, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(())) => Err(AskError::Failed {
+                to: self.to.clone(),
+                message: M::NAME,
+            }),
+            Err(_) => Err(AskError::Unknown {
+                to: self.to.clone(),
+                message: M::NAME,
+                within,
+            }),
+        }
+    }
+}

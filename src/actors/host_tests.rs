@@ -1,0 +1,276 @@
+use super::*;
+use crate::actors::address::{AskError, message};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const SOON: Duration = Duration::from_secs(5);
+
+struct Add(u64);
+struct Boom;
+struct BoomInFuture;
+struct Slow(Duration);
+message!(Add => u64, Boom => (), BoomInFuture => (), Slow => u64);
+
+/// Adds up; fails when told to.
+struct Sum(u64);
+
+impl Behavior for Sum {
+    const MAILBOX: usize = 4;
+}
+
+impl Handle<Add> for Sum {
+    fn handle(&mut self, Add(n): Add, _: &mut Ctx<'_, Self>) -> Reply<u64> {
+        self.0 += n;
+        Reply::Now(self.0)
+    }
+}
+
+impl Handle<Boom> for Sum {
+    fn handle(&mut self, _: Boom, _: &mut Ctx<'_, Self>) -> Reply<()> {
+        panic!("told to")
+    }
+}
+
+impl Handle<BoomInFuture> for Sum {
+    fn handle(&mut self, _: BoomInFuture, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
+        let (reply, promise) = Reply::later();
+        ctx.run(async { panic!("in a future") }, move |_, (), _| {
+            promise.keep(())
+        });
+        reply
+    }
+}
+
+impl Handle<Slow> for Sum {
+    fn handle(&mut self, Slow(wait): Slow, ctx: &mut Ctx<'_, Self>) -> Reply<u64> {
+        let (reply, promise) = Reply::later();
+        ctx.run(tokio::time::sleep(wait), move |sum, (), _| {
+            promise.keep(sum.0)
+        });
+        reply
+    }
+}
+
+type Exits = Arc<Mutex<Vec<ChildExited>>>;
+
+fn start_sum(runtimes: &Runtimes, spec: Spec) -> (ActorRef<Sum>, Exits) {
+    let exits: Exits = Exits::default();
+    let heard = exits.clone();
+    let sum = start_on(
+        &runtimes.workers[0],
+        spec,
+        Arc::new(move |exit| heard.lock().unwrap().push(exit)),
+        || Sum(0),
+    );
+    (sum, exits)
+}
+
+fn outside() -> Origin {
+    Origin::outside("test")
+}
+
+#[test]
+fn an_ask_is_answered_by_the_actor_on_its_runtime() {
+    run_system(1, |runtimes| async move {
+        let (sum, _) = start_sum(&runtimes, Spec::permanent("sum"));
+        let add = sum.address::<Add>();
+        assert_eq!(add.ask(&outside(), Add(2), SOON).await, Ok(2));
+        assert_eq!(add.ask(&outside(), Add(3), SOON).await, Ok(5));
+    });
+}
+
+#[test]
+fn after_a_panic_the_same_address_leads_to_a_rebuilt_state_and_the_asker_reads_an_error() {
+    run_system(1, |runtimes| async move {
+        let (sum, _) = start_sum(&runtimes, Spec::permanent("sum"));
+        let add = sum.address::<Add>();
+        add.ask(&outside(), Add(7), SOON).await.unwrap();
+        let failed = sum.address::<Boom>().ask(&outside(), Boom, SOON).await;
+        assert!(matches!(failed, Err(AskError::Failed { .. })), "{failed:?}");
+        assert_eq!(add.ask(&outside(), Add(1), SOON).await, Ok(1));
+        let failed = sum
+            .address::<BoomInFuture>()
+            .ask(&outside(), BoomInFuture, SOON)
+            .await;
+        assert!(matches!(failed, Err(AskError::Failed { .. })), "{failed:?}");
+        assert_eq!(add.ask(&outside(), Add(1), SOON).await, Ok(1));
+    });
+}
+
+#[test]
+fn messages_that_waited_behind_a_panic_are_handled_by_the_rebuilt_state() {
+    run_system(1, |runtimes| async move {
+        let (sum, _) = start_sum(&runtimes, Spec::permanent("sum"));
+        let add = sum.address::<Add>();
+        let boom = sum.address::<Boom>();
+        boom.tell(&outside(), Boom).unwrap();
+        add.tell(&outside(), Add(4)).unwrap();
+        assert_eq!(add.ask(&outside(), Add(1), SOON).await, Ok(5));
+    });
+}
+
+#[test]
+fn the_sixth_panic_ends_a_permanent_actor_and_its_parent_hears_it() {
+    run_system(1, |runtimes| async move {
+        let (sum, exits) = start_sum(&runtimes, Spec::permanent("sum"));
+        let boom = sum.address::<Boom>();
+        for _ in 0..6 {
+            let _failed = boom.ask(&outside(), Boom, SOON).await;
+        }
+        let mut ended = sum.ended.clone();
+        tokio::time::timeout(SOON, ended.wait_for(|e| *e))
+            .await
+            .unwrap()
+            .unwrap();
+        let exits = exits.lock().unwrap();
+        assert!(
+            matches!(exits[0].reason, ExitReason::Exhausted(_)),
+            "{exits:?}"
+        );
+    });
+}
+
+#[test]
+fn tell_fails_when_the_mailbox_is_full_and_when_the_actor_has_ended() {
+    run_system(1, |runtimes| async move {
+        let (sum, _) = start_sum(&runtimes, Spec::permanent("sum"));
+        // actix has its own bound until the actor runs.
+        sum.address::<Add>()
+            .ask(&outside(), Add(0), SOON)
+            .await
+            .unwrap();
+        // The actor's runtime is held by this task, so nothing is taken out of the mailbox meanwhile.
+        let (hold, release) = std::sync::mpsc::channel::<()>();
+        runtimes.workers[0].spawn(async move {
+            let _released = release.recv();
+        });
+        let add = sum.address::<Add>();
+        let sent = (0..50)
+            .filter(|_| add.tell(&outside(), Add(1)).is_ok())
+            .count();
+        assert!(
+            (4..=6).contains(&sent),
+            "{sent} were accepted by a mailbox of 4"
+        );
+        assert_eq!(add.tell(&outside(), Add(1)), Err(TellError::Full));
+        drop(hold);
+        assert!(sum.clone().stop(SOON).await);
+        assert_eq!(add.tell(&outside(), Add(1)), Err(TellError::Closed));
+    });
+}
+
+#[test]
+fn an_ask_ends_at_its_deadline_and_says_that_the_outcome_is_unknown() {
+    run_system(1, |runtimes| async move {
+        let (sum, _) = start_sum(&runtimes, Spec::permanent("sum"));
+        let slow = sum.address::<Slow>();
+        let late = slow
+            .ask(
+                &outside(),
+                Slow(Duration::from_secs(60)),
+                Duration::from_millis(20),
+            )
+            .await;
+        assert!(matches!(late, Err(AskError::Unknown { .. })), "{late:?}");
+    });
+}
+
+struct SpawnTwo;
+struct FailOnce;
+message!(SpawnTwo => (), FailOnce => ());
+
+struct Parent {
+    runtime: Runtime,
+    order: Arc<Mutex<Vec<String>>>,
+}
+
+struct Leaf {
+    name: &'static str,
+    order: Arc<Mutex<Vec<String>>>,
+}
+
+impl Behavior for Leaf {
+    const MAILBOX: usize = 1;
+    fn stopping(&mut self, _: &mut Ctx<'_, Self>) -> Option<LocalBoxFuture<'static, ()>> {
+        let (name, order) = (self.name, self.order.clone());
+        Some(async move { order.lock().unwrap().push(name.to_owned()) }.boxed_local())
+    }
+}
+
+impl Behavior for Parent {
+    const MAILBOX: usize = 4;
+}
+
+impl Handle<SpawnTwo> for Parent {
+    fn handle(&mut self, _: SpawnTwo, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
+        for name in ["first", "second"] {
+            let order = self.order.clone();
+            ctx.spawn_child(&self.runtime, Spec::permanent(name), move || Leaf {
+                name,
+                order: order.clone(),
+            });
+        }
+        Reply::Now(())
+    }
+}
+
+#[test]
+fn children_are_stopped_before_their_parent_and_the_newest_first() {
+    run_system(1, |runtimes| async move {
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let (runtime, seen) = (runtimes.workers[0].clone(), order.clone());
+        let parent = start_on(
+            &runtimes.control,
+            Spec::permanent("parent"),
+            Arc::new(|_| {}),
+            move || Parent {
+                runtime: runtime.clone(),
+                order: seen.clone(),
+            },
+        );
+        parent
+            .address::<SpawnTwo>()
+            .ask(&outside(), SpawnTwo, SOON)
+            .await
+            .unwrap();
+        assert!(parent.stop(SOON).await);
+        assert_eq!(*order.lock().unwrap(), ["second", "first"]);
+    });
+}
+
+static BUILT: AtomicUsize = AtomicUsize::new(0);
+
+struct FailsAtStart;
+
+impl Behavior for FailsAtStart {
+    const MAILBOX: usize = 1;
+    fn started(&mut self, ctx: &mut Ctx<'_, Self>) {
+        if BUILT.fetch_add(1, Ordering::SeqCst) < 2 {
+            ctx.fail("not yet");
+        }
+    }
+}
+
+impl Handle<FailOnce> for FailsAtStart {
+    fn handle(&mut self, _: FailOnce, _: &mut Ctx<'_, Self>) -> Reply<()> {
+        Reply::Now(())
+    }
+}
+
+#[test]
+fn an_actor_that_fails_at_its_start_is_built_again() {
+    run_system(1, |runtimes| async move {
+        let actor = start_on(
+            &runtimes.control,
+            Spec::permanent("starter"),
+            Arc::new(|_| {}),
+            || FailsAtStart,
+        );
+        actor
+            .address::<FailOnce>()
+            .ask(&outside(), FailOnce, SOON)
+            .await
+            .unwrap();
+        assert_eq!(BUILT.load(Ordering::SeqCst), 3);
+    });
+}
