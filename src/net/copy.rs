@@ -1,0 +1,298 @@
+//! The relay of one connection: two directions, each with its own progress and back-pressure, polled by one task.
+//!
+//! Nothing here goes through a mailbox. Each direction fills its buffer until the reader has no more, writes once, and
+//! flushes only when there is nothing left to write; while it waits for bytes it holds no buffer. A [`Tap`] sees every
+//! chunk before it is passed on and may hold it back.
+
+use super::buffers::{COPY_BYTES, Pooled};
+use crate::model::Refusal;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+
+/// How long a client may take to accept the last words: its current message to the end, then the error. A client that
+/// does not read is cut off after it.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Watches one direction.
+pub trait Tap {
+    /// Called once for each chunk, before it is passed on.
+    fn observe(&mut self, chunk: &[u8]) -> Result<(), Refusal>;
+
+    /// Ready when all that was observed may be passed on.
+    fn poll_admit(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// How many bytes are still missing to the end of the message that the last chunk ended in; zero between messages.
+    /// A part of a header counts the missing part of the header.
+    fn missing_to_boundary(&self) -> usize {
+        0
+    }
+}
+
+/// Sees nothing.
+#[derive(Debug, Default)]
+pub struct NoTap;
+
+impl Tap for NoTap {
+    fn observe(&mut self, _: &[u8]) -> Result<(), Refusal> {
+        Ok(())
+    }
+}
+
+/// How a relay ended.
+#[derive(Debug)]
+pub enum RelayEnd {
+    /// Both directions came to their end.
+    Finished,
+    /// A tap, or whoever holds the session, ended it; the client has been told.
+    Refused(Refusal),
+    /// The client's connection broke.
+    ClientLost(io::Error),
+    /// The other side's connection broke. The caller knows what that is and words it for the client.
+    UpstreamLost(io::Error),
+}
+
+/// What passed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub to_upstream: u64,
+    pub to_client: u64,
+}
+
+/// Why one direction cannot go on.
+enum Broken {
+    Read(io::Error),
+    Write(io::Error),
+    Tap(Refusal),
+}
+
+struct Direction<T> {
+    tap: T,
+    buffer: Pooled,
+    start: usize,
+    end: usize,
+    observed: usize,
+    eof: bool,
+    unflushed: bool,
+    done: bool,
+    total: u64,
+}
+
+impl<T: Tap> Direction<T> {
+    fn new(tap: T) -> Self {
+        Self {
+            tap,
+            buffer: Pooled::default(),
+            start: 0,
+            end: 0,
+            observed: 0,
+            eof: false,
+            unflushed: false,
+            done: false,
+            total: 0,
+        }
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<Result<(), Broken>> {
+        if self.done {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            let idle = self.fill(cx, from)?;
+            ready!(self.tap.poll_admit(cx)).map_err(Broken::Tap)?;
+            ready!(self.poll_drain(cx, to))?;
+            if (idle || self.eof) && self.unflushed {
+                ready!(Pin::new(&mut *to).poll_flush(cx)).map_err(Broken::Write)?;
+                self.unflushed = false;
+            }
+            if self.eof {
+                // A peer that is gone cannot be told that there is no more; that is no fault of this direction.
+                let _gone = ready!(Pin::new(&mut *to).poll_shutdown(cx));
+                self.done = true;
+                return Poll::Ready(Ok(()));
+            }
+            if idle {
+                self.buffer = Pooled::default();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Reads until nothing is there or the buffer is full. True when nothing is there.
+    fn fill(&mut self, cx: &mut Context<'_>, from: &mut (impl AsyncRead + Unpin)) -> Result<bool, Broken> {
+        if self.buffer.is_none() && !self.eof {
+            self.buffer = Pooled::copy_size();
+        }
+        let mut idle = false;
+        while !self.eof && self.end < COPY_BYTES {
+            let mut read = ReadBuf::new(&mut self.buffer[self.end..]);
+            match Pin::new(&mut *from).poll_read(cx, &mut read) {
+                Poll::Pending => {
+                    idle = true;
+                    break;
+                }
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    // TLS without close_notify: clients that just go away do this all the time.
+                    self.eof = true;
+                }
+                Poll::Ready(Err(error)) => return Err(Broken::Read(error)),
+                Poll::Ready(Ok(())) => match read.filled().len() {
+                    0 => self.eof = true,
+                    count => self.end += count,
+                },
+            }
+        }
+        if self.observed < self.end {
+            let chunk = &self.buffer[self.observed..self.end];
+            self.tap.observe(chunk).map_err(Broken::Tap)?;
+            self.observed = self.end;
+        }
+        Ok(idle)
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>, to: &mut (impl AsyncWrite + Unpin)) -> Poll<Result<(), Broken>> {
+        while self.start < self.end {
+            let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.buffer[self.start..self.end]));
+            match written {
+                Ok(0) => return Poll::Ready(Err(Broken::Write(io::ErrorKind::WriteZero.into()))),
+                Ok(count) => {
+                    self.start += count;
+                    self.total += count as u64;
+                    self.unflushed = true;
+                }
+                Err(error) => return Poll::Ready(Err(Broken::Write(error))),
+            }
+        }
+        (self.start, self.end, self.observed) = (0, 0, 0);
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The two ends of a connection and what watches it.
+pub struct Relay<C, U, TU, TC> {
+    client: C,
+    upstream: U,
+    up: Direction<TU>,
+    down: Direction<TC>,
+}
+
+impl<C, U, TU, TC> Relay<C, U, TU, TC>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+    TU: Tap,
+    TC: Tap,
+{
+    pub fn new(client: C, upstream: U, to_upstream: TU, to_client: TC) -> Self {
+        Self {
+            client,
+            upstream,
+            up: Direction::new(to_upstream),
+            down: Direction::new(to_client),
+        }
+    }
+
+    pub fn counts(&self) -> Counts {
+        Counts {
+            to_upstream: self.up.total,
+            to_client: self.down.total,
+        }
+    }
+
+    pub fn to_upstream_tap(&self) -> &TU {
+        &self.up.tap
+    }
+
+    pub fn to_client_tap(&self) -> &TC {
+        &self.down.tap
+    }
+
+    /// Copies until both directions are done, something breaks, or `end` says that the session is over.
+    pub async fn run(&mut self, end: impl Future<Output = Refusal>) -> RelayEnd {
+        let Self {
+            client,
+            upstream,
+            up,
+            down,
+        } = self;
+        let copy = poll_fn(|cx| {
+            let up_now = up.poll(cx, client, upstream);
+            match up_now {
+                Poll::Ready(Err(Broken::Read(error))) => return Poll::Ready(RelayEnd::ClientLost(error)),
+                Poll::Ready(Err(Broken::Tap(refusal))) => return Poll::Ready(RelayEnd::Refused(refusal)),
+                // An upstream that no longer takes bytes may still have its reason to tell; the other direction ends it.
+                Poll::Ready(Err(Broken::Write(_))) => up.done = true,
+                _ => {}
+            }
+            match down.poll(cx, upstream, client) {
+                Poll::Ready(Err(Broken::Read(error))) => Poll::Ready(RelayEnd::UpstreamLost(error)),
+                Poll::Ready(Err(Broken::Write(error))) => Poll::Ready(RelayEnd::ClientLost(error)),
+                Poll::Ready(Err(Broken::Tap(refusal))) => Poll::Ready(RelayEnd::Refused(refusal)),
+                // When the upstream has ended, nobody is left for whom the client could send more.
+                Poll::Ready(Ok(())) => Poll::Ready(RelayEnd::Finished),
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        tokio::select! {
+            biased;
+            refusal = end => RelayEnd::Refused(refusal),
+            done = copy => done,
+        }
+    }
+
+    /// Says the last words to the client: finishes the message that it is in the middle of, then sends `last` (an encoded
+    /// ErrorResponse) and closes.
+    pub async fn last_words(&mut self, last: &[u8]) {
+        let _too_slow = tokio::time::timeout(LAST_WORDS, async {
+            self.finish_message().await?;
+            self.client.write_all(last).await?;
+            self.client.flush().await?;
+            self.client.shutdown().await
+        })
+        .await;
+    }
+
+    async fn finish_message(&mut self) -> io::Result<()> {
+        let Self {
+            client,
+            upstream,
+            down,
+            ..
+        } = self;
+        client.write_all(&down.buffer[down.start..down.end]).await?;
+        (down.start, down.end, down.observed) = (0, 0, 0);
+        if down.tap.missing_to_boundary() == 0 {
+            return Ok(());
+        }
+        let mut buffer = Pooled::copy_size();
+        loop {
+            let missing = down.tap.missing_to_boundary().min(COPY_BYTES);
+            if missing == 0 {
+                return Ok(());
+            }
+            let count = upstream.read(&mut buffer[..missing]).await?;
+            if count == 0 {
+                // The rest never comes; whatever is said now would be read as part of that message.
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if down.tap.observe(&buffer[..count]).is_err() {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            client.write_all(&buffer[..count]).await?;
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "copy_tests.rs"]
+mod tests;

@@ -1,0 +1,73 @@
+//! Frames of node messages on a stream: read with the length judged first, written whole.
+
+use crate::protocol::tunnel::{Dialect, Frame, FrameError, MAX_HEADER_BYTES, PREFIX_BYTES, Wire, frame};
+use std::io;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+/// A peer that announces more than this is not skipped over but left: reading it would hold the stream for nothing.
+const SKIP_MAX: usize = 64 * 1024 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReadFrameError {
+    /// The stream is of no further use.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// One message could not be accepted; the next one may be. `id` names it where its header could be read.
+    #[error("{error}")]
+    Refused { id: Option<u64>, error: FrameError },
+}
+
+/// Reads the next frame; `None` when the peer is done.
+pub async fn read_frame<B: Wire>(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<Frame<B>>, ReadFrameError> {
+    match read_frame_bytes(stream, B::DIALECT, frame::max_frame_bytes::<B>()).await? {
+        None => Ok(None),
+        Some(bytes) => decode(&bytes).map(Some),
+    }
+}
+
+pub fn decode<B: Wire>(bytes: &[u8]) -> Result<Frame<B>, ReadFrameError> {
+    Frame::decode(bytes).map_err(|(id, error)| ReadFrameError::Refused { id, error })
+}
+
+/// Reads what follows the length field, of a frame of at most `max` bytes. A longer one is skipped and refused;
+/// `dialect` is named in that refusal.
+pub async fn read_frame_bytes(
+    stream: &mut (impl AsyncRead + Unpin),
+    dialect: Dialect,
+    max: usize,
+) -> Result<Option<Vec<u8>>, ReadFrameError> {
+    let mut prefix = [0; PREFIX_BYTES];
+    if stream.read(&mut prefix[..1]).await? == 0 {
+        return Ok(None);
+    }
+    stream.read_exact(&mut prefix[1..]).await?;
+    let bytes = u32::from_be_bytes(prefix) as usize;
+    if bytes <= max {
+        let mut frame = vec![0; bytes];
+        stream.read_exact(&mut frame).await?;
+        return Ok(Some(frame));
+    }
+    let error = FrameError::TooLong { dialect, bytes, max };
+    if bytes > SKIP_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, error).into());
+    }
+    let mut head = [0; MAX_HEADER_BYTES];
+    stream.read_exact(&mut head).await?;
+    let rest = (bytes - MAX_HEADER_BYTES) as u64;
+    let skipped = tokio::io::copy(&mut (&mut *stream).take(rest), &mut tokio::io::sink()).await?;
+    if skipped < rest {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    }
+    Err(ReadFrameError::Refused {
+        id: frame::id_of(&head),
+        error,
+    })
+}
+
+pub async fn write_frame<B: Wire>(stream: &mut (impl AsyncWrite + Unpin), frame: &Frame<B>) -> io::Result<()> {
+    let bytes = frame
+        .encode()
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    stream.write_all(&bytes).await?;
+    stream.flush().await
+}

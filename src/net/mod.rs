@@ -1,0 +1,21 @@
+//! The only code with sockets: listening and dialling, TLS, multiplexing, copying.
+//!
+//! Above it nobody names `tokio::net`; below it nobody knows what a session is.
+
+pub mod big_reads;
+pub mod buffers;
+pub mod copy;
+pub mod deferred_flush;
+pub mod frames;
+pub mod mux;
+pub mod socket;
+pub mod tls;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Any stream of bytes: a socket, TLS, a stream of a tunnel, or memory.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for T {}
+
+pub type BoxStream = Box<dyn Stream>;

@@ -1,0 +1,353 @@
+//! Many streams on one connection: yamux behind our own type.
+//!
+//! What yamux leaves to its user is done here (see docs/decisions/0004-yamux.md):
+//!
+//! - **Streams are counted** below yamux' own limit, because exceeding that limit does not fail the open but kills the
+//!   connection with every session on it.
+//! - **One driver** polls the connection, always: a connection moves only while somebody does. It flushes once per turn.
+//! - **A lost connection is an error** on its streams, not an end of file, so that a reader can tell a peer that was done
+//!   from a peer that is gone.
+
+use super::Stream;
+use super::deferred_flush::{DeferredFlush, FlushGate};
+use futures::AsyncWrite as _;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio_util::compat::TokioAsyncReadCompatExt as _;
+
+/// Streams that one side opens on one connection. A stream is a client connection; an agent that needs more opens more
+/// tunnels.
+pub const STREAMS_MAX: usize = 4096;
+/// yamux' own limit counts the streams of both sides, and those whose end has not been seen by both.
+const YAMUX_STREAMS_MAX: usize = 4 * STREAMS_MAX;
+/// Opens that wait for the driver. They are taken on its next turn.
+const OPENS_QUEUED: usize = 64;
+/// Inbound streams that wait to be taken. Beyond it a stream is reset: its opener reads an error and can go elsewhere.
+const INBOUND_QUEUED: usize = 256;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MuxError {
+    #[error("all {STREAMS_MAX} streams of the tunnel are in use")]
+    TooManyStreams,
+    #[error("the tunnel is down")]
+    Down,
+}
+
+/// Which side of the connection this is. yamux numbers the streams of the two sides apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MuxSide {
+    Dialled,
+    Accepted,
+}
+
+/// Opens streams; ends with the connection.
+#[derive(Debug, Clone)]
+pub struct Mux {
+    opens: mpsc::Sender<oneshot::Sender<Result<yamux::Stream, MuxError>>>,
+    permits: Arc<Semaphore>,
+    /// True when the driver has ended or has been told to.
+    down: watch::Receiver<bool>,
+    kill: Arc<watch::Sender<bool>>,
+}
+
+/// Streams that the peer opened.
+pub type Inbound = mpsc::Receiver<MuxStream>;
+
+/// Puts a multiplexer on `io`. The returned future drives it and has to be spawned; it ends with the connection and says
+/// why.
+pub fn start(io: impl Stream, side: MuxSide) -> (Mux, Inbound, impl Future<Output = String>) {
+    let (opens, open_requests) = mpsc::channel(OPENS_QUEUED);
+    let (inbound_sender, inbound) = mpsc::channel(INBOUND_QUEUED);
+    let (down_sender, down) = watch::channel(false);
+    let (kill, killed) = watch::channel(false);
+    let gate = FlushGate::default();
+    let mode = match side {
+        MuxSide::Dialled => yamux::Mode::Client,
+        MuxSide::Accepted => yamux::Mode::Server,
+    };
+    let io = DeferredFlush::new(io, gate.clone());
+    let driver = Driver {
+        connection: yamux::Connection::new(io.compat(), yamux_config(), mode),
+        gate,
+        open_requests,
+        waiting_open: None,
+        inbound: inbound_sender,
+        down: down.clone(),
+    };
+    let mux = Mux {
+        opens,
+        permits: Arc::new(Semaphore::new(STREAMS_MAX)),
+        down,
+        kill: Arc::new(kill),
+    };
+    let run = async move {
+        let why = driver.run(killed).await;
+        down_sender.send_replace(true);
+        why
+    };
+    (mux, inbound, run)
+}
+
+/// The setters assert relations between the values, so they are called in this order and under test.
+fn yamux_config() -> yamux::Config {
+    let mut config = yamux::Config::default();
+    // A window grows only with what has been read, to twice what is on its way; the sum over a tunnel is bounded by the
+    // relays, which do not read what they cannot pass on.
+    config.set_max_connection_receive_window(None);
+    config.set_max_num_streams(YAMUX_STREAMS_MAX);
+    config
+}
+
+impl Mux {
+    pub async fn open(&self) -> Result<MuxStream, MuxError> {
+        let permit = self
+            .permits
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| MuxError::TooManyStreams)?;
+        let (sender, receiver) = oneshot::channel();
+        self.opens.send(sender).await.map_err(|_| MuxError::Down)?;
+        let stream = receiver.await.map_err(|_| MuxError::Down)??;
+        Ok(MuxStream::new(stream, Some(permit), self.down.clone()))
+    }
+
+    pub fn is_down(&self) -> bool {
+        *self.down.borrow()
+    }
+
+    pub fn streams_open(&self) -> usize {
+        STREAMS_MAX - self.permits.available_permits()
+    }
+
+    /// Ends the connection and every stream on it, for a peer that no longer answers.
+    pub fn kill(&self) {
+        self.kill.send_replace(true);
+    }
+}
+
+struct Driver<T> {
+    connection: yamux::Connection<tokio_util::compat::Compat<DeferredFlush<T>>>,
+    gate: FlushGate,
+    open_requests: mpsc::Receiver<oneshot::Sender<Result<yamux::Stream, MuxError>>>,
+    waiting_open: Option<oneshot::Sender<Result<yamux::Stream, MuxError>>>,
+    inbound: mpsc::Sender<MuxStream>,
+    down: watch::Receiver<bool>,
+}
+
+impl<T: Stream> Driver<T> {
+    async fn run(mut self, mut killed: watch::Receiver<bool>) -> String {
+        let drive = poll_fn(|cx| self.poll(cx));
+        tokio::select! {
+            biased;
+            // An error means that nobody is left who could ask for it.
+            Ok(_) = killed.wait_for(|killed| *killed) => "ended by this side".to_owned(),
+            why = drive => why,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+        self.gate.set(false);
+        loop {
+            if let Some(ended) = self.poll_once(cx) {
+                return Poll::Ready(ended);
+            }
+            if self.gate.is_open() {
+                return Poll::Pending;
+            }
+            // All work of this turn is done; now the frames it left may go, in one flush.
+            self.gate.set(true);
+        }
+    }
+
+    fn poll_once(&mut self, cx: &mut Context<'_>) -> Option<String> {
+        loop {
+            if self.waiting_open.is_none()
+                && let Poll::Ready(Some(request)) = self.open_requests.poll_recv(cx)
+            {
+                self.waiting_open = Some(request);
+            }
+            if let Some(request) = self.waiting_open.take() {
+                match self.connection.poll_new_outbound(cx) {
+                    Poll::Ready(Ok(stream)) => {
+                        let _gave_up = request.send(Ok(stream));
+                        continue;
+                    }
+                    Poll::Ready(Err(error)) => {
+                        let _gave_up = request.send(Err(MuxError::Down));
+                        return Some(error.to_string());
+                    }
+                    Poll::Pending => self.waiting_open = Some(request),
+                }
+            }
+            match self.connection.poll_next_inbound(cx) {
+                Poll::Ready(Some(Ok(stream))) => {
+                    let stream = MuxStream::new(stream, None, self.down.clone());
+                    if self.inbound.try_send(stream).is_err() {
+                        tracing::warn!("inbound stream reset: {INBOUND_QUEUED} are waiting to be taken");
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => return Some(error.to_string()),
+                Poll::Ready(None) => return Some("closed by the peer".to_owned()),
+                Poll::Pending => return None,
+            }
+        }
+    }
+}
+
+/// One stream. Reads fail with `ConnectionReset` when the connection is lost, and end when the peer closed the stream.
+#[derive(Debug)]
+pub struct MuxStream {
+    inner: yamux::Stream,
+    /// Held for streams that this side opened; gives the place back when the stream is dropped.
+    _permit: Option<OwnedSemaphorePermit>,
+    down: watch::Receiver<bool>,
+    closed_here: bool,
+}
+
+impl MuxStream {
+    fn new(inner: yamux::Stream, permit: Option<OwnedSemaphorePermit>, down: watch::Receiver<bool>) -> Self {
+        Self {
+            inner,
+            _permit: permit,
+            down,
+            closed_here: false,
+        }
+    }
+
+    /// After an end of file: was it the peer's word, or the connection's loss (or a reset)?
+    fn is_lost(&self) -> bool {
+        // yamux says `Closed` when both sides have closed or the stream was cut; if we have not closed, it was cut.
+        *self.down.borrow() || (self.inner.is_closed() && !self.closed_here)
+    }
+}
+
+impl AsyncRead for MuxStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if out.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let count = ready!(futures::AsyncRead::poll_read(
+            Pin::new(&mut self.inner),
+            cx,
+            out.initialize_unfilled()
+        ))?;
+        out.advance(count);
+        if count == 0 && self.is_lost() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for MuxStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.closed_here = true;
+        Pin::new(&mut self.inner).poll_close(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async { tokio::time::timeout(SOON, future).await.unwrap() })
+    }
+
+    fn pair() -> (Mux, Inbound, Mux, Inbound) {
+        let (a, b) = tokio::io::duplex(64 * 1024);
+        let (dialled, dialled_inbound, drive_a) = start(a, MuxSide::Dialled);
+        let (accepted, accepted_inbound, drive_b) = start(b, MuxSide::Accepted);
+        tokio::spawn(drive_a);
+        tokio::spawn(drive_b);
+        (dialled, dialled_inbound, accepted, accepted_inbound)
+    }
+
+    #[test]
+    fn bytes_pass_both_ways_and_an_orderly_close_is_an_end_of_file() {
+        block_on(async {
+            let (dialled, _keep, _accepted, mut inbound) = pair();
+            let mut near = dialled.open().await.unwrap();
+            near.write_all(b"hello").await.unwrap();
+            let mut far = inbound.recv().await.unwrap();
+            let mut buffer = [0; 5];
+            far.read_exact(&mut buffer).await.unwrap();
+            far.write_all(b"world").await.unwrap();
+            far.shutdown().await.unwrap();
+            let mut answer = Vec::new();
+            near.read_to_end(&mut answer).await.unwrap();
+            assert_eq!((&buffer, answer.as_slice()), (b"hello", b"world".as_slice()));
+        });
+    }
+
+    #[test]
+    fn a_lost_connection_is_an_error_and_not_an_end_of_file() {
+        block_on(async {
+            let (dialled, _keep, accepted, mut inbound) = pair();
+            let mut near = dialled.open().await.unwrap();
+            near.write_all(b"x").await.unwrap();
+            let _far = inbound.recv().await.unwrap();
+            accepted.kill();
+            let lost = near.read(&mut [0; 1]).await.expect_err("the connection is gone");
+            assert_eq!(lost.kind(), io::ErrorKind::ConnectionReset);
+        });
+    }
+
+    #[test]
+    fn a_stream_that_its_holder_dropped_is_an_error_for_the_other_side() {
+        block_on(async {
+            let (dialled, _keep, _accepted, mut inbound) = pair();
+            let mut near = dialled.open().await.unwrap();
+            near.write_all(b"x").await.unwrap();
+            drop(inbound.recv().await.unwrap());
+            assert!(near.read(&mut [0; 1]).await.is_err());
+        });
+    }
+
+    #[test]
+    fn one_stream_too_many_is_refused_and_the_others_live() {
+        block_on(async {
+            let (dialled, _keep, _accepted, mut inbound) = pair();
+            tokio::spawn(async move {
+                let mut held = Vec::new();
+                while let Some(mut stream) = inbound.recv().await {
+                    stream.write_all(&[1]).await.unwrap();
+                    held.push(stream);
+                }
+            });
+            let mut streams = Vec::new();
+            for _ in 0..STREAMS_MAX {
+                let mut stream = dialled.open().await.unwrap();
+                stream.write_all(b"x").await.unwrap();
+                stream.read_exact(&mut [0; 1]).await.unwrap();
+                streams.push(stream);
+            }
+            assert_eq!(dialled.open().await.expect_err("full"), MuxError::TooManyStreams);
+            drop(streams.pop());
+            let mut again = dialled.open().await.unwrap();
+            again.write_all(b"x").await.unwrap();
+            again.read_exact(&mut [0; 1]).await.unwrap();
+        });
+    }
+}

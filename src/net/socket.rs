@@ -1,0 +1,135 @@
+//! TCP and Unix sockets: the one file that names `tokio::net`.
+#![expect(clippy::disallowed_types, reason = "this is the one place for sockets")]
+
+use crate::model::NodeKind;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::Path;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+pub type Tcp = TcpStream;
+pub type Unix = UnixStream;
+
+/// Connections that the kernel completes before we take them; a burst of clients must not see refusals.
+const BACKLOG: i32 = 4096;
+/// A dial that is not answered in this time goes to the next address.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// Bytes that stay unacknowledged so long mean that the peer is gone, whatever TCP still hopes.
+const USER_TIMEOUT: Duration = Duration::from_secs(20);
+/// Keep-alive probes on connections that may be silent for hours.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub struct Listener(TcpListener);
+
+impl Listener {
+    /// Binds and listens. The error names the address and, where it is taken, what to do.
+    pub fn bind(address: SocketAddr, what: NodeKind) -> Result<Self, String> {
+        Self::bind_inner(address).map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => format!(
+                "the {what} service cannot listen on {address}: the port is taken by another program; \
+                 choose another port, or see who has it with: ss -ltnp 'sport = :{}'",
+                address.port()
+            ),
+            io::ErrorKind::PermissionDenied => format!(
+                "the {what} service cannot listen on {address}: ports below 1024 need root or CAP_NET_BIND_SERVICE"
+            ),
+            _ => format!("the {what} service cannot listen on {address}: {error}"),
+        })
+    }
+
+    fn bind_inner(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into()).map(Self)
+    }
+
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// The next connection, as the standard library's socket: it is registered with the runtime that will serve it.
+    pub async fn accept(&self) -> io::Result<(std::net::TcpStream, SocketAddr)> {
+        let (stream, peer) = self.0.accept().await?;
+        Ok((stream.into_std()?, peer))
+    }
+}
+
+/// Registers an accepted socket with the runtime that the caller is on.
+pub fn adopt(stream: std::net::TcpStream) -> io::Result<Tcp> {
+    let stream = TcpStream::from_std(stream)?;
+    tune(&stream)?;
+    Ok(stream)
+}
+
+/// Connects to `host:port`, trying each address that the name has.
+pub async fn connect(host: &str, port: u16) -> io::Result<Tcp> {
+    let name = (host.trim_matches(['[', ']']).to_owned(), port);
+    let resolve = tokio::task::spawn_blocking(move || name.to_socket_addrs().map(Vec::from_iter));
+    let addresses = tokio::time::timeout(CONNECT_DEADLINE, resolve)
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("the name {host} was not resolved in time")))?
+        .map_err(io::Error::other)??;
+    let mut last = io::Error::new(io::ErrorKind::NotFound, format!("the name {host} has no address"));
+    for address in addresses {
+        match tokio::time::timeout(CONNECT_DEADLINE, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                tune(&stream)?;
+                return Ok(stream);
+            }
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {CONNECT_DEADLINE:?}")),
+        }
+    }
+    Err(last)
+}
+
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(KEEPALIVE_AFTER)
+            .with_interval(KEEPALIVE_EVERY),
+    )
+}
+
+/// For the connections between nodes: notices a peer that takes no bytes any more.
+pub fn set_user_timeout(stream: &Tcp) -> io::Result<()> {
+    SockRef::from(stream).set_tcp_user_timeout(Some(USER_TIMEOUT))
+}
+
+/// The administrator's socket, 0600.
+#[derive(Debug)]
+pub struct AdminListener(UnixListener);
+
+impl AdminListener {
+    /// Binds anew: whoever holds the data directory's lock may remove what an earlier process left.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::PermissionsExt as _;
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(Self(listener))
+    }
+
+    /// The next connection and the uid of the process at its other end.
+    pub async fn accept(&self) -> io::Result<(Unix, u32)> {
+        let (stream, _) = self.0.accept().await?;
+        let uid = stream.peer_cred()?.uid();
+        Ok((stream, uid))
+    }
+}
+
+pub async fn connect_admin(path: &Path) -> io::Result<Unix> {
+    UnixStream::connect(path).await
+}

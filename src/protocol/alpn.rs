@@ -1,0 +1,34 @@
+//! The application protocols (RFC 7301) that one port tells apart, and the first bytes of those that come without TLS.
+
+/// PostgreSQL 17's direct TLS (`sslnegotiation=direct`); the name is registered with IANA.
+pub const POSTGRESQL: &[u8] = b"postgresql";
+/// An agent's reverse tunnel: yamux over mutual TLS.
+pub const TUNNEL: &[u8] = b"postern-tunnel/1";
+/// A node's link to auth: yamux over mutual TLS, end to end.
+pub const NODE: &[u8] = b"postern-node/1";
+/// A node's first contact, with a token instead of a certificate.
+pub const JOIN: &[u8] = b"postern-join/1";
+/// On a proxy: what follows the handshake are the bytes of a `NODE` or `JOIN` connection to auth.
+pub const TO_AUTH: &[u8] = b"postern-to-auth/1";
+pub const HTTP_1: &[u8] = b"http/1.1";
+
+/// What a peer that opens a connection speaks, by its first byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstByte {
+    /// A TLS record of type handshake (RFC 8446, section 5.1).
+    Tls,
+    /// A PostgreSQL packet without a type byte: its length is at most 10 000, so the first byte is 0.
+    PostgreSql,
+    /// Letters of an HTTP method: somebody typed `http://` where TLS is spoken.
+    PlainHttp,
+    Unknown,
+}
+
+pub fn classify(first: u8) -> FirstByte {
+    match first {
+        0x16 => FirstByte::Tls,
+        0x00 => FirstByte::PostgreSql,
+        b'A'..=b'Z' => FirstByte::PlainHttp,
+        _ => FirstByte::Unknown,
+    }
+}

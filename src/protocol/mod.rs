@@ -1,0 +1,5 @@
+//! Bytes to types and back: no sockets, no clock, nothing asynchronous.
+
+pub mod alpn;
+pub mod postgres;
+pub mod tunnel;

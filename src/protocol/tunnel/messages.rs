@@ -1,0 +1,237 @@
+//! The messages between nodes, one closed enum for each kind of peer and direction.
+//!
+//! Which enum a peer may speak follows from the node kinds in its host certificate. Delivery is at most once; messages that
+//! change something carry what makes a repeat harmless (a sequence number, a version).
+
+use crate::model::{
+    ClusterName, ConnectionId, DbName, DbUser, Labels, NodeId, NodeKind, NodeName, Refusal, ServiceName, SessionId,
+    Timestamp,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The byte that an agent sends at once on every stream it accepts. yamux counts a stream as unacknowledged until the
+/// first frame comes back, and blocks further opens at 256 of those; an agent that waits for PostgreSQL must not hold them.
+pub const STREAM_ACCEPTED: u8 = 1;
+
+/// The tag of an enum in the frame's header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Dialect {
+    JoinToAuth = 1,
+    JoinAnswer = 2,
+    DbToAuth = 3,
+    ProxyToAuth = 4,
+    AuthToNode = 5,
+    ProxyToDb = 6,
+    DbToProxy = 7,
+}
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// An enum that travels between nodes.
+pub trait Wire: Serialize + DeserializeOwned + fmt::Debug + Send + 'static {
+    const DIALECT: Dialect;
+    /// The longest body, encoded.
+    const MAX_BYTES: usize;
+}
+
+/// A certificate chain, leaf first, each DER.
+pub type Chain = Vec<Vec<u8>>;
+
+/// What an agent serves, as the rest of the cluster sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseRecord {
+    pub service: ServiceName,
+    pub description: String,
+    pub labels: Labels,
+    /// Host and port, for display and audit only: nobody but the agent dials it.
+    pub uri: String,
+}
+
+/// The first contact of a node: a token instead of a certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JoinToAuth {
+    Join {
+        token: String,
+        node: NodeId,
+        name: NodeName,
+        kinds: Vec<NodeKind>,
+        /// PKCS#10, DER; its signature proves that the node has the key.
+        csr: Vec<u8>,
+        /// Further names and addresses that clients reach a proxy by.
+        hosts: Vec<String>,
+    },
+}
+
+impl Wire for JoinToAuth {
+    const DIALECT: Dialect = Dialect::JoinToAuth;
+    const MAX_BYTES: usize = 32 * 1024;
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JoinAnswer {
+    Joined {
+        cluster: ClusterName,
+        certificate: Vec<u8>,
+        anchors: Anchors,
+    },
+    Refused {
+        why: String,
+    },
+}
+
+impl Wire for JoinAnswer {
+    const DIALECT: Dialect = Dialect::JoinAnswer;
+    const MAX_BYTES: usize = 64 * 1024;
+}
+
+/// The certificates of the cluster's four authorities, DER; several of a kind while one is rotated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Anchors {
+    pub user: Vec<Vec<u8>>,
+    pub host: Vec<Vec<u8>>,
+    pub db: Vec<Vec<u8>>,
+    pub db_client: Vec<Vec<u8>>,
+}
+
+/// What an agent asks of auth.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DbToAuth {
+    /// Sends policy snapshots from now on.
+    WatchPolicy { have: Option<u64> },
+    /// This node lives and serves these.
+    Heartbeat {
+        name: NodeName,
+        databases: Vec<DatabaseRecord>,
+    },
+    /// Spool lines, in order; a repeat of lines that are there already is harmless.
+    ShipAudit {
+        spool: String,
+        first_seq: u64,
+        lines: Vec<String>,
+    },
+    /// A certificate to log in to PostgreSQL as `db_user` on behalf of the person whose chain this is.
+    IssueDbClient {
+        person: Chain,
+        service: ServiceName,
+        db_user: DbUser,
+        /// Of the connection that needs the certificate first; part of auth's own decision.
+        db_name: DbName,
+        csr: Vec<u8>,
+    },
+}
+
+impl Wire for DbToAuth {
+    const DIALECT: Dialect = Dialect::DbToAuth;
+    const MAX_BYTES: usize = 2 * 1024 * 1024;
+}
+
+/// What a proxy asks of auth.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProxyToAuth {
+    WatchPolicy {
+        have: Option<u64>,
+    },
+    Heartbeat {
+        name: NodeName,
+        agents: Vec<NodeId>,
+    },
+    ShipAudit {
+        spool: String,
+        first_seq: u64,
+        lines: Vec<String>,
+    },
+}
+
+impl Wire for ProxyToAuth {
+    const DIALECT: Dialect = Dialect::ProxyToAuth;
+    const MAX_BYTES: usize = 2 * 1024 * 1024;
+}
+
+/// What auth says to nodes of either kind: answers, and news of the policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AuthToNode {
+    /// It was done, and there is nothing more to say.
+    Done,
+    /// Everything up to this sequence number is on auth's disk.
+    AuditStored { last_seq: u64 },
+    DbClientIssued {
+        certificate: Vec<u8>,
+        not_after: Timestamp,
+    },
+    /// The rules, as JSON documents of users and roles.
+    PolicyPublished {
+        version: u64,
+        published_at: Timestamp,
+        documents: Vec<String>,
+    },
+    /// The version that the node has is still the newest.
+    PolicyConfirmed { version: u64 },
+    /// Auth decided against it.
+    Declined { why: String },
+}
+
+impl Wire for AuthToNode {
+    const DIALECT: Dialect = Dialect::AuthToNode;
+    const MAX_BYTES: usize = 16 * 1024 * 1024;
+}
+
+/// What a proxy asks of an agent, first thing on a stream that it opened, or as an answer on the agent's control stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProxyToDb {
+    /// Connect a client. After `RelayOpened` the stream carries PostgreSQL, from AuthenticationOk on.
+    OpenRelay {
+        connection: ConnectionId,
+        session: SessionId,
+        person: Chain,
+        service: ServiceName,
+        db_user: DbUser,
+        db_name: DbName,
+        /// Start-up parameters that may pass.
+        parameters: Vec<(String, String)>,
+        client_address: String,
+        /// The secret half of the cancel key that the client is given.
+        cancel_secret: Vec<u8>,
+        policy_version: u64,
+    },
+    /// Cancel what the connection is doing now.
+    CancelQuery { connection: ConnectionId },
+    /// Heard; the tunnel lives.
+    Announced,
+}
+
+impl Wire for ProxyToDb {
+    const DIALECT: Dialect = Dialect::ProxyToDb;
+    const MAX_BYTES: usize = 64 * 1024;
+}
+
+/// What an agent tells a proxy: on its control stream, or as the answer on a stream of the proxy's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DbToProxy {
+    /// The heartbeat of the tunnel, and what is served.
+    Announce {
+        name: NodeName,
+        databases: Vec<DatabaseRecord>,
+    },
+    /// PostgreSQL has let the session in; `process_id` is its own.
+    RelayOpened { process_id: u32 },
+    /// It was not done; the client reads this.
+    Declined(Refusal),
+    /// PostgreSQL itself said no; its ErrorResponse, whole, which the client reads as it is.
+    UpstreamSaidNo { error_response: Vec<u8> },
+    /// PostgreSQL has been asked to cancel.
+    CancelForwarded,
+    /// Carry the bytes of this stream to auth.
+    DialAuth,
+}
+
+impl Wire for DbToProxy {
+    const DIALECT: Dialect = Dialect::DbToProxy;
+    const MAX_BYTES: usize = 256 * 1024;
+}

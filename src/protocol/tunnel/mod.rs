@@ -1,0 +1,18 @@
+//! What nodes say to each other: frames of typed messages on yamux streams inside mutual TLS.
+//!
+//! A closed enum for each kind of peer and direction ([`messages`]); each has a tag, its dialect, that stands in the
+//! header of every frame, so that a message of another peer's enum is recognised and never read as one of ours. Version 1
+//! is frozen by golden bytes (`tests/golden/wire-v1.txt`): fields are positional, so any change of a type is a new version.
+
+pub mod frame;
+pub mod messages;
+#[cfg(test)]
+mod golden_tests;
+#[cfg(test)]
+mod refusal_tests;
+
+pub use frame::{Frame, FrameError, FrameKind, Header, MAX_HEADER_BYTES, PREFIX_BYTES};
+pub use messages::{
+    AuthToNode, DatabaseRecord, DbToAuth, DbToProxy, Dialect, JoinAnswer, JoinToAuth, ProxyToAuth, ProxyToDb,
+    STREAM_ACCEPTED, Wire,
+};
