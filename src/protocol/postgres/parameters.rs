@@ -1,0 +1,192 @@
+//! The start-up parameters that a client may set: an allow-list, because a parameter of the start-up packet is a setting
+//! made before anybody decided anything, and one that is ignored is one that the client believes in.
+
+use super::error::quoted;
+use super::startup::{DATABASE, PROTOCOL_OPTION_PREFIX, StartupMessage, USER};
+use crate::model::{Refusal, RefusalKind};
+
+/// Settings that are passed on to PostgreSQL; their case does not matter. All are ones that any database user may also
+/// change with SET, and that decide neither who someone is nor what is logged. `search_path` is one of them: it is where
+/// the JDBC driver's `currentSchema` arrives, and it acts on the person's own session only.
+pub const ALLOWED_PARAMETERS: &[&str] = &[
+    "application_name",
+    "bytea_output",
+    "client_encoding",
+    "client_min_messages",
+    "DateStyle",
+    "default_text_search_config",
+    "default_transaction_deferrable",
+    "default_transaction_isolation",
+    "default_transaction_read_only",
+    "extra_float_digits",
+    "geqo",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "IntervalStyle",
+    "jit",
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "lock_timeout",
+    "plan_cache_mode",
+    "search_path",
+    "standard_conforming_strings",
+    "statement_timeout",
+    "TimeZone",
+    "transaction_timeout",
+    "xmloption",
+];
+
+/// Spellings of "no" for `replication`; anything else opens a replication connection or is an error in PostgreSQL.
+const NO: &[&str] = &["false", "off", "no", "0"];
+
+/// Why a parameter is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// `options` carries settings and server flags in a language of its own.
+    Options,
+    /// A replication connection reads every database, past all grants.
+    Replication,
+    /// `role` and `session_authorization` change who the session is.
+    Identity,
+    /// Not on the list.
+    NotOnTheList,
+}
+
+/// What happens to one start-up parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParameterRule {
+    /// It goes to PostgreSQL as it is.
+    Pass,
+    /// It is used here (`user`, `database`, `_pq_.` options) or says only what is so anyway (empty `options`,
+    /// `replication=off`).
+    Omit,
+    RefuseBecause(Reason),
+}
+
+impl ParameterRule {
+    /// The rule for one parameter. A node that did not read the start-up packet itself asks again here.
+    pub fn of(name: &str, value: &str) -> Self {
+        let is = |other: &str| name.eq_ignore_ascii_case(other);
+        // PostgreSQL compares these two exactly: `User` is a setting, and not one that exists.
+        if name == USER || name == DATABASE || name.starts_with(PROTOCOL_OPTION_PREFIX) {
+            Self::Omit
+        } else if is("options") {
+            match value.trim_ascii().is_empty() {
+                true => Self::Omit,
+                false => Self::RefuseBecause(Reason::Options),
+            }
+        } else if is("replication") {
+            match NO.iter().any(|no| value.eq_ignore_ascii_case(no)) {
+                true => Self::Omit,
+                false => Self::RefuseBecause(Reason::Replication),
+            }
+        } else if is("role") || is("session_authorization") {
+            Self::RefuseBecause(Reason::Identity)
+        } else if ALLOWED_PARAMETERS.iter().any(|allowed| is(allowed)) {
+            Self::Pass
+        } else {
+            Self::RefuseBecause(Reason::NotOnTheList)
+        }
+    }
+}
+
+impl Reason {
+    fn refusal(self, name: &str) -> Refusal {
+        let name = quoted(name);
+        let (message, hint) = match self {
+            Self::Options => (
+                format!("the startup parameter {name} is not carried"),
+                "Set each setting with SET after connecting, or unset PGOPTIONS.",
+            ),
+            Self::Replication => (
+                format!("replication connections are not carried: startup parameter {name}"),
+                "Connect without it, or to PostgreSQL itself.",
+            ),
+            Self::Identity => (
+                format!(
+                    "the startup parameter {name} is refused: it would change the database user"
+                ),
+                "Connect as the database user that is wanted.",
+            ),
+            Self::NotOnTheList => (
+                format!("the startup parameter {name} is not carried"),
+                "Set it with SET after connecting.",
+            ),
+        };
+        Refusal::new(RefusalKind::NotSupported, message).hint(hint)
+    }
+}
+
+impl StartupMessage {
+    /// The parameters for PostgreSQL's own start-up packet, in the client's order, without `user` and `database`; or the
+    /// ErrorResponse (0A000) that names the first one that is refused.
+    pub fn passed_parameters(&self) -> Result<Vec<(String, String)>, Refusal> {
+        let mut passed = Vec::new();
+        for (name, value) in &self.parameters {
+            match ParameterRule::of(name, value) {
+                ParameterRule::Pass => passed.push((name.clone(), value.clone())),
+                ParameterRule::Omit => {}
+                ParameterRule::RefuseBecause(reason) => return Err(reason.refusal(name)),
+            }
+        }
+        Ok(passed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn startup(parameters: &[(&str, &str)]) -> StartupMessage {
+        let own = |(name, value): &(&str, &str)| (String::from(*name), String::from(*value));
+        StartupMessage {
+            minor: 0,
+            parameters: [("user", "alice")]
+                .iter()
+                .chain(parameters)
+                .map(own)
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn allowed_parameters_pass_in_their_order_whatever_their_case() {
+        let passed = startup(&[
+            ("database", "app"),
+            ("datestyle", "ISO, MDY"),
+            ("APPLICATION_NAME", "psql"),
+            ("_pq_.x", "1"),
+            ("options", " "),
+            ("replication", "OFF"),
+        ])
+        .passed_parameters()
+        .expect("all are allowed");
+        let names: Vec<_> = passed.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["datestyle", "APPLICATION_NAME"]);
+    }
+
+    #[test]
+    fn options_role_session_authorization_and_replication_are_refused_by_name() {
+        for (name, value) in [
+            ("options", "-c role=postgres"),
+            ("OPTIONS", "-c x=y"),
+            ("role", "postgres"),
+            ("Session_Authorization", "postgres"),
+            ("replication", "true"),
+            ("replication", "database"),
+            ("replication", ""),
+            ("log_statement", "none"),
+            ("User", "postgres"),
+            ("_PQ_.x", "1"),
+            ("", "1"),
+        ] {
+            let refused = startup(&[(name, value)])
+                .passed_parameters()
+                .expect_err(name);
+            assert_eq!(refused.kind.sqlstate(), "0A000");
+            assert!(refused.message.contains(&quoted(name)), "{refused}");
+            assert!(refused.hint.is_some());
+        }
+    }
+}
