@@ -1,0 +1,218 @@
+//! The configuration file: YAML with the keys of the guide, read into types with every default applied.
+//!
+//! A key that nobody knows, one that this version does not act on, and a value of the wrong type are errors that name the
+//! file, the line and the column: a setting is never accepted in silence. Files that the configuration names (tokens, pins)
+//! are read when they are needed, not when the configuration is.
+//!
+//! Parts: `file` reads YAML into a tree with places; `section` and `keys` see that every key is known; `resolve` and
+//! `services` turn the tree into types; `address` and `secret_file` are values with rules of their own.
+
+mod address;
+mod error;
+mod file;
+mod keys;
+mod resolve;
+mod secret_file;
+mod section;
+mod services;
+#[cfg(test)]
+mod tests;
+
+pub use address::{AddressError, Endpoint, ListenAddr, ListenHost};
+pub use error::{ConfigError, Place};
+pub use secret_file::{MIN_STATIC_TOKEN_BYTES, PinSource, StaticToken, TokenSource};
+
+use crate::model::{ClusterName, Labels, NodeKind, NodeName, ServiceName};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A configuration that names some hundred databases is about 50 KiB; something far larger is not a configuration.
+pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/postern";
+/// Where the file is looked for, in this order.
+pub const CONFIG_PATHS: [&str; 2] = ["/etc/postern.yaml", "/etc/teleport.yaml"];
+pub const DEFAULT_AUTH_PORT: u16 = 3025;
+pub const DEFAULT_WEB_PORT: u16 = 3080;
+/// PostgreSQL's own (chapter 20.3).
+pub const DEFAULT_POSTGRES_PORT: u16 = 5432;
+/// How long new connections are still decided without word from auth.
+pub const DEFAULT_POLICY_MAX_AGE: Duration = Duration::from_secs(5 * 60);
+/// Below this, one slow heartbeat would refuse everybody.
+pub const MIN_POLICY_MAX_AGE: Duration = Duration::from_secs(10);
+/// Above this, someone whose role was removed could still connect for too long while auth is away.
+pub const MAX_POLICY_MAX_AGE: Duration = Duration::from_secs(60 * 60);
+
+/// The version of the file's format: which of the addresses of auth and proxy may be given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    V1,
+    V2,
+    V3,
+}
+
+/// A whole configuration, checked and with defaults applied.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub version: Version,
+    pub nodename: NodeName,
+    pub data_dir: PathBuf,
+    pub pid_file: Option<PathBuf>,
+    pub auth_token: Option<TokenSource>,
+    pub ca_pins: Vec<PinSource>,
+    /// Where this node joins; `None` only where auth runs in this process.
+    pub join: Option<JoinAddress>,
+    pub log: LogConfig,
+    /// The services; `None` where one does not run here.
+    pub auth: Option<AuthConfig>,
+    pub proxy: Option<ProxyConfig>,
+    pub db: Option<DbConfig>,
+}
+
+/// Where a node finds its cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JoinAddress {
+    /// `auth_server` or `auth_servers`: tried in order. Format versions 1 and 2 have no other key, so that it may be a proxy.
+    Auth(Vec<Endpoint>),
+    /// `proxy_server`.
+    Proxy(Endpoint),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogConfig {
+    pub severity: Severity,
+    pub format: LogFormat,
+    pub output: LogOutput,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+impl Severity {
+    /// The word that `tracing` knows the level by.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogOutput {
+    Stderr,
+    Stdout,
+}
+
+#[derive(Debug, Clone)]
+pub struct AuthConfig {
+    pub cluster_name: ClusterName,
+    pub listen_addr: ListenAddr,
+    pub tokens: Vec<StaticToken>,
+    pub policy_max_age: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyConfig {
+    pub web_listen_addr: ListenAddr,
+    /// What clients and agents connect to; the first is printed in commands. Empty: the node's name and the listening port.
+    pub public_addr: Vec<Endpoint>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DbConfig {
+    pub databases: Vec<DatabaseConfig>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseConfig {
+    pub name: ServiceName,
+    pub description: String,
+    pub protocol: DbProtocol,
+    pub uri: Endpoint,
+    pub static_labels: Labels,
+    pub tls: DbTls,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DbProtocol {
+    Postgres,
+}
+
+/// How the agent verifies PostgreSQL: always chain and name (`verify-full`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DbTls {
+    /// The name that PostgreSQL's certificate must carry, where it is not the host of `uri`.
+    pub server_name: Option<String>,
+    /// PEM; `None` is the cluster's own db CA.
+    pub ca_cert_file: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// The file cannot be read, is larger than [`MAX_FILE_BYTES`], is not UTF-8, or says something that is refused.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let cannot_read = |source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)
+            .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
+            .map_err(cannot_read)?;
+        let origin = path.display().to_string();
+        let text = String::from_utf8(bytes).map_err(|_| ConfigError::NotText {
+            origin: origin.clone(),
+        })?;
+        Self::parse(&text, &origin)
+    }
+
+    /// Reads a configuration from `text`; `origin` is what error messages call it.
+    ///
+    /// # Errors
+    /// As of [`Config::load`].
+    pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
+        if text.len() as u64 > MAX_FILE_BYTES {
+            return Err(ConfigError::TooLarge {
+                origin: origin.to_owned(),
+                max: MAX_FILE_BYTES,
+            });
+        }
+        resolve::config(file::parse(text, origin)?)
+    }
+
+    /// The services that run in this process, in the order in which they start.
+    pub fn services(&self) -> Vec<NodeKind> {
+        let runs = |kind: &NodeKind| match kind {
+            NodeKind::Auth => self.auth.is_some(),
+            NodeKind::Proxy => self.proxy.is_some(),
+            NodeKind::Db => self.db.is_some(),
+        };
+        NodeKind::ALL.into_iter().filter(runs).collect()
+    }
+}
+
+/// The file to read when the command line names none: the first of [`CONFIG_PATHS`] that exists.
+pub fn default_config_path() -> Option<PathBuf> {
+    CONFIG_PATHS
+        .iter()
+        .map(PathBuf::from)
+        .find(|path| path.exists())
+}

@@ -1,0 +1,290 @@
+//! From the tree to [`Config`]: the whole file, and the part about the process.
+
+use super::address::Endpoint;
+use super::error::{ConfigError, Place};
+use super::file::{Node, Value};
+use super::secret_file::{PinSource, TokenSource};
+use super::section::{Section, Text};
+use super::{
+    Config, DEFAULT_AUTH_PORT, DEFAULT_DATA_DIR, DEFAULT_WEB_PORT, JoinAddress, LogConfig,
+    LogFormat, LogOutput, Severity, Version, keys, services,
+};
+use crate::model::NodeName;
+use std::path::PathBuf;
+
+/// Where Linux says the machine's name.
+const HOSTNAME_FILE: &str = "/proc/sys/kernel/hostname";
+
+/// Resolves the whole file.
+pub(super) fn config(root: Node) -> Result<Config, ConfigError> {
+    let mut file = Section::open(root, "the file", &keys::FILE)?;
+    let version = version(&mut file)?;
+    for service in keys::FOREIGN_SERVICES {
+        refuse_foreign(&mut file, service)?;
+    }
+    let mut process = process_section(&mut file)?;
+    let nodename = nodename(&mut process)?;
+    let data_dir =
+        path(&mut process, "data_dir")?.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
+    let pid_file = path(&mut process, "pid_file")?;
+    let auth_token = process
+        .text("auth_token", "a token or the path of a file")?
+        .map(|text| TokenSource::new(&text.value));
+    let ca_pins = ca_pins(&mut process)?;
+    let join = join(&mut process, version)?;
+    let log = log(&mut process)?;
+    let auth = match file.take("auth_service") {
+        Some(node) => services::auth(node, &nodename)?,
+        None => None,
+    };
+    let proxy = file
+        .take("proxy_service")
+        .map(services::proxy)
+        .transpose()?
+        .flatten();
+    let db = file
+        .take("db_service")
+        .map(services::db)
+        .transpose()?
+        .flatten();
+    if auth.is_none() && proxy.is_none() && db.is_none() {
+        let place = Place::whole(&file.place.origin);
+        return Err(ConfigError::NoService { place });
+    }
+    if auth.is_none() {
+        require_join(&process, version, join.as_ref(), proxy.is_some())?;
+    }
+    Ok(Config {
+        version,
+        nodename,
+        data_dir,
+        pid_file,
+        auth_token,
+        ca_pins,
+        join,
+        log,
+        auth,
+        proxy,
+        db,
+    })
+}
+
+fn version(file: &mut Section) -> Result<Version, ConfigError> {
+    let Some(text) = file.text("version", "v1, v2 or v3")? else {
+        return Ok(Version::V1);
+    };
+    match text.value.as_str() {
+        "v1" => Ok(Version::V1),
+        "v2" => Ok(Version::V2),
+        "v3" => Ok(Version::V3),
+        other => Err(text.refuse(format!(
+            "there is no version {other:?}; there are v1, v2 and v3"
+        ))),
+    }
+}
+
+fn refuse_foreign(file: &mut Section, service: &str) -> Result<(), ConfigError> {
+    let Some(node) = file.take(service) else {
+        return Ok(());
+    };
+    let refusal = ConfigError::ForeignService {
+        place: node.place.clone(),
+        service: service.to_owned(),
+    };
+    let only_enabled = match &node.value {
+        Value::Map(entries) => entries.iter().all(|(key, _)| key.name == "enabled"),
+        _ => false,
+    };
+    if !only_enabled {
+        return Err(refusal);
+    }
+    let mut section = Section::open(node, service, &keys::FOREIGN_SERVICE)?;
+    match section.flag("enabled")? {
+        Some(false) => Ok(()),
+        _ => Err(refusal),
+    }
+}
+
+fn process_section(file: &mut Section) -> Result<Section, ConfigError> {
+    let empty = Node {
+        place: file.place.clone(),
+        value: Value::Null,
+    };
+    match (file.take("teleport"), file.take("postern")) {
+        (Some(_), Some(second)) => Err(ConfigError::BadValue {
+            place: second.place,
+            subject: "postern in the file".to_owned(),
+            reason: "`teleport` and `postern` are two names of one section; keep one of them"
+                .to_owned(),
+        }),
+        (Some(node), None) => Section::open(node, "teleport", &keys::PROCESS),
+        (None, Some(node)) => Section::open(node, "postern", &keys::PROCESS),
+        (None, None) => Section::open(empty, "postern", &keys::PROCESS),
+    }
+}
+
+fn nodename(process: &mut Section) -> Result<NodeName, ConfigError> {
+    if let Some(text) = process.text("nodename", "a name")? {
+        return text.read(str::parse::<NodeName>);
+    }
+    std::fs::read_to_string(HOSTNAME_FILE)
+        .map_err(|error| error.to_string())
+        .and_then(|name| NodeName::new(name.trim()).map_err(|error| error.to_string()))
+        .map_err(|why| {
+            process.missing(
+                "nodename",
+                format!("the machine's own name cannot be used ({why})"),
+            )
+        })
+}
+
+fn path(process: &mut Section, key: &str) -> Result<Option<PathBuf>, ConfigError> {
+    let Some(text) = process.text(key, "a path")? else {
+        return Ok(None);
+    };
+    absolute_path(&text).map(Some)
+}
+
+/// A path that means the same whatever directory the process was started in.
+pub(super) fn absolute_path(text: &Text) -> Result<PathBuf, ConfigError> {
+    if text.value.starts_with('/') && !text.value.contains('\0') {
+        Ok(PathBuf::from(&text.value))
+    } else {
+        Err(text.refuse(format!(
+            "{:?} must be an absolute path, beginning with /",
+            text.value
+        )))
+    }
+}
+
+fn ca_pins(process: &mut Section) -> Result<Vec<PinSource>, ConfigError> {
+    let pins = process.texts("ca_pin", "a pin, a list of pins or the path of a file")?;
+    pins.iter()
+        .map(|text| text.read(PinSource::parse))
+        .collect()
+}
+
+/// Version 3 has `auth_server` or `proxy_server`; versions 1 and 2 have the list `auth_servers`.
+fn join(process: &mut Section, version: Version) -> Result<Option<JoinAddress>, ConfigError> {
+    let auth_server = process.text("auth_server", "an address host:port")?;
+    let proxy_server = process.text("proxy_server", "an address host:port")?;
+    let auth_servers = process.texts("auth_servers", "an address host:port or a list of them")?;
+    let wrong_version = if version == Version::V3 {
+        auth_servers.first().map(|text| {
+            (
+                text,
+                "version v3 has no auth_servers; use auth_server or proxy_server",
+            )
+        })
+    } else {
+        auth_server.as_ref().or(proxy_server.as_ref()).map(|text| {
+            (
+                text,
+                "this key needs `version: v3`; before that it is auth_servers",
+            )
+        })
+    };
+    if let Some((text, reason)) = wrong_version {
+        return Err(text.refuse(reason));
+    }
+    match (auth_server, proxy_server) {
+        (Some(_), Some(proxy)) => {
+            Err(proxy.refuse("auth_server and proxy_server exclude each other; keep one of them"))
+        }
+        (Some(auth), None) => Ok(Some(JoinAddress::Auth(vec![endpoint(
+            &auth,
+            DEFAULT_AUTH_PORT,
+        )?]))),
+        (None, Some(proxy)) => Ok(Some(JoinAddress::Proxy(endpoint(
+            &proxy,
+            DEFAULT_WEB_PORT,
+        )?))),
+        (None, None) if auth_servers.is_empty() => Ok(None),
+        (None, None) => {
+            let all = auth_servers
+                .iter()
+                .map(|text| endpoint(text, DEFAULT_AUTH_PORT));
+            Ok(Some(JoinAddress::Auth(all.collect::<Result<_, _>>()?)))
+        }
+    }
+}
+
+fn require_join(
+    process: &Section,
+    version: Version,
+    join: Option<&JoinAddress>,
+    proxy: bool,
+) -> Result<(), ConfigError> {
+    let key = match (version, proxy) {
+        (Version::V3, true) => "auth_server",
+        (Version::V3, false) => "proxy_server",
+        _ => "auth_servers",
+    };
+    match join {
+        None => Err(process.missing(
+            key,
+            "auth_service does not run in this process, so the node must know where its cluster is",
+        )),
+        Some(JoinAddress::Proxy(_)) if proxy => Err(process.missing(
+            key,
+            "a proxy without auth_service joins at auth, not at another proxy",
+        )),
+        Some(_) => Ok(()),
+    }
+}
+
+fn endpoint(text: &Text, default_port: u16) -> Result<Endpoint, ConfigError> {
+    text.read(|value| Endpoint::parse(value, default_port))
+}
+
+fn log(process: &mut Section) -> Result<LogConfig, ConfigError> {
+    let mut config = LogConfig {
+        severity: Severity::Info,
+        format: LogFormat::Text,
+        output: LogOutput::Stderr,
+    };
+    let Some(node) = process.take("log") else {
+        return Ok(config);
+    };
+    let mut log = Section::open(node, "log", &keys::LOG)?;
+    if let Some(text) = log.text("severity", "a severity")? {
+        config.severity = match text.value.to_ascii_lowercase().as_str() {
+            "trace" => Severity::Trace,
+            "debug" => Severity::Debug,
+            "info" => Severity::Info,
+            "warn" | "warning" => Severity::Warn,
+            "error" | "err" => Severity::Error,
+            other => {
+                return Err(text.refuse(format!(
+                    "{other:?} is not a severity; there are trace, debug, info, warn and error"
+                )));
+            }
+        };
+    }
+    if let Some(text) = log.text("output", "stderr or stdout")? {
+        config.output = match text.value.as_str() {
+            "stderr" => LogOutput::Stderr,
+            "stdout" => LogOutput::Stdout,
+            other => {
+                return Err(text.refuse(format!(
+                    "{other:?} is not supported by this version of Postern; there are stderr and stdout"
+                )));
+            }
+        };
+    }
+    if let Some(node) = log.take("format") {
+        let mut format = Section::open(node, "log.format", &keys::LOG_FORMAT)?;
+        if let Some(text) = format.text("output", "text or json")? {
+            config.format = match text.value.as_str() {
+                "text" => LogFormat::Text,
+                "json" => LogFormat::Json,
+                other => {
+                    return Err(text.refuse(format!(
+                        "{other:?} is not a format; there are text and json"
+                    )));
+                }
+            };
+        }
+    }
+    Ok(config)
+}

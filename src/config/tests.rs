@@ -1,0 +1,486 @@
+//! What a configuration says, what is refused and in which words, and that the examples under `config/` hold.
+
+use super::*;
+use crate::model::NodeKind;
+use std::net::IpAddr;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, "/etc/postern.yaml")
+}
+
+/// The refusal of `text`, as the operator reads it.
+fn refusal(text: &str) -> String {
+    match parse(text) {
+        Ok(config) => panic!("accepted: {config:?}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+const DATABASE: &str = "\
+auth_service: {enabled: yes}
+db_service:
+  databases:
+  - name: example
+    protocol: postgres
+    uri: db:5432
+";
+
+fn yaml_files(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).expect("the examples") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() && !path.ends_with("roles") {
+            yaml_files(&path, found);
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "yaml")
+        {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_example_is_a_valid_configuration() {
+    let mut files = Vec::new();
+    yaml_files(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("config"),
+        &mut files,
+    );
+    assert!(files.len() >= 4, "{files:?}");
+    for file in files {
+        let config = Config::load(&file).unwrap_or_else(|error| panic!("{error}"));
+        let expected: &[NodeKind] = match file.file_name().and_then(|name| name.to_str()) {
+            Some("auth.yaml") => &[NodeKind::Auth],
+            Some("proxy.yaml") => &[NodeKind::Proxy],
+            Some("db.yaml") => &[NodeKind::Db],
+            _ => &NodeKind::ALL,
+        };
+        assert_eq!(config.services(), expected, "{}", file.display());
+    }
+}
+
+#[test]
+fn every_supported_key_stands_in_an_example() {
+    let mut files = Vec::new();
+    yaml_files(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("config"),
+        &mut files,
+    );
+    let all: String = files
+        .iter()
+        .map(|f| std::fs::read_to_string(f).expect("read"))
+        .collect();
+    let sections = [
+        keys::PROCESS,
+        keys::LOG,
+        keys::LOG_FORMAT,
+        keys::AUTH,
+        keys::PROXY,
+        keys::DB,
+        keys::DATABASE,
+        keys::DATABASE_TLS,
+    ];
+    // The list of formats v1 and v2 is named in a comment only.
+    for key in sections
+        .iter()
+        .flat_map(|keys| keys.supported)
+        .filter(|key| **key != "auth_servers")
+    {
+        assert!(all.contains(&format!("{key}:")), "{key} is in no example");
+    }
+}
+
+#[test]
+fn what_is_not_said_has_its_default() {
+    let config =
+        parse("teleport: {nodename: here}\nauth_service: {}\nproxy_service: {enabled: yes}\n")
+            .expect("valid");
+    assert_eq!(config.version, Version::V1);
+    assert_eq!(config.data_dir, Path::new("/var/lib/postern"));
+    assert_eq!(config.log.severity, Severity::Info);
+    let auth = config.auth.expect("enabled by being there");
+    assert_eq!(auth.cluster_name.as_str(), "here");
+    assert_eq!(auth.listen_addr.to_string(), "0.0.0.0:3025");
+    assert_eq!(auth.policy_max_age, Duration::from_secs(300));
+    assert_eq!(
+        config.proxy.expect("enabled").web_listen_addr.to_string(),
+        "0.0.0.0:3080"
+    );
+    assert!(config.db.is_none());
+}
+
+#[test]
+fn without_a_node_name_the_machine_gives_its_own() {
+    assert!(
+        !parse("auth_service: {}")
+            .expect("valid")
+            .nodename
+            .as_str()
+            .is_empty()
+    );
+}
+
+#[test]
+fn enabled_is_understood_in_every_spelling() {
+    for yes in ["yes", "\"yes\"", "true", "on", "Yes", "'true'"] {
+        assert!(
+            parse(&format!("auth_service: {{enabled: {yes}}}")).is_ok(),
+            "{yes}"
+        );
+    }
+    for no in ["no", "\"no\"", "false", "off", "No"] {
+        let text = format!(
+            "auth_service: {{}}\nproxy_service: {{enabled: {no}}}\nssh_service: {{enabled: {no}}}"
+        );
+        assert_eq!(
+            parse(&text).expect("valid").services(),
+            [NodeKind::Auth],
+            "{no}"
+        );
+    }
+    assert_eq!(
+        refusal("auth_service:\n  enabled: maybe\n"),
+        "/etc/postern.yaml:2:12: enabled in auth_service: \"maybe\" is neither yes nor no"
+    );
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_place_and_the_nearest_key() {
+    assert_eq!(
+        refusal("proxy_service:\n  enabled: yes\n  web_listen_adr: :443\n"),
+        "/etc/postern.yaml:3:3: unknown key \"web_listen_adr\" in proxy_service; did you mean \"web_listen_addr\"?"
+    );
+    assert_eq!(
+        refusal("proxy_servise: {}\n"),
+        "/etc/postern.yaml:1:1: unknown key \"proxy_servise\" in the file; did you mean \"proxy_service\"?"
+    );
+    assert_eq!(
+        refusal("teleport:\n  cluster_name: x\n"),
+        "/etc/postern.yaml:2:3: unknown key \"cluster_name\" in teleport; it belongs into auth_service"
+    );
+    assert!(refusal("db_service: {blahblah: 1}").ends_with("known are databases, enabled"));
+}
+
+#[test]
+fn a_key_of_teleport_that_is_not_acted_on_is_refused_by_name() {
+    assert_eq!(
+        refusal("proxy_service:\n  acme: {enabled: yes}\n"),
+        "/etc/postern.yaml:2:3: \"acme\" in proxy_service is known but not supported by this version of Postern; remove it"
+    );
+    assert!(
+        parse("teleport: {diag_addr: \"\"}\nproxy_service: {acme: {}, https_keypairs: []}\nauth_service: {}").is_ok(),
+        "generated files hold such keys empty, and then they ask for nothing"
+    );
+}
+
+#[test]
+fn a_service_that_does_not_exist_may_only_be_disabled() {
+    let text = |ssh: &str| format!("auth_service: {{}}\nssh_service: {ssh}\n");
+    assert!(parse(&text("{enabled: no}")).is_ok());
+    for other in ["{enabled: yes}", "{}", "", "{enabled: no, labels: {a: b}}"] {
+        if other.is_empty() {
+            assert!(parse(&text(other)).is_ok(), "nothing was said");
+        } else {
+            assert_eq!(
+                refusal(&text(other)),
+                "/etc/postern.yaml:2:14: ssh_service is a service that Postern does not have; it may only say `enabled: no`"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_value_of_the_wrong_type_says_what_was_expected() {
+    assert_eq!(
+        refusal("teleport:\n  data_dir: [a, b]\n"),
+        "/etc/postern.yaml:2:13: data_dir in teleport must be a path, not a list"
+    );
+    assert_eq!(
+        refusal("auth_service: nonsense\n"),
+        "/etc/postern.yaml:1:15: auth_service must be a section with keys of its own, not a single value"
+    );
+    assert!(
+        refusal("db_service: {databases: {name: x}}")
+            .contains("must be a list of databases, not a section")
+    );
+    assert!(refusal("- a\n- b\n").contains("the file must be a section"));
+}
+
+#[test]
+fn a_scalar_keeps_the_spelling_of_the_file() {
+    let text = format!(
+        "{DATABASE}    static_labels: {{release: 1.10, live: no, number: 0x10, quoted: \"on\", none: ''}}\n"
+    );
+    let db = parse(&text).expect("valid").db.expect("enabled");
+    assert_eq!(
+        db.databases[0].static_labels.to_string(),
+        "live=no,none=,number=0x10,quoted=on,release=1.10"
+    );
+}
+
+#[test]
+fn an_alias_repeats_what_it_names_spelling_included() {
+    let text = format!("{DATABASE}    static_labels: {{a: &v 1.10, b: *v}}\n");
+    let db = parse(&text).expect("valid").db.expect("enabled");
+    assert_eq!(db.databases[0].static_labels.to_string(), "a=1.10,b=1.10");
+}
+
+#[test]
+fn two_names_of_the_process_section_are_one_too_many() {
+    let refused = refusal("teleport: {nodename: a}\npostern: {nodename: b}\nauth_service: {}\n");
+    assert!(refused.starts_with("/etc/postern.yaml:2:10: "), "{refused}");
+}
+
+#[test]
+fn broken_yaml_names_the_line() {
+    for text in [
+        "auth_service: [\n",
+        "a: b: c\n",
+        "auth_service: {}\nauth_service: {}\n",
+        "auth_service:\n\tenabled: yes\n",
+    ] {
+        let refused = refusal(text);
+        assert!(
+            refused.starts_with("/etc/postern.yaml:") && refused.contains("not valid YAML"),
+            "{refused}"
+        );
+        assert_eq!(refused.lines().count(), 1, "{refused}");
+    }
+    assert!(refusal("auth_service: {}\n---\nproxy_service: {}\n").contains("not valid YAML"));
+}
+
+#[test]
+fn a_file_without_a_service_is_refused() {
+    for text in [
+        "",
+        "# nothing\n",
+        "version: v3\n",
+        "auth_service: {enabled: no}\n",
+    ] {
+        assert!(refusal(text).contains("no service is enabled"), "{text:?}");
+    }
+    assert!(refusal("version: v4\nauth_service: {}").contains("there are v1, v2 and v3"));
+}
+
+#[test]
+fn files_that_grow_when_they_are_read_or_are_too_large_are_refused() {
+    let mut bomb = String::from("a: &a [x, x, x, x, x, x, x, x, x, x]\n");
+    for (previous, name) in ('a'..'h').zip('b'..'i') {
+        bomb.push_str(&format!(
+            "{name}: &{name} [{}]\n",
+            vec![format!("*{previous}"); 10].join(",")
+        ));
+    }
+    assert!(refusal(&bomb).contains("not valid YAML"));
+    assert!(refusal(&"[".repeat(5000)).contains("not valid YAML"));
+    let large = "#".repeat(usize::try_from(MAX_FILE_BYTES).expect("fits") + 1);
+    assert!(refusal(&large).contains("larger than 1048576 bytes"));
+}
+
+#[test]
+fn databases_are_checked_one_by_one() {
+    let second = |entry: &str| refusal(&format!("{DATABASE}  - {entry}\n"));
+    assert_eq!(
+        second("{name: example, protocol: postgres, uri: db}"),
+        "/etc/postern.yaml:7:5: the database name \"example\" is already used on line 4; give each database its own name"
+    );
+    assert!(
+        second("{name: b, protocol: mysql, uri: db}")
+            .contains("protocol in database \"b\": \"mysql\" is not supported")
+    );
+    assert!(second("{name: b, protocol: postgres, uri: 'db:x'}").contains("\"x\" is not a port"));
+    assert!(second("{name: b, protocol: postgres}").contains("database \"b\" needs \"uri\""));
+    assert!(second("{name: b_c, protocol: postgres, uri: db}").contains("must not contain '_'"));
+    assert!(second("{protocol: postgres, uri: db}").contains("needs \"name\""));
+    for mode in ["verify-ca", "insecure"] {
+        let refused = second(&format!(
+            "{{name: b, protocol: postgres, uri: db, tls: {{mode: {mode}}}}}"
+        ));
+        assert!(
+            refused.contains(&format!("{mode:?} is not supported by this version")),
+            "{refused}"
+        );
+    }
+    assert!(
+        second("{name: b, protocol: postgres, uri: db, admin_user: {name: x}}")
+            .contains("known but not supported")
+    );
+    assert!(
+        refusal("auth_service: {}\ndb_service: {enabled: yes}").contains("needs \"databases\"")
+    );
+}
+
+#[test]
+fn version_3_says_auth_server_or_proxy_server_and_the_others_auth_servers() {
+    let db = DATABASE.replace("auth_service: {enabled: yes}\n", "");
+    let join =
+        |head: &str| parse(&format!("{head}\n{db}")).map(|config| config.join.expect("somewhere"));
+    let proxy = Endpoint::parse("p:443", 1).expect("valid");
+    assert_eq!(
+        join("version: v3\npostern: {proxy_server: 'p:443'}").expect("valid"),
+        JoinAddress::Proxy(proxy.clone())
+    );
+    assert_eq!(
+        join("teleport: {auth_servers: ['p:443']}").expect("valid"),
+        JoinAddress::Auth(vec![proxy])
+    );
+    let refused = |head: &str| join(head).expect_err(head).to_string();
+    assert!(
+        refused("version: v3\npostern: {auth_servers: [a]}")
+            .contains("use auth_server or proxy_server")
+    );
+    assert!(refused("postern: {proxy_server: a}").contains("needs `version: v3`"));
+    assert!(
+        refused("version: v3\npostern: {proxy_server: a, auth_server: b}")
+            .contains("exclude each other")
+    );
+    assert!(refused("").contains("needs \"auth_servers\""));
+    assert!(
+        refusal("version: v3\npostern: {proxy_server: a}\nproxy_service: {}")
+            .contains("a proxy without auth_service joins at auth")
+    );
+}
+
+#[test]
+fn a_static_token_admits_the_kinds_that_it_names() {
+    let token = |text: &str| {
+        parse(&format!("auth_service: {{tokens: ['{text}']}}"))
+            .map(|c| c.auth.expect("on").tokens.remove(0))
+    };
+    let read = token("proxy,node,db:0123456789abcdef").expect("valid");
+    assert_eq!(read.kinds, [NodeKind::Proxy, NodeKind::Db]);
+    assert_eq!(read.read().expect("a value").expose(), "0123456789abcdef");
+    let refused = |text: &str| token(text).expect_err(text).to_string();
+    assert!(
+        refused("db:short-secret")
+            .contains("at least 16 characters long, because it never expires")
+    );
+    assert!(
+        !refused("db:short-secret").contains("short-secret"),
+        "a secret is not repeated"
+    );
+    assert!(refused(":0123456789abcdef").contains("must name the kinds"));
+    assert!(refused("node:0123456789abcdef").contains("admits nothing"));
+    assert!(refused("kube:0123456789abcdef").contains("not a kind of node"));
+    assert!(refused("0123456789abcdef").contains("kinds:secret"));
+    assert!(
+        !format!("{read:?}").contains("0123456789abcdef"),
+        "nor printed"
+    );
+}
+
+#[test]
+fn a_secret_file_is_read_when_it_is_asked_for_and_without_its_last_newline() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("token");
+    let text = format!(
+        "teleport: {{auth_token: {0}}}\nauth_service: {{tokens: ['db:{0}']}}",
+        path.display()
+    );
+    let config = parse(&text).expect("the file is not needed to parse");
+    let token = config.auth_token.expect("given");
+    assert!(
+        token
+            .read()
+            .expect_err("no file")
+            .to_string()
+            .contains("cannot read the token from")
+    );
+    std::fs::write(&path, "s3cret\n").expect("write");
+    assert_eq!(token.read().expect("there").expose(), "s3cret");
+    let refused = config.auth.expect("on").tokens[0]
+        .read()
+        .expect_err("short")
+        .to_string();
+    assert!(
+        refused.contains("at least 16 characters") && !refused.contains("s3cret"),
+        "{refused}"
+    );
+    std::fs::write(&path, "\n").expect("write");
+    assert!(
+        token
+            .read()
+            .expect_err("empty")
+            .to_string()
+            .contains("is empty")
+    );
+    std::fs::write(&path, "x".repeat(5000)).expect("write");
+    assert!(
+        token
+            .read()
+            .expect_err("large")
+            .to_string()
+            .contains("larger than")
+    );
+}
+
+#[test]
+fn ca_pins_are_a_value_a_list_or_a_file() {
+    let pin = format!("sha256:{}", "Ab".repeat(32));
+    let pins = |value: &str| {
+        parse(&format!(
+            "teleport: {{ca_pin: {value}}}\nauth_service: {{}}"
+        ))
+        .map(|c| c.ca_pins)
+    };
+    assert_eq!(
+        pins(&pin).expect("valid")[0].read().expect("a value"),
+        [pin.to_lowercase()]
+    );
+    assert_eq!(
+        pins(&format!("['{pin}', '{pin}']")).expect("valid").len(),
+        2
+    );
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("pin");
+    std::fs::write(&path, format!("{pin}\n{pin}\n")).expect("write");
+    assert_eq!(
+        pins(&path.display().to_string()).expect("valid")[0]
+            .read()
+            .expect("a file")
+            .len(),
+        2
+    );
+    assert!(
+        pins("sha256:abc")
+            .expect_err("short")
+            .to_string()
+            .contains("64 hexadecimal digits")
+    );
+}
+
+#[test]
+fn a_public_address_takes_the_port_of_the_listener() {
+    let proxy = |text: &str| {
+        parse(&format!("auth_service: {{}}\nproxy_service: {text}"))
+            .map(|config| config.proxy.expect("enabled"))
+    };
+    let read = proxy("{web_listen_addr: ':443', public_addr: a.example.com}").expect("valid");
+    assert_eq!(read.public_addr[0].to_string(), "a.example.com:443");
+    assert_eq!(read.web_listen_addr.host, ListenHost::All);
+    let read = proxy("{web_listen_addr: '127.0.0.1:0', public_addr: [a, 'b:1']}").expect("valid");
+    assert_eq!(read.public_addr[1].to_string(), "b:1");
+    assert_eq!(
+        read.web_listen_addr.host,
+        ListenHost::Ip(IpAddr::from([127, 0, 0, 1]))
+    );
+}
+
+#[test]
+fn a_file_that_is_not_text_or_not_there_is_refused_by_name() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("x.yaml");
+    assert!(
+        Config::load(&path)
+            .expect_err("none")
+            .to_string()
+            .contains("cannot read the configuration file")
+    );
+    std::fs::write(&path, [0xff, 0xfe, 0x00]).expect("write");
+    assert!(
+        Config::load(&path)
+            .expect_err("binary")
+            .to_string()
+            .contains("not UTF-8")
+    );
+}
