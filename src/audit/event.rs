@@ -1,0 +1,349 @@
+//! An event is one line of JSON: the envelope (`event`, `code`, `time`, `uid`, `ei`, `cluster_name`, in this order), for an event
+//! of a session what is the same for all its events, then the event's own fields. Written straight into the line, as there is
+//! one per statement.
+
+use super::json_text::push_string;
+use super::{Entropy, EventKind};
+use crate::model::{
+    ClusterName, ConnectionId, DbName, DbUser, NodeId, NodeName, PersonName, ServiceName,
+    SessionId, SharedClock, Timestamp,
+};
+use data_encoding::BASE64;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Room for the envelope, the session's fields and a short statement without growing.
+const USUAL_LINE_BYTES: usize = 768;
+
+/// What every event of this node shares.
+#[derive(Clone)]
+pub struct EventContext {
+    /// `,"cluster_name":"…"`
+    cluster_name: Arc<str>,
+    clock: SharedClock,
+    entropy: Entropy,
+}
+
+impl EventContext {
+    pub fn new(cluster: &ClusterName, clock: SharedClock, entropy: Entropy) -> Self {
+        let mut cluster_name = String::from(",\"cluster_name\":");
+        push_string(&mut cluster_name, cluster.as_str());
+        Self {
+            cluster_name: cluster_name.into(),
+            clock,
+            entropy,
+        }
+    }
+}
+
+/// Who a session belongs to and where it goes.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionIdentity<'a> {
+    pub user: &'a PersonName,
+    pub sid: SessionId,
+    pub db_service: &'a ServiceName,
+    /// `host:port` of PostgreSQL.
+    pub db_uri: &'a str,
+    pub db_name: &'a DbName,
+    pub db_user: &'a DbUser,
+    /// The node that writes the event.
+    pub server_id: NodeId,
+    pub server_hostname: &'a NodeName,
+    pub connection: ConnectionId,
+}
+
+/// The fields that all events of a session share, rendered once, and the session's event numbers on this node.
+#[derive(Debug)]
+pub struct SessionFields {
+    fragment: String,
+    next_index: AtomicU64,
+}
+
+impl SessionFields {
+    pub fn new(identity: &SessionIdentity<'_>) -> Arc<Self> {
+        let mut line = EventBuilder {
+            line: String::new(),
+        };
+        line = line
+            .field("user", identity.user.as_str())
+            .field("sid", identity.sid.to_string())
+            .field("db_service", identity.db_service.as_str())
+            .field("db_protocol", "postgres")
+            .field("db_uri", identity.db_uri)
+            .field("db_name", identity.db_name.as_str())
+            .field("db_user", identity.db_user.as_str())
+            .field("server_id", identity.server_id.to_string())
+            .field("server_hostname", identity.server_hostname.as_str())
+            .field("connection", identity.connection.to_string());
+        Arc::new(Self {
+            fragment: line.line,
+            next_index: AtomicU64::new(0),
+        })
+    }
+}
+
+/// Writes one event.
+#[derive(Debug)]
+#[must_use = "an event is only there when its line has entered the spool"]
+pub struct EventBuilder {
+    line: String,
+}
+
+impl EventBuilder {
+    /// An event outside of any session; its `ei` is 0.
+    pub fn new(kind: EventKind, context: &EventContext) -> Self {
+        Self::envelope(kind, context, 0)
+    }
+
+    /// An event of a session: `ei` counts the session's events on this node from 0, in the order of these calls.
+    pub fn in_session(kind: EventKind, context: &EventContext, session: &SessionFields) -> Self {
+        let index = session.next_index.fetch_add(1, Ordering::Relaxed);
+        let mut event = Self::envelope(kind, context, index);
+        event.line.push_str(&session.fragment);
+        event
+    }
+
+    fn envelope(kind: EventKind, context: &EventContext, index: u64) -> Self {
+        let mut random = [0; 16];
+        (context.entropy)(&mut random);
+        let uid = uuid::Builder::from_random_bytes(random).into_uuid();
+        let mut line = String::with_capacity(USUAL_LINE_BYTES);
+        // Writing to a String cannot fail.
+        let _ = write!(
+            line,
+            "{{\"event\":\"{}\",\"code\":\"{}\",\"time\":\"{}\",\"uid\":\"{uid}\",\"ei\":{index}",
+            kind.name(),
+            kind.code(),
+            context.clock.now(),
+        );
+        line.push_str(&context.cluster_name);
+        Self { line }
+    }
+
+    /// Adds a field. Bytes that are not UTF-8 go as base64 into `<name>_base64`.
+    pub fn field(mut self, name: &'static str, value: impl FieldValue) -> Self {
+        self.line.push_str(",\"");
+        self.line.push_str(name);
+        value.append_to(&mut self.line);
+        self
+    }
+
+    /// The line, without the line feed.
+    pub fn finish(mut self) -> String {
+        self.line.push('}');
+        self.line
+    }
+}
+
+/// What a field can hold.
+pub trait FieldValue {
+    /// Appends what comes after the field's name: a suffix of the name if need be, the quote, the colon and the value.
+    fn append_to(&self, line: &mut String);
+}
+
+impl FieldValue for str {
+    fn append_to(&self, line: &mut String) {
+        line.push_str("\":");
+        push_string(line, self);
+    }
+}
+
+impl FieldValue for String {
+    fn append_to(&self, line: &mut String) {
+        self.as_str().append_to(line);
+    }
+}
+
+impl FieldValue for [u8] {
+    fn append_to(&self, line: &mut String) {
+        match str::from_utf8(self) {
+            Ok(text) => text.append_to(line),
+            Err(_) => {
+                line.push_str("_base64\":\"");
+                BASE64.encode_append(self, line);
+                line.push('"');
+            }
+        }
+    }
+}
+
+impl FieldValue for Vec<u8> {
+    fn append_to(&self, line: &mut String) {
+        self.as_slice().append_to(line);
+    }
+}
+
+/// Parameters of a statement: NULL is `null`, bytes that are not UTF-8 are `{"base64":"…"}`.
+impl FieldValue for [Option<&[u8]>] {
+    fn append_to(&self, line: &mut String) {
+        line.push_str("\":[");
+        for (at, value) in self.iter().enumerate() {
+            if at > 0 {
+                line.push(',');
+            }
+            match value.map(|bytes| (bytes, str::from_utf8(bytes))) {
+                None => line.push_str("null"),
+                Some((_, Ok(text))) => push_string(line, text),
+                Some((bytes, Err(_))) => {
+                    line.push_str("{\"base64\":\"");
+                    BASE64.encode_append(bytes, line);
+                    line.push_str("\"}");
+                }
+            }
+        }
+        line.push(']');
+    }
+}
+
+impl FieldValue for [String] {
+    fn append_to(&self, line: &mut String) {
+        line.push_str("\":[");
+        for (at, text) in self.iter().enumerate() {
+            if at > 0 {
+                line.push(',');
+            }
+            push_string(line, text);
+        }
+        line.push(']');
+    }
+}
+
+impl FieldValue for Timestamp {
+    fn append_to(&self, line: &mut String) {
+        self.to_string().append_to(line);
+    }
+}
+
+/// JSON made elsewhere; its texts are escaped as all others.
+impl FieldValue for serde_json::Value {
+    fn append_to(&self, line: &mut String) {
+        line.push_str("\":");
+        push_value(line, self);
+    }
+}
+
+fn push_value(line: &mut String, value: &serde_json::Value) {
+    use serde_json::Value;
+    let mut comma = "";
+    match value {
+        Value::String(text) => push_string(line, text),
+        Value::Array(items) => {
+            line.push('[');
+            for item in items {
+                line.push_str(std::mem::replace(&mut comma, ","));
+                push_value(line, item);
+            }
+            line.push(']');
+        }
+        Value::Object(members) => {
+            line.push('{');
+            for (name, item) in members {
+                line.push_str(std::mem::replace(&mut comma, ","));
+                push_string(line, name);
+                line.push(':');
+                push_value(line, item);
+            }
+            line.push('}');
+        }
+        plain => {
+            let _ = write!(line, "{plain}");
+        }
+    }
+}
+
+macro_rules! plain_values {
+    ($($kind:ty),*) => {
+        $(impl FieldValue for $kind {
+            fn append_to(&self, line: &mut String) {
+                // Writing to a String cannot fail.
+                let _ = write!(line, "\":{self}");
+            }
+        })*
+    };
+}
+plain_values!(bool, u16, u32, u64, usize, i16, i32, i64);
+
+impl<T: FieldValue + ?Sized> FieldValue for &T {
+    fn append_to(&self, line: &mut String) {
+        (**self).append_to(line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::clock::HeldClock;
+
+    fn context() -> EventContext {
+        let clock = HeldClock::at(Timestamp::from_micros(1_619_564_426_014_000));
+        EventContext::new(&ClusterName::new("root").unwrap(), clock, |bytes| {
+            bytes.fill(7)
+        })
+    }
+
+    fn session() -> Arc<SessionFields> {
+        SessionFields::new(&SessionIdentity {
+            user: &PersonName::new("alice").unwrap(),
+            sid: SessionId::from_random([1; 16]),
+            db_service: &ServiceName::new("local").unwrap(),
+            db_uri: "localhost:5432",
+            db_name: &DbName::new("test").unwrap(),
+            db_user: &DbUser::new("postgres").unwrap(),
+            server_id: NodeId::from_random([2; 16]),
+            server_hostname: &NodeName::new("agent-1").unwrap(),
+            connection: ConnectionId::from_random([3; 8]),
+        })
+    }
+
+    #[test]
+    fn the_envelope_comes_first_and_the_session_next() {
+        let (context, session) = (context(), session());
+        drop(EventBuilder::in_session(
+            EventKind::SessionStarted,
+            &context,
+            &session,
+        ));
+        let line = EventBuilder::in_session(EventKind::Query, &context, &session)
+            .field("db_query", "select 1")
+            .field("success", true)
+            .finish();
+        assert_eq!(
+            line,
+            "{\"event\":\"db.session.query\",\"code\":\"TDB02I\",\"time\":\"2021-04-27T23:00:26.014Z\",\
+             \"uid\":\"07070707-0707-4707-8707-070707070707\",\"ei\":1,\"cluster_name\":\"root\",\"user\":\"alice\",\
+             \"sid\":\"01010101-0101-4101-8101-010101010101\",\"db_service\":\"local\",\"db_protocol\":\"postgres\",\
+             \"db_uri\":\"localhost:5432\",\"db_name\":\"test\",\"db_user\":\"postgres\",\
+             \"server_id\":\"02020202-0202-4202-8202-020202020202\",\"server_hostname\":\"agent-1\",\
+             \"connection\":\"0303030303030303\",\"db_query\":\"select 1\",\"success\":true}"
+        );
+    }
+
+    #[test]
+    fn text_of_any_kind_makes_one_line_of_valid_json() {
+        let parameters: [Option<&[u8]>; 3] = [None, Some(b"a\nb"), Some(&[0xff, 0])];
+        let line = EventBuilder::new(EventKind::StatementBound, &context())
+            .field("query", b"select '\n\x1b[2J\0'".as_slice())
+            .field("payload", [0xff_u8, 0x00].as_slice())
+            .field("parameters", parameters.as_slice())
+            .field("roles", ["a".to_owned(), "b\"".to_owned()].as_slice())
+            .field(
+                "identity",
+                serde_json::json!({"user": "\u{1b}x", "n": [1, null, 2.5]}),
+            )
+            .field("count", 3_u64)
+            .finish();
+        assert!(!line.chars().any(char::is_control), "{line}");
+        let json: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(json["query"], "select '\n\u{1b}[2J\0'");
+        assert_eq!(json["payload_base64"], "/wA=");
+        assert_eq!(
+            json["parameters"],
+            serde_json::json!([null, "a\nb", {"base64": "/wA="}])
+        );
+        assert_eq!(json["roles"][1], "b\"");
+        assert_eq!(json["identity"]["user"], "\u{1b}x");
+        assert_eq!(json["identity"]["n"], serde_json::json!([1, null, 2.5]));
+        assert_eq!(json["ei"], 0);
+    }
+}

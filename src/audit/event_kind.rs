@@ -1,0 +1,83 @@
+//! The closed list of events: a name for people and a code for filters. Names and codes are Teleport's (`lib/events/codes.go`),
+//! so that what reads its log reads ours; codes that begin with `P` are our own.
+
+macro_rules! events {
+    ($($(#[$doc:meta])* $kind:ident => $name:literal, $code:literal;)*) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum EventKind { $($(#[$doc])* $kind,)* }
+
+        impl EventKind {
+            pub const ALL: &'static [Self] = &[$(Self::$kind,)*];
+
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$kind => $name,)* }
+            }
+
+            /// Ends with `I` (it happened), `W` (it was refused or failed) or `E` (an error).
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$kind => $code,)* }
+            }
+        }
+    };
+}
+
+events! {
+    SessionStarted => "db.session.start", "TDB00I";
+    SessionDenied => "db.session.start", "TDB00W";
+    SessionEnded => "db.session.end", "TDB01I";
+    Query => "db.session.query", "TDB02I";
+    QueryFailed => "db.session.query", "TDB02W";
+    MalformedPacket => "db.session.malformed_packet", "TDB06I";
+    StatementParsed => "db.session.postgres.statements.parse", "TPG00I";
+    StatementBound => "db.session.postgres.statements.bind", "TPG01I";
+    StatementExecuted => "db.session.postgres.statements.execute", "TPG02I";
+    StatementClosed => "db.session.postgres.statements.close", "TPG03I";
+    FunctionCalled => "db.session.postgres.function", "TPG04I";
+    LoggedIn => "user.login", "T1000I";
+    LoginFailed => "user.login", "T1000W";
+    UserCreated => "user.create", "T1002I";
+    UserUpdated => "user.update", "T1003I";
+    UserDeleted => "user.delete", "T1004I";
+    ClientDisconnected => "client.disconnect", "T3006I";
+    /// Someone without a valid certificate tried.
+    AuthFailed => "auth", "T3007W";
+    RoleCreated => "role.created", "T9000I";
+    RoleDeleted => "role.deleted", "T9001I";
+    RoleUpdated => "role.updated", "T9002I";
+    CertificateIssued => "cert.create", "TC000I";
+    TokenCreated => "join_token.create", "TJT00I";
+    NodeJoined => "instance.join", "TJ002I";
+    NodeJoinFailed => "instance.join", "TJ002E";
+    /// The proxy's own decision that a connection may go to an agent, which decides again.
+    SessionRouted => "db.session.route", "PDB00I";
+    SessionCancelled => "db.session.cancel", "PDB01I";
+    /// A message of a peer that its kind may not send.
+    PeerRefused => "peer.refused", "PND01W";
+    NodeStarted => "node.started", "PND00I";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_event_has_a_code_of_its_own() {
+        let mut codes: Vec<_> = EventKind::ALL.iter().map(|k| k.code()).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), EventKind::ALL.len());
+    }
+
+    #[test]
+    fn names_and_codes_need_no_escaping() {
+        let plain = |text: &str| {
+            text.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'_')
+        };
+        assert!(
+            EventKind::ALL
+                .iter()
+                .all(|k| plain(k.name()) && plain(k.code()))
+        );
+    }
+}

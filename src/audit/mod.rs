@@ -1,0 +1,45 @@
+//! What happened, written down so that nothing is lost in silence.
+//!
+//! ```text
+//!  agent, proxy                                          auth
+//!  relay ──▶ EventBuilder ──▶ Spool ─────── ship ───────▶ AuditLog ──────────▶ index.sqlite ◀── Query
+//!            one JSON line    memory (8 MiB)  batches     00000001.jsonl       (derived, can be
+//!                             → segment files  ◀─────────  append + fsync      made anew)
+//!                               + fsync      acknowledged
+//! ```
+//!
+//! The spool takes an event before the bytes that it describes go on, has it on disk within a second (or at once, for
+//! whoever waits), numbers it and keeps it until the log has confirmed it. Shipping is at least once; the log knows the last
+//! number of every spool and so stores each event once. Only what is fsynced is shipped: a number that a crash could give to
+//! another event never leaves the node.
+
+mod disk;
+mod error;
+mod event;
+mod event_kind;
+mod index;
+mod json_text;
+mod log;
+#[cfg(test)]
+mod log_tests;
+mod query;
+mod segment;
+mod spool;
+#[cfg(test)]
+mod spool_tests;
+mod spool_writer;
+
+pub use error::AuditError;
+pub use event::{EventBuilder, EventContext, FieldValue, SessionFields, SessionIdentity};
+pub use event_kind::EventKind;
+pub use json_text::{MAX_PART_BYTES, Part, parts};
+pub use log::AuditLog;
+pub use query::{AuditReader, MAX_QUERY_EVENTS, Query};
+pub use spool::{Batch, Full, Recovered, Spool, SpoolLimits, SpoolState};
+
+/// Where random bytes come from: `pki::entropy::fill`.
+pub type Entropy = fn(&mut [u8]);
+
+/// One event. A part of a text has at most 64 KiB and every byte of it may be a control character, which JSON writes in six;
+/// with the envelope that stays below this. A line of a log must fit into memory many times over.
+pub const MAX_LINE_BYTES: usize = 512 * 1024;

@@ -1,0 +1,471 @@
+//! The spool: where every event of this node goes first. `enter` costs a lock and a push; one thread writes.
+//!
+//! Order: the events of one caller are numbered in the order in which it entered them. What is dropped before it has entered
+//! (a future that is cancelled) was never there; what has entered is written.
+
+use super::disk::{Disk, open_dir, remove, write_acknowledged};
+use super::segment::{FRAME_BYTES, Lines, MAX_FRAMED_BYTES};
+use super::spool_writer::Writer;
+use super::{AuditError, Entropy, MAX_LINE_BYTES};
+use crate::model::{SharedClock, Timestamp};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{Semaphore, oneshot, watch};
+
+/// The spool's bounds. The times are the promises of the audit log, the bytes what a node can spare.
+#[derive(Debug, Clone)]
+pub struct SpoolLimits {
+    /// Events in memory that are not known to be on disk; at least the largest event.
+    pub queue_bytes: usize,
+    /// A segment is ended when it has reached this size.
+    pub segment_bytes: u64,
+    /// Events on disk that auth has not confirmed; at least twice the queue, so that a full queue always finds room again.
+    pub disk_bytes: u64,
+    /// Within this time an event is written (it survives the process).
+    pub write_every: Duration,
+    /// Within this time it is fsynced (it survives the machine).
+    pub sync_every: Duration,
+}
+
+impl Default for SpoolLimits {
+    fn default() -> Self {
+        Self {
+            // A second of some ten thousand statements, or a disk's hiccup.
+            queue_bytes: 8 << 20,
+            // Small beside the disk bound, so that confirmed space is given back soon.
+            segment_bytes: 8 << 20,
+            // An hour of a thousand statements a second while auth is away.
+            disk_bytes: 1 << 30,
+            // Half of the promised 200 ms: the other half is for the disk and the scheduler.
+            write_every: Duration::from_millis(100),
+            // Likewise, of 1 s.
+            sync_every: Duration::from_millis(500),
+        }
+    }
+}
+
+/// Whether events can enter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SpoolState {
+    Open,
+    /// The disk is full or broken. It is tried again all the time.
+    Blocked {
+        why: String,
+        since: Timestamp,
+    },
+}
+
+/// Why an event did not enter at once. The event comes back with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// The queue in memory has no room at the moment; `enter` waits for it.
+    Queue,
+    Blocked,
+    Closed,
+    /// The line has a line feed or is too long; `enter` says which.
+    NotAnEvent,
+}
+
+/// What was there when the spool was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recovered {
+    /// Events of before that auth has not confirmed.
+    pub events: u64,
+    /// Bytes after the last whole event, cut off: written in the last second before a crash.
+    pub torn_bytes: u64,
+}
+
+/// Consecutive events to ship.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    pub first_seq: u64,
+    pub last_seq: u64,
+    pub lines: Vec<String>,
+}
+
+/// A handle; clones are the same spool. When the last is dropped, what has entered is written and fsynced (which blocks).
+#[derive(Clone)]
+pub struct Spool {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    id: String,
+    recovered: Recovered,
+    /// Where the next batch begins, if the last one is confirmed: number and byte.
+    reading: Mutex<(u64, u64)>,
+    acknowledging: Mutex<()>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the callers and the writer thread share.
+pub(super) struct Shared {
+    pub dir: PathBuf,
+    pub limits: SpoolLimits,
+    pub clock: SharedClock,
+    /// Free bytes of the queue.
+    pub room: Semaphore,
+    pub queue: Mutex<Queue>,
+    pub wake: Condvar,
+    pub blocked: AtomicBool,
+    pub state: watch::Sender<SpoolState>,
+    /// The last fsynced number.
+    pub synced: watch::Sender<u64>,
+    pub disk: Mutex<Disk>,
+}
+
+pub(super) type Waiter = oneshot::Sender<Result<(), AuditError>>;
+
+#[derive(Default)]
+pub(super) struct Queue {
+    pub lines: Vec<String>,
+    pub bytes: usize,
+    /// Whoever waits for the fsync of what has entered so far.
+    pub waiters: Vec<Waiter>,
+    /// Room was made on disk.
+    pub retry: bool,
+    pub closing: bool,
+}
+
+impl Queue {
+    /// Whether the writer should not wait for more.
+    pub fn is_urgent(&self, limits: &SpoolLimits) -> bool {
+        self.closing
+            || self.retry
+            || !self.waiters.is_empty()
+            || self.bytes >= limits.queue_bytes / 4
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing is done under these locks that could leave half a state.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) const fn cost(line: &str) -> usize {
+    line.len() + FRAME_BYTES
+}
+
+impl Spool {
+    /// Opens the directory, or makes it (mode 0700), recovers what a crash left, and starts the writer thread. Blocks.
+    ///
+    /// # Errors
+    /// `Io` where the directory cannot be used; `Corrupt` where files are missing or damaged other than by a crash.
+    pub fn open(
+        dir: &Path,
+        limits: SpoolLimits,
+        clock: SharedClock,
+        entropy: Entropy,
+    ) -> Result<Self, AuditError> {
+        let mut limits = limits;
+        limits.queue_bytes = limits
+            .queue_bytes
+            .clamp(MAX_FRAMED_BYTES, u32::MAX as usize);
+        limits.disk_bytes = limits.disk_bytes.max(2 * limits.queue_bytes as u64);
+        let opened = open_dir(dir, entropy)?;
+        let last = opened.disk.last();
+        let recovered = Recovered {
+            events: last - opened.disk.acknowledged,
+            torn_bytes: opened.torn_bytes,
+        };
+        let shared = Arc::new(Shared {
+            dir: dir.to_owned(),
+            room: Semaphore::new(limits.queue_bytes),
+            limits,
+            clock,
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            blocked: AtomicBool::new(false),
+            state: watch::Sender::new(SpoolState::Open),
+            synced: watch::Sender::new(last),
+            disk: Mutex::new(opened.disk),
+        });
+        let writer = Writer::new(Arc::clone(&shared), last + 1)?;
+        let thread = std::thread::Builder::new()
+            .name("audit-spool".into())
+            .spawn(move || writer.run())
+            .map_err(AuditError::io(dir, "starting the spool's thread"))?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                shared,
+                id: opened.id,
+                recovered,
+                reading: Mutex::new((0, 0)),
+                acknowledging: Mutex::new(()),
+                writer: Mutex::new(Some(thread)),
+            }),
+        })
+    }
+
+    /// 32 hex digits, made with the directory: a spool that was wiped is another one.
+    pub fn id(&self) -> &str {
+        &self.inner.id
+    }
+
+    pub fn recovered(&self) -> Recovered {
+        self.inner.recovered
+    }
+
+    pub fn state(&self) -> SpoolState {
+        self.inner.shared.state.borrow().clone()
+    }
+
+    /// The state, to be told of changes.
+    pub fn watch_state(&self) -> watch::Receiver<SpoolState> {
+        self.inner.shared.state.subscribe()
+    }
+
+    /// Events that auth has not confirmed, and their bytes on disk.
+    pub fn backlog(&self) -> (u64, u64) {
+        let disk = lock(&self.inner.shared.disk);
+        (disk.last() - disk.acknowledged, disk.bytes)
+    }
+
+    /// Enters an event if there is room at once; never waits.
+    pub fn try_enter(&self, line: String) -> Result<(), (String, Full)> {
+        let shared = &self.inner.shared;
+        if check(&line).is_err() {
+            return Err((line, Full::NotAnEvent));
+        }
+        if shared.blocked.load(Ordering::Acquire) {
+            return Err((line, Full::Blocked));
+        }
+        match shared.room.try_acquire_many(permits(&line)) {
+            Ok(room) => room.forget(),
+            Err(tokio::sync::TryAcquireError::NoPermits) => return Err((line, Full::Queue)),
+            Err(tokio::sync::TryAcquireError::Closed) => return Err((line, Full::Closed)),
+        }
+        shared.push(line, None).map_err(|line| (line, Full::Closed))
+    }
+
+    /// Enters an event, waiting for room in memory. `Ok`: it is written within `write_every` and fsynced within `sync_every`.
+    ///
+    /// # Errors
+    /// `Blocked` while the disk is full or broken; `Closed`; `LineTooLong` or `NotAnEvent` for a bad line.
+    pub async fn enter(&self, line: String) -> Result<(), AuditError> {
+        check(&line)?;
+        self.inner.shared.make_room(&line).await?;
+        let entered = self.inner.shared.push(line, None);
+        entered.map_err(|_| AuditError::Closed)
+    }
+
+    /// Enters an event and waits until it is fsynced, together with all that others have entered.
+    ///
+    /// # Errors
+    /// As `enter`. `Blocked` can also come after the event has entered: then it is not known to be on disk, and may still be
+    /// written later.
+    pub async fn enter_synced(&self, line: String) -> Result<(), AuditError> {
+        check(&line)?;
+        self.inner.shared.make_room(&line).await?;
+        let (answer, answered) = oneshot::channel();
+        let entered = self.inner.shared.push(line, Some(answer));
+        entered.map_err(|_| AuditError::Closed)?;
+        answered.await.map_err(|_| AuditError::Closed)?
+    }
+
+    /// The first events that are fsynced and not confirmed, at most `max_lines` and, beyond the first, `max_bytes` of them,
+    /// from one segment; `None` when there are none. Asking again without `acknowledge` gives the same. Reads a file: not for a
+    /// thread that must not block.
+    pub fn next_batch(
+        &self,
+        max_lines: usize,
+        max_bytes: usize,
+    ) -> Result<Option<Batch>, AuditError> {
+        let mut reading = lock(&self.inner.reading);
+        let (first_seq, segment) = {
+            let disk = lock(&self.inner.shared.disk);
+            let next = disk.acknowledged + 1;
+            match disk.segments.iter().find(|segment| segment.last >= next) {
+                Some(segment) => (next, segment.clone()),
+                None => return Ok(None),
+            }
+        };
+        let damaged = |offset| {
+            AuditError::corrupt(
+                &segment.path,
+                offset,
+                "an event that was fsynced cannot be read",
+            )
+        };
+        let failed = AuditError::io(&segment.path, "reading a spool segment");
+        let (number, offset) = match *reading {
+            (number, offset) if number == first_seq && first_seq > segment.first => {
+                (number, offset)
+            }
+            _ => (segment.first, 0),
+        };
+        let mut lines = Lines::open(&segment.path, offset, number)?;
+        while lines.number < first_seq {
+            lines
+                .next_event()
+                .map_err(&failed)?
+                .ok_or_else(|| damaged(offset))?;
+        }
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while lines.number <= segment.last && batch.len() < max_lines.max(1) {
+            let before = (lines.number, lines.offset);
+            let line = lines
+                .next_event()
+                .map_err(&failed)?
+                .ok_or_else(|| damaged(before.1))?;
+            bytes += line.len();
+            if bytes > max_bytes && !batch.is_empty() {
+                (lines.number, lines.offset) = before;
+                break;
+            }
+            batch.push(line);
+        }
+        *reading = (lines.number, lines.offset);
+        Ok(Some(Batch {
+            first_seq,
+            last_seq: lines.number - 1,
+            lines: batch,
+        }))
+    }
+
+    /// Auth has everything up to this number on its disk. The position is kept, and segments that are confirmed as a whole are
+    /// deleted. Blocks for an fsync.
+    ///
+    /// # Errors
+    /// `AcknowledgedAhead` for a number that this spool has not reached.
+    pub fn acknowledge(&self, last_seq: u64) -> Result<(), AuditError> {
+        let shared = &self.inner.shared;
+        let _one_at_a_time = lock(&self.inner.acknowledging);
+        let last = *shared.synced.borrow();
+        if last_seq > last {
+            return Err(AuditError::AcknowledgedAhead {
+                dir: shared.dir.clone(),
+                claimed: last_seq,
+                last,
+            });
+        }
+        if last_seq <= lock(&shared.disk).acknowledged {
+            return Ok(());
+        }
+        write_acknowledged(&shared.dir, last_seq)?;
+        let done = {
+            let mut disk = lock(&shared.disk);
+            disk.acknowledged = last_seq;
+            disk.take_acknowledged()
+        };
+        for path in &done {
+            remove(path)?;
+        }
+        if shared.blocked.load(Ordering::Acquire) {
+            lock(&shared.queue).retry = true;
+            shared.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Waits until `next_batch` has something. `false`: the spool is closed and there will be nothing more.
+    pub async fn wait_for_more(&self) -> bool {
+        let shared = &self.inner.shared;
+        let mut synced = shared.synced.subscribe();
+        loop {
+            // The order matters: what is fsynced after this line ends the wait below.
+            let last = *synced.borrow_and_update();
+            if last > lock(&shared.disk).acknowledged {
+                return true;
+            }
+            if shared.room.is_closed() || synced.changed().await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// Writes and fsyncs what has entered and ends the writer thread; events that come later are refused. Blocks.
+    ///
+    /// # Errors
+    /// `Blocked` when events in memory could not be written; the spool keeps nothing of them.
+    pub fn close(&self) -> Result<(), AuditError> {
+        self.inner.close();
+        match self.state() {
+            SpoolState::Blocked { why, .. } => Err(AuditError::Blocked { why }),
+            SpoolState::Open => Ok(()),
+        }
+    }
+}
+
+impl Inner {
+    fn close(&self) {
+        lock(&self.shared.queue).closing = true;
+        self.shared.room.close();
+        self.shared.wake.notify_one();
+        if let Some(thread) = lock(&self.writer).take() {
+            // A writer that panicked has left its callers without an answer, which they take for `Closed`.
+            drop(thread.join());
+        }
+        // Wakes whoever waits for more.
+        self.shared.synced.send_modify(|_| {});
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    /// Takes the line's bytes of the queue; the writer gives them back.
+    async fn make_room(&self, line: &str) -> Result<(), AuditError> {
+        if !self.blocked.load(Ordering::Acquire)
+            && let Ok(room) = self.room.try_acquire_many(permits(line))
+        {
+            room.forget();
+            return Ok(());
+        }
+        let mut state = self.state.subscribe();
+        tokio::select! {
+            biased;
+            blocked = state.wait_for(|state| *state != SpoolState::Open) => match blocked.as_deref() {
+                Ok(SpoolState::Blocked { why, .. }) => Err(AuditError::Blocked { why: why.clone() }),
+                _ => Err(AuditError::Closed),
+            },
+            room = self.room.acquire_many(permits(line)) => {
+                room.map_err(|_| AuditError::Closed)?.forget();
+                Ok(())
+            }
+        }
+    }
+
+    fn push(&self, line: String, waiter: Option<Waiter>) -> Result<(), String> {
+        let mut queue = lock(&self.queue);
+        if queue.closing {
+            return Err(line);
+        }
+        let (was_empty, was_urgent) = (queue.lines.is_empty(), queue.is_urgent(&self.limits));
+        queue.bytes += cost(&line);
+        queue.lines.push(line);
+        queue.waiters.extend(waiter);
+        // One wake-up for a whole group: the writer gathers until it is urgent or `write_every` has passed.
+        let wake = was_empty || (!was_urgent && queue.is_urgent(&self.limits));
+        drop(queue);
+        if wake {
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+}
+
+fn check(line: &str) -> Result<(), AuditError> {
+    if line.len() > MAX_LINE_BYTES {
+        return Err(AuditError::LineTooLong { bytes: line.len() });
+    }
+    if line.as_bytes().contains(&b'\n') || !line.starts_with('{') || !line.ends_with('}') {
+        return Err(AuditError::NotAnEvent {
+            why: "a line feed inside, or no object".into(),
+        });
+    }
+    Ok(())
+}
+
+fn permits(line: &str) -> u32 {
+    // `check` has bounded the line.
+    u32::try_from(cost(line)).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,131 @@
+//! The denial: which role and which rule said no, for operators and the audit log; and the little of it that a client reads.
+
+use crate::model::{
+    DbName, DbUser, PersonName, Refusal, RefusalKind, RoleName, ServiceName, Timestamp,
+};
+use std::fmt;
+
+/// What a client reads, whatever the reason: the text that users of Teleport know.
+pub const DENIED_MESSAGE: &str =
+    "access to db denied. User does not have permissions. Confirm database user and name.";
+/// What a client reads below it. It says nothing about what any role holds.
+pub const DENIED_HINT: &str = "ask an administrator, or see which databases you may use";
+
+/// How a role's `allow` met a request that it did not allow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shortfall {
+    pub role: RoleName,
+    /// What of labels, database user and database name does not match, each as a sentence; never empty.
+    pub misses: Vec<String>,
+}
+
+impl fmt::Display for Shortfall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "role {:?}: {}",
+            self.role.as_str(),
+            self.misses.join("; ")
+        )
+    }
+}
+
+/// Why a request is refused. `Display` is the whole reasoning, for operators and the audit log, never for clients.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    #[error("there is no user {:?}: removed since the certificate was issued, or not known on this node yet", .person.as_str())]
+    UnknownPerson { person: PersonName },
+    #[error("the certificate of {:?} expired at {until}", .person.as_str())]
+    Expired {
+        person: PersonName,
+        until: Timestamp,
+    },
+    #[error(
+        "the certificate of {:?} is bound to database service {:?}, but {:?} was asked for",
+        .person.as_str(), .bound.as_str(), .requested.as_str()
+    )]
+    OtherService {
+        person: PersonName,
+        bound: ServiceName,
+        requested: ServiceName,
+    },
+    #[error("role {:?} denies it: {rule}", .role.as_str())]
+    DeniedByRole { role: RoleName, rule: String },
+    #[error("{0}")]
+    NotAllowed(Box<NotAllowed>),
+}
+
+/// No role allows the request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotAllowed {
+    pub person: PersonName,
+    pub service: ServiceName,
+    pub db_user: DbUser,
+    pub db_name: DbName,
+    /// The roles that were asked, the nearest to allowing it first.
+    pub considered: Vec<Shortfall>,
+    /// Roles that the person has by name and that do not exist.
+    pub missing: Vec<RoleName>,
+}
+
+impl fmt::Display for NotAllowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "no role of {:?} allows database user {:?} and database name {:?} at database service {:?}",
+            self.person.as_str(),
+            self.db_user.as_str(),
+            self.db_name.as_str(),
+            self.service.as_str()
+        )?;
+        match self.considered.split_first() {
+            None => f.write_str("; no role was asked")?,
+            Some((nearest, others)) => {
+                write!(f, "; nearest is {nearest}")?;
+                if !others.is_empty() {
+                    let others: Vec<_> = others
+                        .iter()
+                        .map(|s| format!("{:?}", s.role.as_str()))
+                        .collect();
+                    write!(f, "; also asked: {}", others.join(", "))?;
+                }
+            }
+        }
+        for role in &self.missing {
+            write!(
+                f,
+                "; role {:?} does not exist and grants nothing",
+                role.as_str()
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Denial {
+    /// The role that denied, or that came nearest to allowing.
+    pub fn role(&self) -> Option<&RoleName> {
+        match self {
+            Self::DeniedByRole { role, .. } => Some(role),
+            Self::NotAllowed(not_allowed) => not_allowed.considered.first().map(|s| &s.role),
+            Self::UnknownPerson { .. } | Self::Expired { .. } | Self::OtherService { .. } => None,
+        }
+    }
+
+    /// What the client reads. Only what it knows from its own certificate is said beyond the fixed text.
+    pub fn refusal(&self) -> Refusal {
+        match self {
+            Self::Expired { until, .. } => {
+                Refusal::new(RefusalKind::CertificateExpired, format!("your certificate expired at {until}"))
+                    .hint("log in again")
+            }
+            Self::OtherService { bound, .. } => Refusal::new(RefusalKind::AccessDenied, DENIED_MESSAGE).hint(format!(
+                "your certificate is for database service {:?}; log in to the one that you want to use",
+                bound.as_str()
+            )),
+            Self::UnknownPerson { .. } | Self::DeniedByRole { .. } | Self::NotAllowed(_) => {
+                Refusal::new(RefusalKind::AccessDenied, DENIED_MESSAGE).hint(DENIED_HINT)
+            }
+        }
+    }
+}

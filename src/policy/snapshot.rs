@@ -1,0 +1,92 @@
+//! All users and roles at one version: what a decision is made on, and what auth publishes to the other nodes.
+
+use super::error::{Problem, ResourceError};
+use super::resource::Resource;
+use super::role::Role;
+use super::user::UserRecord;
+use crate::model::{PersonName, RoleName, Timestamp};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Documents of one snapshot. Every node holds all of them in memory.
+const MAX_DOCUMENTS: usize = 100_000;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct PolicySnapshot {
+    /// Grows with every change; never used twice.
+    pub version: u64,
+    pub published_at: Timestamp,
+    pub users: BTreeMap<PersonName, UserRecord>,
+    pub roles: BTreeMap<RoleName, Role>,
+}
+
+impl PolicySnapshot {
+    /// A snapshot in which nobody may do anything.
+    pub fn empty(version: u64, published_at: Timestamp) -> Self {
+        Self {
+            version,
+            published_at,
+            users: BTreeMap::new(),
+            roles: BTreeMap::new(),
+        }
+    }
+
+    /// The canonical JSON document of every role, then of every user, each by name.
+    pub fn to_documents(&self) -> Vec<String> {
+        let roles = self.roles.values().cloned().map(Resource::Role);
+        let users = self.users.values().cloned().map(Resource::User);
+        roles
+            .chain(users)
+            .map(|resource| resource.to_json())
+            .collect()
+    }
+
+    /// Reads what `to_documents` wrote.
+    ///
+    /// # Errors
+    /// When any document cannot be read, or two have the same name: half a policy is not a policy.
+    pub fn from_documents(
+        version: u64,
+        published_at: Timestamp,
+        documents: &[String],
+    ) -> Result<Self, ResourceError> {
+        if documents.len() > MAX_DOCUMENTS {
+            let what = "the policy".to_owned();
+            let problem = Problem::TooLarge {
+                what,
+                count: documents.len(),
+                unit: "documents",
+                max: MAX_DOCUMENTS,
+            };
+            return Err(ResourceError::new(problem));
+        }
+        let mut snapshot = Self::empty(version, published_at);
+        for document in documents {
+            snapshot.add(Resource::from_json(document)?)?;
+        }
+        Ok(snapshot)
+    }
+
+    fn add(&mut self, resource: Resource) -> Result<(), ResourceError> {
+        let twice = ResourceError::new(Problem::Duplicate).about(resource.kind(), resource.name());
+        let replaced = match resource {
+            Resource::Role(role) => self.roles.insert(role.name.clone(), role).is_some(),
+            Resource::User(user) => self.users.insert(user.name.clone(), user).is_some(),
+        };
+        if replaced { Err(twice) } else { Ok(()) }
+    }
+
+    /// The roles of a user that exist, in the user's order.
+    pub(super) fn roles_of<'a>(&'a self, user: &'a UserRecord) -> impl Iterator<Item = &'a Role> {
+        user.roles.iter().filter_map(|name| self.roles.get(name))
+    }
+}
+
+/// The shortest `max_session_ttl` of a person's roles; `None` when none of them says, or there is no such person.
+pub fn max_session_ttl(snapshot: &PolicySnapshot, person: &PersonName) -> Option<Duration> {
+    let user = snapshot.users.get(person)?;
+    snapshot
+        .roles_of(user)
+        .filter_map(|role| role.max_session_ttl)
+        .min()
+}
