@@ -4,4 +4,12 @@
 //! `model ← policy, protocol ← pki, net, store, audit ← actors ← web, cli`.
 
 pub mod actors;
+pub mod audit;
+pub mod config;
 pub mod model;
+pub mod net;
+pub mod pki;
+pub mod policy;
+pub mod protocol;
+pub mod store;
+pub mod telemetry;

@@ -1,5 +1,28 @@
 //! The actors: supervised, with typed messages between them. `host` is the only file that knows actix.
+//!
+//! One file per actor; `ARCHITECTURE.md` draws who starts whom and who speaks to whom.
 
 pub mod address;
+pub mod agent;
+pub mod audit;
+pub mod audit_log;
+pub mod auth_link;
+pub mod ca;
+pub mod cancels;
+pub mod connection;
+pub mod dialer;
 pub mod host;
+pub mod inventory;
+pub mod joins;
+pub mod links;
+pub mod listener;
+pub mod policy;
+pub mod rbac;
+pub mod relay;
+pub mod routing;
+pub mod sessions;
 pub mod supervisor;
+pub mod trail;
+pub mod tunnel;
+pub mod tunnels;
+pub mod upstream;

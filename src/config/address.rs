@@ -1,5 +1,6 @@
 //! Addresses in the configuration: where a service listens, and what one connects to.
 
+use crate::model::Endpoint;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -29,14 +30,6 @@ pub enum AddressError {
     MoreThanHostAndPort(String),
     #[error("{0:?} must be host:port or postgres://host:port")]
     DatabaseScheme(String),
-}
-
-/// What one connects to: a DNS name or an IP address, and a port.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Endpoint {
-    /// An IPv6 address is held without brackets.
-    pub host: String,
-    pub port: u16,
 }
 
 impl Endpoint {
@@ -76,16 +69,6 @@ impl Endpoint {
             return Err(AddressError::MoreThanHostAndPort(shown));
         }
         Self::parse(rest, super::DEFAULT_POSTGRES_PORT)
-    }
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
     }
 }
 

@@ -18,7 +18,8 @@ mod services;
 #[cfg(test)]
 mod tests;
 
-pub use address::{AddressError, Endpoint, ListenAddr, ListenHost};
+pub use crate::model::Endpoint;
+pub use address::{AddressError, ListenAddr, ListenHost};
 pub use error::{ConfigError, Place};
 pub use secret_file::{MIN_STATIC_TOKEN_BYTES, PinSource, StaticToken, TokenSource};
 

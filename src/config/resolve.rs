@@ -1,6 +1,6 @@
 //! From the tree to [`Config`]: the whole file, and the part about the process.
 
-use super::address::Endpoint;
+use crate::model::Endpoint;
 use super::error::{ConfigError, Place};
 use super::file::{Node, Value};
 use super::secret_file::{PinSource, TokenSource};

@@ -1,6 +1,7 @@
 //! From the tree to the sections of the three services.
 
-use super::address::{Endpoint, ListenAddr, is_dns_name};
+use super::address::{ListenAddr, is_dns_name};
+use crate::model::Endpoint;
 use super::error::ConfigError;
 use super::file::{Node, Value};
 use super::resolve::absolute_path;

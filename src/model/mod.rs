@@ -2,6 +2,7 @@
 //! No I/O and nothing asynchronous; every other room may use this one, and this one uses none.
 
 pub mod clock;
+pub mod endpoint;
 pub mod ids;
 pub mod labels;
 pub mod names;
@@ -11,9 +12,12 @@ pub mod refusal;
 pub mod secret;
 
 pub use clock::{Clock, SharedClock, SystemClock, Timestamp};
+pub use endpoint::Endpoint;
 pub use ids::{ConnectionId, MessageId, NodeId, SessionId};
 pub use labels::Labels;
-pub use names::{ClusterName, DbName, DbUser, NameError, NodeName, PersonName, RoleName, ServiceName};
+pub use names::{
+    ClusterName, DbName, DbUser, NameError, NodeName, PersonName, RoleName, ServiceName,
+};
 pub use node::NodeKind;
 pub use principal::{Principal, Route, Traits};
 pub use refusal::{Refusal, RefusalKind, Side};

@@ -47,7 +47,7 @@ impl Tap for NoTap {
 /// How a relay ended.
 #[derive(Debug)]
 pub enum RelayEnd {
-    /// Both directions came to their end.
+    /// The upstream closed. Nothing is owed to it; what is owed to the client, the caller decides.
     Finished,
     /// A tap, or whoever holds the session, ended it; the client has been told.
     Refused(Refusal),
@@ -80,13 +80,16 @@ struct Direction<T> {
     eof: bool,
     unflushed: bool,
     done: bool,
+    /// At the end of the reader the writer is closed. Not so towards the client, who may be owed last words.
+    half_closes: bool,
     total: u64,
 }
 
 impl<T: Tap> Direction<T> {
-    fn new(tap: T) -> Self {
+    fn new(tap: T, half_closes: bool) -> Self {
         Self {
             tap,
+            half_closes,
             buffer: Pooled::default(),
             start: 0,
             end: 0,
@@ -116,8 +119,10 @@ impl<T: Tap> Direction<T> {
                 self.unflushed = false;
             }
             if self.eof {
-                // A peer that is gone cannot be told that there is no more; that is no fault of this direction.
-                let _gone = ready!(Pin::new(&mut *to).poll_shutdown(cx));
+                if self.half_closes {
+                    // A peer that is gone cannot be told that there is no more; that is no fault of this direction.
+                    let _gone = ready!(Pin::new(&mut *to).poll_shutdown(cx));
+                }
                 self.done = true;
                 return Poll::Ready(Ok(()));
             }
@@ -197,8 +202,8 @@ where
         Self {
             client,
             upstream,
-            up: Direction::new(to_upstream),
-            down: Direction::new(to_client),
+            up: Direction::new(to_upstream, true),
+            down: Direction::new(to_client, false),
         }
     }
 
@@ -209,6 +214,16 @@ where
         }
     }
 
+    /// The client has closed its side.
+    pub fn client_closed(&self) -> bool {
+        self.up.eof
+    }
+
+    /// Closes the client's side in an orderly way.
+    pub async fn close(&mut self) {
+        let _too_slow = tokio::time::timeout(LAST_WORDS, self.client.shutdown()).await;
+    }
+
     pub fn to_upstream_tap(&self) -> &TU {
         &self.up.tap
     }
@@ -217,7 +232,7 @@ where
         &self.down.tap
     }
 
-    /// Copies until both directions are done, something breaks, or `end` says that the session is over.
+    /// Copies until the upstream is done, something breaks, or `end` says that the session is over.
     pub async fn run(&mut self, end: impl Future<Output = Refusal>) -> RelayEnd {
         let Self {
             client,

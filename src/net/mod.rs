@@ -2,14 +2,17 @@
 //!
 //! Above it nobody names `tokio::net`; below it nobody knows what a session is.
 
+pub mod auth_dialer;
 pub mod big_reads;
 pub mod buffers;
 pub mod copy;
 pub mod deferred_flush;
 pub mod frames;
+pub mod greeting;
 pub mod mux;
 pub mod socket;
 pub mod tls;
+pub mod upstream;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 

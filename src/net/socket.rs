@@ -133,3 +133,10 @@ impl AdminListener {
 pub async fn connect_admin(path: &Path) -> io::Result<Unix> {
     UnixStream::connect(path).await
 }
+
+/// The first byte that the peer sends, left in the socket; `None` when it closes without one.
+pub async fn first_byte(stream: &Tcp) -> io::Result<Option<u8>> {
+    let mut first = [0; 1];
+    let count = stream.peek(&mut first).await?;
+    Ok((count == 1).then_some(first[0]))
+}

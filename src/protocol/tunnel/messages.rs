@@ -59,7 +59,6 @@ pub struct DatabaseRecord {
 pub enum JoinToAuth {
     Join {
         token: String,
-        node: NodeId,
         name: NodeName,
         kinds: Vec<NodeKind>,
         /// PKCS#10, DER; its signature proves that the node has the key.
@@ -227,8 +226,6 @@ pub enum DbToProxy {
     UpstreamSaidNo { error_response: Vec<u8> },
     /// PostgreSQL has been asked to cancel.
     CancelForwarded,
-    /// Carry the bytes of this stream to auth.
-    DialAuth,
 }
 
 impl Wire for DbToProxy {

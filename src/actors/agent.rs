@@ -1,0 +1,233 @@
+//! The database service of this node.
+//!
+//! **Owns** the databases of this agent's own configuration, and the certificates it has for PostgreSQL.
+//! **Hears** `ServeStream` (a stream that a proxy opened), `GetUpstreamClient` from its connections.
+//! **Tells** auth when it needs a certificate; starts an `upstream#id` for every stream, on the runtime of its tunnel.
+//! **Never** dials what is not in its configuration, whoever asks.
+//! **Ends** with the node. Permanent; the certificates are asked for again after a failure.
+
+use super::address::{Address, AskError, Reply, message};
+use super::ca::{IssueDbClient, Issued};
+use super::cancels::{FindUpstreamKey, ForgetKey, UpstreamKey};
+use super::host::{Behavior, Ctx, Handle, Runtime, Spec};
+use super::policy::PolicyView;
+use super::sessions::{RegisterSession, SessionClosed};
+use super::trail::Trail;
+use super::upstream::Upstream;
+use crate::model::{Endpoint, 
+    ConnectionId, DbName, DbUser, Labels, NodeId, PersonName, Refusal, RefusalKind, ServiceName, SharedClock, Timestamp,
+};
+use crate::net::BoxStream;
+use crate::net::tls::{Credentials, UpstreamClient};
+use crate::pki::{PrivateKey, TrustAnchors};
+use crate::protocol::tunnel::DatabaseRecord;
+use rustls_pki_types::CertificateDer;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Certificates kept: persons times database users times services that are in use. Beyond it the ones that end first go.
+const CERTIFICATES_MAX: usize = 4096;
+/// A certificate is asked for anew when it has less than this left.
+const CERTIFICATE_SPARE: Duration = Duration::from_secs(5 * 60);
+/// Auth signs in a millisecond; what takes longer than this is a lost connection.
+const ISSUE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A database of this agent's own configuration.
+#[derive(Debug, Clone)]
+pub struct Database {
+    pub service: ServiceName,
+    pub description: String,
+    pub labels: Labels,
+    pub endpoint: Endpoint,
+    /// The name that PostgreSQL's certificate must have.
+    pub server_name: String,
+    /// Whom PostgreSQL's certificate must be of.
+    pub trusted: Vec<CertificateDer<'static>>,
+}
+
+impl Database {
+    pub fn record(&self) -> DatabaseRecord {
+        DatabaseRecord {
+            service: self.service.clone(),
+            description: self.description.clone(),
+            labels: self.labels.clone(),
+            uri: self.endpoint.to_string(),
+        }
+    }
+}
+
+/// A stream that a proxy opened: its first frame says what for.
+pub struct ServeStream {
+    pub stream: BoxStream,
+    /// Where the stream's tunnel lives; what it leads to lives there too.
+    pub runtime: Runtime,
+}
+
+/// A TLS client that proves `db_user` to a service's PostgreSQL, for this person.
+pub struct GetUpstreamClient {
+    pub connection: ConnectionId,
+    pub person: PersonName,
+    pub person_until: Timestamp,
+    pub chain: Vec<Vec<u8>>,
+    pub service: ServiceName,
+    pub db_user: DbUser,
+    pub db_name: DbName,
+}
+
+message!(ServeStream => (), GetUpstreamClient => Result<UpstreamClient, Refusal>);
+
+/// What the agent and every connection of it have in common.
+pub struct AgentParts {
+    pub node: NodeId,
+    pub databases: BTreeMap<ServiceName, Database>,
+    pub anchors: TrustAnchors,
+    pub policy: PolicyView,
+    pub trail: Trail,
+    pub clock: SharedClock,
+    pub issue: Address<IssueDbClient>,
+    pub register: Address<RegisterSession>,
+    pub closed: Address<SessionClosed>,
+    pub keep_key: Address<UpstreamKey>,
+    pub find_key: Address<FindUpstreamKey>,
+    pub forget_key: Address<ForgetKey>,
+}
+
+type CertificateKey = (PersonName, ServiceName, DbUser);
+
+pub struct Agent {
+    parts: Arc<AgentParts>,
+    certificates: HashMap<CertificateKey, (UpstreamClient, Timestamp)>,
+    next_upstream: u64,
+}
+
+impl Agent {
+    pub fn new(parts: Arc<AgentParts>) -> Self {
+        Self {
+            parts,
+            certificates: HashMap::new(),
+            next_upstream: 1,
+        }
+    }
+
+    fn keep(&mut self, key: CertificateKey, client: &UpstreamClient, not_after: Timestamp) {
+        if self.certificates.len() >= CERTIFICATES_MAX {
+            let first_to_end = self.certificates.iter().min_by_key(|(_, (_, until))| *until);
+            if let Some(key) = first_to_end.map(|(key, _)| key.clone()) {
+                self.certificates.remove(&key);
+            }
+        }
+        self.certificates.insert(key, (client.clone(), not_after));
+    }
+}
+
+impl Behavior for Agent {
+    /// New connections of all proxies, and what they ask for; beyond it a proxy tries another agent.
+    const MAILBOX: usize = 1024;
+}
+
+impl Handle<ServeStream> for Agent {
+    fn handle(&mut self, ServeStream { stream, runtime }: ServeStream, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
+        let name = format!("upstream#{}", self.next_upstream);
+        self.next_upstream += 1;
+        let parts = self.parts.clone();
+        let client = ctx.address::<GetUpstreamClient>();
+        let mut stream = Some(stream);
+        ctx.spawn_child(&runtime, Spec::temporary(&name), move || {
+            Upstream::new(stream.take(), parts.clone(), client.clone())
+        });
+        Reply::Now(())
+    }
+}
+
+impl Handle<GetUpstreamClient> for Agent {
+    fn handle(
+        &mut self,
+        want: GetUpstreamClient,
+        ctx: &mut Ctx<'_, Self>,
+    ) -> Reply<Result<UpstreamClient, Refusal>> {
+        ctx.serve(want.connection);
+        let key = (want.person.clone(), want.service.clone(), want.db_user.clone());
+        let now = self.parts.clock.now();
+        let spare = CERTIFICATE_SPARE.min(want.person_until.since(now) / 2);
+        match self.certificates.get(&key) {
+            Some((client, until)) if *until > now + spare => return Reply::Now(Ok(client.clone())),
+            _ => {}
+        }
+        let (reply, promise) = Reply::later();
+        let (parts, origin) = (self.parts.clone(), ctx.origin());
+        ctx.run(
+            async move { ask_for_certificate(&parts, want, &origin).await },
+            |agent, made, _| {
+                if let Ok((client, not_after)) = &made {
+                    agent.keep(key, client, *not_after);
+                }
+                promise.keep(made.map(|(client, _)| client));
+            },
+        );
+        reply
+    }
+}
+
+async fn ask_for_certificate(
+    parts: &AgentParts,
+    want: GetUpstreamClient,
+    origin: &super::address::Origin,
+) -> Result<(UpstreamClient, Timestamp), Refusal> {
+    let database = parts
+        .databases
+        .get(&want.service)
+        .ok_or_else(|| not_served(&want.service))?;
+    let key = PrivateKey::generate().map_err(|error| internal(&error))?;
+    let csr = key.csr(want.db_user.as_str()).map_err(|error| internal(&error))?;
+    let ask = IssueDbClient {
+        agent: parts.node,
+        connection: want.connection,
+        person: want.chain,
+        service: want.service,
+        db_user: want.db_user,
+        db_name: want.db_name,
+        csr,
+    };
+    let Issued {
+        certificate,
+        not_after,
+    } = parts
+        .issue
+        .ask(origin, ask, ISSUE_DEADLINE)
+        .await
+        .map_err(|error| auth_away(&error))?
+        .map_err(|why| {
+            tracing::warn!(%why, "auth refused a certificate for PostgreSQL");
+            Refusal::new(RefusalKind::AccessDenied, crate::policy::DENIED_MESSAGE).hint(crate::policy::DENIED_HINT)
+        })?;
+    let credentials = Credentials {
+        chain: vec![CertificateDer::from(certificate)],
+        key,
+    };
+    let client = UpstreamClient::new(&credentials, &database.trusted, &database.server_name, &parts.clock)
+        .map_err(|error| internal(&error))?;
+    Ok((client, not_after))
+}
+
+pub fn not_served(service: &ServiceName) -> Refusal {
+    Refusal::new(
+        RefusalKind::DatabaseUnknown,
+        format!("this agent does not serve a database called {service}"),
+    )
+}
+
+fn internal(error: &dyn std::fmt::Display) -> Refusal {
+    tracing::error!(%error, "a certificate for PostgreSQL could not be made");
+    Refusal::new(RefusalKind::Internal, "the agent could not prepare a connection to the database server")
+        .hint("the agent's log says why")
+}
+
+fn auth_away(error: &AskError) -> Refusal {
+    tracing::warn!(%error, "no certificate for PostgreSQL");
+    Refusal::new(
+        RefusalKind::PolicyStale,
+        "the agent cannot reach the auth service, which has to issue a certificate for this database user first",
+    )
+    .hint("sessions that are open go on; try again when the auth service is back")
+}

@@ -1,0 +1,120 @@
+//! Ships the audit trail of this node to auth.
+//!
+//! **Owns** the spool's way to auth: what has been sent and not yet confirmed.
+//! **Hears** nothing; the rooms write to the spool themselves, so that an event is on its way to disk without a hop.
+//! **Tells** the log on auth (`StoreLines`), one batch at a time, and the spool what the log has confirmed.
+//! **Never** drops a line: what is not confirmed stays in the spool, also across restarts.
+//! **Ends** last of all, when the other actors have written their ends; it ships what is left, as long as it may.
+
+use super::address::{Address, AskError, Origin, message};
+use super::host::{Behavior, Ctx};
+use crate::audit::{AuditError, Batch, Spool};
+use futures::FutureExt as _;
+use futures::future::LocalBoxFuture;
+use std::time::Duration;
+
+/// One batch: below the limit of a node message, and few enough answers per second for a busy node.
+const BATCH_LINES: usize = 4096;
+const BATCH_BYTES: usize = 1024 * 1024;
+/// Auth stores a batch with one fsync.
+const STORE_DEADLINE: Duration = Duration::from_secs(20);
+/// After a failure, and while the log is away: events wait on this node's disk meanwhile.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Lines of one node's spool, in order. The answer is the sequence number up to which all are on the log's disk.
+#[derive(Debug, Clone)]
+pub struct StoreLines {
+    pub spool: String,
+    pub first_seq: u64,
+    pub lines: Vec<String>,
+}
+
+message!(StoreLines => Result<u64, String>);
+
+#[derive(Debug, thiserror::Error)]
+enum ShipError {
+    #[error(transparent)]
+    Spool(#[from] AuditError),
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    #[error("the log did not take it: {0}")]
+    Declined(String),
+    #[error("the thread that reads the spool failed")]
+    Thread,
+}
+
+pub struct AuditShipper {
+    spool: Spool,
+    log: Address<StoreLines>,
+}
+
+impl AuditShipper {
+    pub fn new(spool: Spool, log: Address<StoreLines>) -> Self {
+        Self { spool, log }
+    }
+
+    fn ship_on(&self, ctx: &mut Ctx<'_, Self>) {
+        let (spool, log, origin) = (self.spool.clone(), self.log.clone(), ctx.origin());
+        ctx.run(
+            async move {
+                if !spool.wait_for_more().await {
+                    return Ok(false);
+                }
+                ship_all(&spool, &log, &origin).await.map(|()| true)
+            },
+            |shipper, shipped, ctx| match shipped {
+                Ok(true) => shipper.ship_on(ctx),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(%error, retry = ?RETRY_AFTER, "audit events wait on this node");
+                    ctx.after(RETRY_AFTER, |shipper, ctx| shipper.ship_on(ctx));
+                }
+            },
+        );
+    }
+}
+
+/// Ships until nothing is left that is on disk and not confirmed.
+async fn ship_all(spool: &Spool, log: &Address<StoreLines>, origin: &Origin) -> Result<(), ShipError> {
+    while let Some(batch) = next_batch(spool).await? {
+        let lines = StoreLines {
+            spool: spool.id().to_owned(),
+            first_seq: batch.first_seq,
+            lines: batch.lines,
+        };
+        let stored = log
+            .ask(origin, lines, STORE_DEADLINE)
+            .await?
+            .map_err(ShipError::Declined)?;
+        let spool = spool.clone();
+        tokio::task::spawn_blocking(move || spool.acknowledge(stored))
+            .await
+            .map_err(|_| ShipError::Thread)??;
+    }
+    Ok(())
+}
+
+async fn next_batch(spool: &Spool) -> Result<Option<Batch>, ShipError> {
+    let spool = spool.clone();
+    let read = tokio::task::spawn_blocking(move || spool.next_batch(BATCH_LINES, BATCH_BYTES));
+    Ok(read.await.map_err(|_| ShipError::Thread)??)
+}
+
+impl Behavior for AuditShipper {
+    /// It hears nothing but its stop.
+    const MAILBOX: usize = 4;
+
+    fn started(&mut self, ctx: &mut Ctx<'_, Self>) {
+        self.ship_on(ctx);
+    }
+
+    fn stopping(&mut self, ctx: &mut Ctx<'_, Self>) -> Option<LocalBoxFuture<'static, ()>> {
+        let (spool, log, origin) = (self.spool.clone(), self.log.clone(), ctx.origin());
+        let last = async move {
+            if let Err(error) = ship_all(&spool, &log, &origin).await {
+                tracing::info!(%error, "audit events stay on this node until it starts again");
+            }
+        };
+        Some(last.boxed_local())
+    }
+}

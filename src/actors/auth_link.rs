@@ -1,0 +1,283 @@
+//! Auth, as a remote actor: the link of a node to it.
+//!
+//! **Owns** the connection to auth, made again whenever it is lost.
+//! **Hears** what the rooms of this node ask of auth: `IssueDbClient`, `StoreLines`. Each question is a stream of its own.
+//! **Tells** the policy actor what auth publishes; auth, every two seconds, that this node lives.
+//! **Never** repeats a question by itself: whoever asked knows whether a repeat is harmless.
+//! **Ends** with the node. Permanent.
+
+use super::address::{Address, Origin, Reply};
+use super::audit::StoreLines;
+use super::ca::{IssueDbClient, Issued};
+use super::host::{Behavior, Ctx, Handle, TaskGuard, spawn_here};
+use super::inventory::HEARTBEAT_EVERY;
+use super::policy::{PolicyConfirmed, PolicyReceived, PolicyView};
+use crate::model::{ConnectionId, NodeKind, NodeName};
+use crate::net::auth_dialer::AuthDialer;
+use crate::net::frames::{read_frame, write_frame};
+use crate::net::mux::{self, Mux, MuxSide, MuxStream};
+use crate::pki::entropy;
+use crate::policy::PolicySnapshot;
+use crate::protocol::tunnel::{AuthToNode, DatabaseRecord, DbToAuth, Frame, FrameKind, Header, ProxyToAuth, Wire};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Auth says something every second on the policy stream; silence for so long means that it or the way to it is gone.
+const AUTH_SILENT_AFTER: Duration = Duration::from_secs(8);
+const ASK_DEADLINE: Duration = Duration::from_secs(15);
+const BACK_OFF_MAX: Duration = Duration::from_secs(4);
+const BACK_OFF_STEP: Duration = Duration::from_millis(500);
+
+pub struct AuthLinkParts {
+    pub dialer: AuthDialer,
+    /// What this node is to auth; a node that is both speaks as a database node, whose enum holds all of a proxy's questions
+    /// but the list of its agents.
+    pub kind: NodeKind,
+    pub name: NodeName,
+    pub databases: Vec<DatabaseRecord>,
+    pub received: Address<PolicyReceived>,
+    pub confirmed: Address<PolicyConfirmed>,
+    pub policy: PolicyView,
+}
+
+pub struct AuthLink {
+    parts: Arc<AuthLinkParts>,
+    mux: Option<Mux>,
+    failures: u32,
+}
+
+impl AuthLink {
+    pub fn new(parts: Arc<AuthLinkParts>) -> Self {
+        Self {
+            parts,
+            mux: None,
+            failures: 0,
+        }
+    }
+
+    fn dial(&mut self, ctx: &mut Ctx<'_, Self>) {
+        let parts = self.parts.clone();
+        let wait = back_off(self.failures);
+        let dialled = async move {
+            tokio::time::sleep(wait).await;
+            let (mux, _inbound, driver) = mux::start(parts.dialer.dial().await?, MuxSide::Dialled);
+            Ok::<_, io::Error>((mux, spawn_here(driver)))
+        };
+        ctx.run(dialled, |link, connected, ctx| match connected {
+            Ok((mux, driver)) => link.connected(mux, driver, ctx),
+            Err(error) => {
+                link.failures += 1;
+                tracing::warn!(auth = %link.parts.dialer, %error, failures = link.failures, "auth not reached; trying again");
+                link.dial(ctx);
+            }
+        });
+    }
+
+    fn connected(&mut self, mux: Mux, driver: TaskGuard<String>, ctx: &mut Ctx<'_, Self>) {
+        tracing::info!(auth = %self.parts.dialer, "connected to auth");
+        self.failures = 0;
+        self.mux = Some(mux.clone());
+        let (parts, origin) = (self.parts.clone(), ctx.origin());
+        let life = async move {
+            let why = tokio::select! {
+                why = driver.join() => why.unwrap_or_else(|panic| panic),
+                error = follow_policy(&parts, &mux, &origin) => error.to_string(),
+                error = keep_alive(&parts, &mux) => error.to_string(),
+            };
+            mux.kill();
+            why
+        };
+        ctx.run(life, |link, why, ctx| {
+            tracing::warn!(auth = %link.parts.dialer, why, "connection to auth lost; sessions go on");
+            link.mux = None;
+            link.failures = 1;
+            link.dial(ctx);
+        });
+    }
+
+    /// Asks auth and hands the answer, or why there is none, to `read`.
+    fn ask<R: Send + 'static>(
+        &self,
+        question: Question,
+        connection: Option<ConnectionId>,
+        read: fn(AuthToNode) -> Result<R, String>,
+        ctx: &mut Ctx<'_, Self>,
+    ) -> Reply<Result<R, String>> {
+        let Some(mux) = self.mux.clone() else {
+            return Reply::Now(Err("auth cannot be reached at the moment".to_owned()));
+        };
+        let (reply, promise) = Reply::later();
+        let header = Header {
+            id: 1,
+            kind: FrameKind::Ask {
+                deadline_ms: u32::try_from(ASK_DEADLINE.as_millis()).unwrap_or(u32::MAX),
+            },
+            cause: ctx.origin().cause.map(|cause| cause.0),
+            connection: connection.map(ConnectionId::as_u64),
+        };
+        let kind = self.parts.kind;
+        let answered = async move {
+            let asked = tokio::time::timeout(ASK_DEADLINE, exchange(&mux, kind, header, question)).await;
+            match asked {
+                Ok(Ok(answer)) => read(answer),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err(format!("auth did not answer within {ASK_DEADLINE:?}")),
+            }
+        };
+        ctx.run(answered, |_, answer, _| promise.keep(answer));
+        reply
+    }
+}
+
+/// What a node asks, before it is put into the words of its kind.
+enum Question {
+    WatchPolicy(Option<u64>),
+    Heartbeat(NodeName, Vec<DatabaseRecord>),
+    Store(StoreLines),
+    Issue(Box<IssueDbClient>),
+}
+
+async fn exchange(mux: &Mux, kind: NodeKind, header: Header, question: Question) -> io::Result<AuthToNode> {
+    let mut stream = send(mux, kind, header, question).await?;
+    next(&mut stream).await
+}
+
+async fn send(mux: &Mux, kind: NodeKind, header: Header, question: Question) -> io::Result<MuxStream> {
+    let mut stream = mux.open().await.map_err(io::Error::other)?;
+    match kind {
+        NodeKind::Proxy => write(&mut stream, header, in_proxy_words(question)?).await?,
+        _ => write(&mut stream, header, in_db_words(question)).await?,
+    }
+    Ok(stream)
+}
+
+async fn write<B: Wire>(stream: &mut MuxStream, header: Header, body: B) -> io::Result<()> {
+    write_frame(stream, &Frame::new(header, body)).await
+}
+
+fn in_proxy_words(question: Question) -> io::Result<ProxyToAuth> {
+    match question {
+        Question::WatchPolicy(have) => Ok(ProxyToAuth::WatchPolicy { have }),
+        Question::Heartbeat(name, _) => Ok(ProxyToAuth::Heartbeat { name, agents: Vec::new() }),
+        Question::Store(StoreLines { spool, first_seq, lines }) => Ok(ProxyToAuth::ShipAudit { spool, first_seq, lines }),
+        Question::Issue(_) => Err(io::Error::other("a proxy is given no certificates for databases")),
+    }
+}
+
+fn in_db_words(question: Question) -> DbToAuth {
+    match question {
+        Question::WatchPolicy(have) => DbToAuth::WatchPolicy { have },
+        Question::Heartbeat(name, databases) => DbToAuth::Heartbeat { name, databases },
+        Question::Store(StoreLines { spool, first_seq, lines }) => DbToAuth::ShipAudit { spool, first_seq, lines },
+        Question::Issue(ask) => DbToAuth::IssueDbClient {
+            person: ask.person,
+            service: ask.service,
+            db_user: ask.db_user,
+            db_name: ask.db_name,
+            csr: ask.csr,
+        },
+    }
+}
+
+/// The next message of auth on a stream.
+async fn next(stream: &mut MuxStream) -> io::Result<AuthToNode> {
+    match read_frame::<AuthToNode>(stream).await.map_err(io::Error::other)? {
+        Some(Frame { body: Some(body), .. }) => Ok(body),
+        Some(Frame { header: Header { kind: FrameKind::Refused { why }, .. }, .. }) => {
+            Err(io::Error::other(format!("auth refused the message: {why}")))
+        }
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+fn plain_header() -> Header {
+    Header {
+        id: 1,
+        kind: FrameKind::Ask { deadline_ms: 0 },
+        cause: None,
+        connection: None,
+    }
+}
+
+/// Hands every snapshot and confirmation on; returns only when the stream is lost.
+async fn follow_policy(parts: &AuthLinkParts, mux: &Mux, origin: &Origin) -> io::Error {
+    let followed = async {
+        let question = Question::WatchPolicy(parts.policy.version());
+        let mut stream = send(mux, parts.kind, plain_header(), question).await?;
+        loop {
+            let news = tokio::time::timeout(AUTH_SILENT_AFTER, next(&mut stream)).await;
+            let silent = || io::Error::new(io::ErrorKind::TimedOut, format!("auth has been silent for {AUTH_SILENT_AFTER:?}"));
+            hand_on(parts, news.map_err(|_| silent())??, origin).await?;
+        }
+    };
+    let result: io::Result<std::convert::Infallible> = followed.await;
+    match result {
+        Ok(never) => match never {},
+        Err(error) => error,
+    }
+}
+
+async fn hand_on(parts: &AuthLinkParts, news: AuthToNode, origin: &Origin) -> io::Result<()> {
+    let told = match news {
+        AuthToNode::PolicyPublished { version, published_at, documents } => {
+            let snapshot = PolicySnapshot::from_documents(version, published_at, &documents).map_err(io::Error::other)?;
+            parts.received.tell_when_room(origin, PolicyReceived(Arc::new(snapshot))).await
+        }
+        AuthToNode::PolicyConfirmed { version } => parts.confirmed.tell_when_room(origin, PolicyConfirmed(version)).await,
+        other => return Err(io::Error::other(format!("auth sent {other:?} on the policy stream"))),
+    };
+    told.map_err(io::Error::other)
+}
+
+async fn keep_alive(parts: &AuthLinkParts, mux: &Mux) -> io::Error {
+    loop {
+        let beat = Question::Heartbeat(parts.name.clone(), parts.databases.clone());
+        let beaten = tokio::time::timeout(AUTH_SILENT_AFTER, exchange(mux, parts.kind, plain_header(), beat)).await;
+        match beaten {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return error,
+            Err(_) => return io::ErrorKind::TimedOut.into(),
+        }
+        tokio::time::sleep(HEARTBEAT_EVERY).await;
+    }
+}
+
+fn back_off(failures: u32) -> Duration {
+    let [jitter] = entropy::bytes::<1>();
+    let steps = BACK_OFF_STEP.saturating_mul(failures.saturating_sub(1)).min(BACK_OFF_MAX);
+    let spread = if failures == 0 { Duration::ZERO } else { BACK_OFF_STEP.mul_f64(f64::from(jitter) / 256.0) };
+    steps + spread
+}
+
+impl Behavior for AuthLink {
+    /// Certificates for new connections, and the audit trail: more waiting than this means that auth is too slow.
+    const MAILBOX: usize = 256;
+
+    fn started(&mut self, ctx: &mut Ctx<'_, Self>) {
+        self.dial(ctx);
+    }
+}
+
+impl Handle<IssueDbClient> for AuthLink {
+    fn handle(&mut self, ask: IssueDbClient, ctx: &mut Ctx<'_, Self>) -> Reply<Result<Issued, String>> {
+        let connection = Some(ask.connection);
+        let read = |answer| match answer {
+            AuthToNode::DbClientIssued { certificate, not_after } => Ok(Issued { certificate, not_after }),
+            AuthToNode::Declined { why } => Err(why),
+            other => Err(format!("auth answered {other:?}")),
+        };
+        self.ask(Question::Issue(Box::new(ask)), connection, read, ctx)
+    }
+}
+
+impl Handle<StoreLines> for AuthLink {
+    fn handle(&mut self, lines: StoreLines, ctx: &mut Ctx<'_, Self>) -> Reply<Result<u64, String>> {
+        let read = |answer| match answer {
+            AuthToNode::AuditStored { last_seq } => Ok(last_seq),
+            AuthToNode::Declined { why } => Err(why),
+            other => Err(format!("auth answered {other:?}")),
+        };
+        self.ask(Question::Store(lines), None, read, ctx)
+    }
+}

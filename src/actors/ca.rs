@@ -1,0 +1,329 @@
+//! The cluster's four certificate authorities, on auth.
+//!
+//! **Owns** the authorities' keys.
+//! **Hears** `IssueDbClient` from agents, `IssuePerson`, `IssueDbServer` from administrators, `IssueHost` from nodes that join.
+//! **Tells** the audit trail, before it answers: a certificate that is not on the record is not given out.
+//! **Never** signs for an agent without deciding itself: this person's certificate, a database that this agent serves, this
+//! user.
+//! **Ends** with the node. Its state is the keys, given to the factory; a rebuild needs nothing else.
+
+use super::address::{Reply, message};
+use super::host::{Behavior, Ctx, Handle};
+use super::inventory::InventoryView;
+use super::policy::PolicyView;
+use super::trail::Trail;
+use crate::audit::EventKind;
+use crate::model::{ConnectionId, DbName, DbUser, NodeId, NodeKind, NodeName, PersonName, Route, ServiceName, SharedClock, Timestamp};
+use crate::pki::{
+    CertificateAuthority, DbClientProfile, DbServerProfile, HostName, HostProfile, PersonProfile, PkiError, PublicKey,
+    TrustAnchors, verify_person,
+};
+use crate::policy::{AccessRequest, decide, max_session_ttl};
+use rustls_pki_types::CertificateDer;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A certificate for PostgreSQL lives as long as the login that asked for it, at most this long.
+pub const DB_CLIENT_TTL_MAX: Duration = Duration::from_secs(3600);
+/// A host certificate; renewed at half of it.
+pub const HOST_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Never longer than this, whatever the roles say; the reference's limit.
+const PERSON_TTL_MAX: Duration = Duration::from_secs(30 * 3600);
+
+/// The authorities of this cluster, opened.
+#[derive(Debug)]
+pub struct Authorities {
+    pub user: CertificateAuthority,
+    pub host: CertificateAuthority,
+    pub db: CertificateAuthority,
+    pub db_client: CertificateAuthority,
+}
+
+impl Authorities {
+    pub fn anchors(&self) -> TrustAnchors {
+        TrustAnchors::from_authorities([&self.user, &self.host, &self.db, &self.db_client])
+    }
+}
+
+/// A certificate to log in to PostgreSQL as `db_user` on behalf of a person.
+#[derive(Debug, Clone)]
+pub struct IssueDbClient {
+    /// The agent that asks, by its own certificate.
+    pub agent: NodeId,
+    pub connection: ConnectionId,
+    pub person: Vec<Vec<u8>>,
+    pub service: ServiceName,
+    pub db_user: DbUser,
+    pub db_name: DbName,
+    pub csr: Vec<u8>,
+}
+
+/// A person's certificate, for a local administrator.
+pub struct IssuePerson {
+    pub by: String,
+    pub name: PersonName,
+    pub service: Option<ServiceName>,
+    pub ttl: Duration,
+    pub csr: Vec<u8>,
+}
+
+/// The certificate of a PostgreSQL server.
+pub struct IssueDbServer {
+    pub by: String,
+    pub hosts: Vec<String>,
+    pub ttl: Duration,
+    pub csr: Vec<u8>,
+}
+
+/// A host certificate for a node that has proved itself by a token for these kinds.
+pub struct IssueHost {
+    pub node: NodeId,
+    pub name: NodeName,
+    pub kinds: Vec<NodeKind>,
+    pub hosts: Vec<String>,
+    pub csr: Vec<u8>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Issued {
+    pub certificate: Vec<u8>,
+    pub not_after: Timestamp,
+}
+
+type Answer = Result<Issued, String>;
+message!(IssueDbClient => Answer, IssuePerson => Answer, IssueDbServer => Answer, IssueHost => Answer);
+
+pub struct Ca {
+    authorities: Arc<Authorities>,
+    policy: PolicyView,
+    inventory: InventoryView,
+    trail: Trail,
+    clock: SharedClock,
+}
+
+impl Ca {
+    pub fn new(
+        authorities: Arc<Authorities>,
+        policy: PolicyView,
+        inventory: InventoryView,
+        trail: Trail,
+        clock: SharedClock,
+    ) -> Self {
+        Self {
+            authorities,
+            policy,
+            inventory,
+            trail,
+            clock,
+        }
+    }
+
+    /// Audits what was signed and only then gives it out.
+    fn give_out(&self, signed: Result<Signed, String>, ctx: &mut Ctx<'_, Self>) -> Reply<Answer> {
+        let signed = match signed {
+            Ok(signed) => signed,
+            Err(why) => {
+                tracing::info!(%why, "certificate refused");
+                return Reply::Now(Err(why));
+            }
+        };
+        let event = self
+            .trail
+            .event(EventKind::CertificateIssued)
+            .field("cert_type", signed.kind)
+            .field("user", signed.asked_by)
+            .field("identity", signed.identity)
+            .field("expires", signed.issued.not_after);
+        let (reply, promise) = Reply::later();
+        let trail = self.trail.clone();
+        ctx.run(async move { trail.write(event).await }, move |_, written, _| {
+            promise.keep(match written {
+                Ok(()) => Ok(signed.issued),
+                Err(refusal) => Err(refusal.to_string()),
+            });
+        });
+        reply
+    }
+
+    fn db_client(&self, ask: &IssueDbClient) -> Result<Signed, String> {
+        let now = self.clock.now();
+        let chain: Vec<CertificateDer<'_>> = ask.person.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+        let principal = verify_person(&chain, &self.authorities.anchors(), now).map_err(|error| error.to_string())?;
+        let labels = self
+            .inventory
+            .labels_of(ask.agent, &ask.service)
+            .ok_or_else(|| format!("this agent is not known to serve database service {}", ask.service))?;
+        let snapshot = self.policy.current().map_err(|refusal| refusal.to_string())?;
+        let request = AccessRequest {
+            principal: Arc::new(principal),
+            service: ask.service.clone(),
+            labels,
+            db_user: ask.db_user.clone(),
+            db_name: ask.db_name.clone(),
+        };
+        let permit = decide(&snapshot, &request, now).map_err(|denial| denial.to_string())?;
+        let not_after = permit.until().min(now + DB_CLIENT_TTL_MAX);
+        let profile = DbClientProfile {
+            db_user: permit.db_user().clone(),
+            principal: permit.person().clone(),
+        };
+        let certificate = self
+            .authorities
+            .db_client
+            .issue_db_client(&profile, &public_key(&ask.csr)?, not_after, now)
+            .map_err(text)?;
+        Ok(Signed {
+            kind: "db-client",
+            asked_by: format!("node {}", ask.agent),
+            identity: serde_json::json!({
+                "user": profile.principal,
+                "route_to_database": {
+                    "service_name": ask.service, "protocol": "postgres",
+                    "username": profile.db_user, "database": ask.db_name,
+                },
+                "connection": ask.connection.to_string(),
+            }),
+            issued: issued(certificate, not_after),
+        })
+    }
+
+    fn person(&self, ask: &IssuePerson) -> Result<Signed, String> {
+        let now = self.clock.now();
+        let snapshot = self.policy.current().map_err(|refusal| refusal.to_string())?;
+        let record = snapshot
+            .users
+            .get(&ask.name)
+            .ok_or_else(|| format!("there is no user {}; to see those that exist: ctl get users", ask.name))?;
+        let longest = max_session_ttl(&snapshot, &ask.name).unwrap_or(PERSON_TTL_MAX).min(PERSON_TTL_MAX);
+        let not_after = now + ask.ttl.min(longest);
+        let profile = PersonProfile {
+            name: ask.name.clone(),
+            roles: record.roles.clone(),
+            traits: record.traits.clone(),
+            mfa: false,
+            route: ask.service.clone().map(|service| Route {
+                service,
+                db_user: None,
+                db_name: None,
+            }),
+        };
+        let certificate = self
+            .authorities
+            .user
+            .issue_person(&profile, &public_key(&ask.csr)?, not_after, now)
+            .map_err(text)?;
+        Ok(Signed {
+            kind: "user",
+            asked_by: ask.by.clone(),
+            identity: serde_json::json!({
+                "user": profile.name, "roles": profile.roles,
+                "route_to_database": profile.route.map(|route| serde_json::json!({"service_name": route.service})),
+            }),
+            issued: issued(certificate, not_after),
+        })
+    }
+
+    fn db_server(&self, ask: &IssueDbServer) -> Result<Signed, String> {
+        let now = self.clock.now();
+        let not_after = now + ask.ttl;
+        let profile = DbServerProfile {
+            names: host_names(&ask.hosts)?,
+        };
+        let certificate = self
+            .authorities
+            .db
+            .issue_db_server(&profile, &public_key(&ask.csr)?, not_after, now)
+            .map_err(text)?;
+        Ok(Signed {
+            kind: "db",
+            asked_by: ask.by.clone(),
+            identity: serde_json::json!({ "hosts": ask.hosts }),
+            issued: issued(certificate, not_after),
+        })
+    }
+
+    fn host(&self, ask: &IssueHost) -> Result<Signed, String> {
+        let now = self.clock.now();
+        let not_after = now + HOST_TTL;
+        // Only a proxy is reached by names of its own; the others are known by what they are.
+        let hosts = if ask.kinds.contains(&NodeKind::Proxy) { ask.hosts.as_slice() } else { &[] };
+        let profile = HostProfile {
+            node_id: ask.node,
+            node_name: ask.name.clone(),
+            kinds: ask.kinds.clone(),
+            names: host_names(hosts)?,
+        };
+        let certificate = self
+            .authorities
+            .host
+            .issue_host(&profile, &public_key(&ask.csr)?, not_after, now)
+            .map_err(text)?;
+        Ok(Signed {
+            kind: "host",
+            asked_by: format!("node {}", ask.node),
+            identity: serde_json::json!({ "node": ask.node.to_string(), "name": ask.name, "kinds": ask.kinds }),
+            issued: issued(certificate, not_after),
+        })
+    }
+}
+
+struct Signed {
+    kind: &'static str,
+    asked_by: String,
+    identity: serde_json::Value,
+    issued: Issued,
+}
+
+fn issued(certificate: CertificateDer<'static>, not_after: Timestamp) -> Issued {
+    Issued {
+        certificate: certificate.to_vec(),
+        not_after,
+    }
+}
+
+fn public_key(csr: &[u8]) -> Result<PublicKey, String> {
+    PublicKey::from_csr(csr).map_err(text)
+}
+
+fn host_names(hosts: &[String]) -> Result<Vec<HostName>, String> {
+    hosts.iter().map(|host| HostName::new(host).map_err(text)).collect()
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+fn text(error: PkiError) -> String {
+    error.to_string()
+}
+
+impl Behavior for Ca {
+    /// A signature takes a tenth of a millisecond; this many wait at most a few hundredths of a second.
+    const MAILBOX: usize = 256;
+}
+
+impl Handle<IssueDbClient> for Ca {
+    fn handle(&mut self, ask: IssueDbClient, ctx: &mut Ctx<'_, Self>) -> Reply<Answer> {
+        ctx.serve(ask.connection);
+        let signed = self.db_client(&ask);
+        self.give_out(signed, ctx)
+    }
+}
+
+impl Handle<IssuePerson> for Ca {
+    fn handle(&mut self, ask: IssuePerson, ctx: &mut Ctx<'_, Self>) -> Reply<Answer> {
+        let signed = self.person(&ask);
+        self.give_out(signed, ctx)
+    }
+}
+
+impl Handle<IssueDbServer> for Ca {
+    fn handle(&mut self, ask: IssueDbServer, ctx: &mut Ctx<'_, Self>) -> Reply<Answer> {
+        let signed = self.db_server(&ask);
+        self.give_out(signed, ctx)
+    }
+}
+
+impl Handle<IssueHost> for Ca {
+    fn handle(&mut self, ask: IssueHost, ctx: &mut Ctx<'_, Self>) -> Reply<Answer> {
+        let signed = self.host(&ask);
+        self.give_out(signed, ctx)
+    }
+}

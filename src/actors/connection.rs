@@ -1,0 +1,345 @@
+//! One accepted connection: what its peer speaks, and for PostgreSQL the way into a session.
+//!
+//! **Owns** the socket, from its first byte to its last.
+//! **Hears** nothing; its steps are its own, each the continuation of the one before.
+//! **Tells** `sessions` and `cancels` of its session, the audit trail of its decision; hands the connections of nodes to
+//! `tunnels` and `links`.
+//! **Never** lets a byte of a session pass before there is a permit, the session is registered, and the decision is on disk.
+//! **Ends** with the connection. Temporary.
+
+use super::address::{Address, Origin};
+use super::cancels::{ClientKey, FindClientKey, ForgetKey};
+use super::host::{Behavior, Ctx, Runtime, spawn_here};
+use super::joins::JoinCluster;
+use super::links::AdoptLink;
+use super::policy::PolicyView;
+use super::relay::{SessionOutcome, SessionRelay};
+use super::routing::{self, Opened};
+use super::sessions::{RegisterSession, SessionClosed};
+use super::trail::Trail;
+use super::tunnels::{AdoptTunnel, RoutesView};
+use crate::audit::EventKind;
+use crate::model::{ClusterName, ConnectionId, Endpoint, NodeKind, Refusal, RefusalKind, SharedClock};
+use crate::net::copy::NoTap;
+use crate::net::greeting::{self, Greeted};
+use crate::net::tls::{HANDSHAKE_DEADLINE, ServerSides, ServerTls, Spoken, peer_chain};
+use crate::net::socket;
+use crate::pki::{HostIdentity, PeerUsage, TrustAnchors, verify_host};
+use crate::policy::Permit;
+use crate::protocol::postgres::startup::CancelRequest;
+use crate::protocol::postgres::{StartupMessage, backend};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt as _;
+
+/// How long the error of a refused connection may take to reach a client that does not read.
+const REFUSAL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What every connection of a port has in common.
+pub struct ConnectionParts {
+    pub cluster: ClusterName,
+    pub sides: ServerSides,
+    pub anchors: TrustAnchors,
+    pub clock: SharedClock,
+    pub trail: Trail,
+    /// What this port serves besides telling people where to go.
+    pub proxy: Option<ProxyParts>,
+    pub auth: Option<AuthParts>,
+}
+
+/// What a proxy's connections use.
+pub struct ProxyParts {
+    pub policy: PolicyView,
+    pub routes: RoutesView,
+    pub register: Address<RegisterSession>,
+    pub closed: Address<SessionClosed>,
+    pub keep_key: Address<ClientKey>,
+    pub find_key: Address<FindClientKey>,
+    pub forget_key: Address<ForgetKey>,
+    pub adopt_tunnel: Address<AdoptTunnel>,
+    /// Where auth is, for nodes that reach it through this proxy.
+    pub auth: Endpoint,
+}
+
+/// What auth's connections use.
+pub struct AuthParts {
+    pub adopt_link: Address<AdoptLink>,
+    pub join: Address<JoinCluster>,
+}
+
+pub struct Connection {
+    id: ConnectionId,
+    socket: Option<std::net::TcpStream>,
+    peer: SocketAddr,
+    runtime: usize,
+    parts: Arc<ConnectionParts>,
+    session: Option<OpenSession>,
+}
+
+/// What is given back when the session is over, however it ends.
+pub struct OpenSession {
+    pub session: crate::model::SessionId,
+    pub connection: ConnectionId,
+    pub origin: Origin,
+    pub parts: Arc<ConnectionParts>,
+}
+
+impl Drop for OpenSession {
+    fn drop(&mut self) {
+        if let Some(proxy) = &self.parts.proxy {
+            let _full = proxy.closed.tell(&self.origin, SessionClosed(self.session));
+            let _full = proxy.forget_key.tell(&self.origin, ForgetKey(self.connection));
+        }
+    }
+}
+
+impl Connection {
+    pub fn new(
+        id: ConnectionId,
+        socket: Option<std::net::TcpStream>,
+        peer: SocketAddr,
+        runtime: usize,
+        parts: Arc<ConnectionParts>,
+    ) -> Self {
+        Self {
+            id,
+            socket,
+            peer,
+            runtime,
+            parts,
+            session: None,
+        }
+    }
+
+    fn greeted(&mut self, greeted: Greeted, ctx: &mut Ctx<'_, Self>) {
+        match greeted {
+            Greeted::PostgreSql { tls, startup } => self.connect_client(tls, startup, ctx),
+            Greeted::Cancel(request) => self.cancel(request, ctx),
+            Greeted::Node { spoken, tls } => self.node(spoken, tls, ctx),
+            Greeted::Answered(why) => {
+                tracing::debug!(peer = %self.peer, why, "connection closed");
+                ctx.stop();
+            }
+        }
+    }
+
+    fn connect_client(&mut self, tls: ServerTls, startup: StartupMessage, ctx: &mut Ctx<'_, Self>) {
+        crate::telemetry::fault::point("connection.authorise", startup.user());
+        if self.parts.proxy.is_none() {
+            let refusal = Refusal::new(RefusalKind::NotSupported, "this is the auth service's port; databases are reached through a proxy")
+                .hint("connect to the proxy's address instead");
+            return refuse(tls, &refusal, ctx);
+        }
+        let client = routing::Client {
+            connection: self.id,
+            peer: self.peer,
+            runtime: self.runtime,
+            chain: peer_chain(&tls),
+            startup,
+        };
+        let (parts, origin) = (self.parts.clone(), ctx.origin());
+        let opening = async move {
+            let opened = routing::open_session(&parts, &client, &origin).await;
+            (opened, tls, client)
+        };
+        ctx.run(opening, |connection, (opened, tls, client), ctx| match opened {
+            Ok(Opened::Session(opened)) => connection.relay(*opened, tls, &client, ctx),
+            Ok(Opened::UpstreamSaidNo(error_response)) => send_last(tls, error_response, ctx),
+            Err(refusal) => {
+                tracing::info!(
+                    peer = %connection.peer, user = client.startup.user(), kind = refusal.kind.label(),
+                    reason = %refusal, "client refused"
+                );
+                refuse(tls, &refusal, ctx);
+            }
+        });
+    }
+
+    fn relay(&mut self, opened: routing::OpenedSession, mut tls: ServerTls, client: &routing::Client, ctx: &mut Ctx<'_, Self>) {
+        let routing::OpenedSession {
+            permit,
+            end,
+            session,
+            stream,
+            agent,
+        } = opened;
+        tracing::info!(
+            session = %session.session, connection = %self.id, peer = %self.peer, user = %permit.person(),
+            database = %permit.service(), db_user = %permit.db_user(), db_name = %permit.db_name(), %agent, "session open"
+        );
+        self.session = Some(session);
+        let negotiation = client.startup.needs_negotiation().then(|| {
+            let unknown = client.startup.unknown_protocol_options();
+            backend::negotiate_protocol_version(crate::protocol::postgres::startup::NEWEST_MINOR, &unknown)
+        });
+        let task = spawn_here(async move {
+            if let Some(negotiation) = negotiation {
+                tls.write_all(&negotiation).await?;
+            }
+            let relay = SessionRelay::new(permit, tls, stream, NoTap);
+            Ok::<_, std::io::Error>(relay.run(end, |permit| agent_lost(permit, &agent)).await)
+        });
+        ctx.run(task.join(), |connection, outcome, ctx| connection.ended(outcome, ctx));
+    }
+
+    fn ended(&mut self, outcome: Result<std::io::Result<SessionOutcome>, String>, ctx: &mut Ctx<'_, Self>) {
+        match outcome {
+            Ok(Ok(SessionOutcome { counts, refusal })) => tracing::info!(
+                connection = %self.id, bytes_from_client = counts.to_upstream, bytes_to_client = counts.to_client,
+                reason = refusal.as_ref().map(|refusal| refusal.kind.label()), "session closed"
+            ),
+            Ok(Err(error)) => tracing::debug!(connection = %self.id, %error, "client lost"),
+            Err(panic) => tracing::error!(connection = %self.id, panic, "relay failed"),
+        }
+        self.session = None;
+        ctx.stop();
+    }
+
+    fn cancel(&self, request: CancelRequest, ctx: &mut Ctx<'_, Self>) {
+        let (parts, origin) = (self.parts.clone(), ctx.origin());
+        // The protocol has no answer to a CancelRequest: whoever guesses learns nothing.
+        let done = async move { routing::cancel(&parts, request, &origin).await };
+        ctx.run(done, |connection, done, ctx| {
+            if let Err(why) = done {
+                tracing::info!(peer = %connection.peer, %why, "cancel not carried out");
+            }
+            ctx.stop();
+        });
+    }
+
+    fn node(&self, spoken: Spoken, tls: ServerTls, ctx: &mut Ctx<'_, Self>) {
+        let parts = self.parts.clone();
+        match (spoken, &parts.proxy, &parts.auth) {
+            (Spoken::Tunnel, Some(proxy), _) => {
+                if let Some(agent) = self.peer_node(&tls, NodeKind::Db) {
+                    let adopt = AdoptTunnel {
+                        stream: tls,
+                        agent,
+                        runtime: Runtime::current(),
+                        runtime_index: self.runtime,
+                    };
+                    hand_over(&proxy.adopt_tunnel, adopt, ctx);
+                }
+            }
+            (Spoken::Node, _, Some(auth)) => {
+                let peer = self.peer_node(&tls, NodeKind::Proxy).or_else(|| self.peer_node(&tls, NodeKind::Db));
+                if let Some(peer) = peer {
+                    let adopt = AdoptLink {
+                        stream: tls,
+                        peer,
+                        runtime: Runtime::current(),
+                    };
+                    hand_over(&auth.adopt_link, adopt, ctx);
+                }
+            }
+            (Spoken::Join, _, Some(auth)) => {
+                let (join, origin) = (auth.join.clone(), ctx.origin());
+                let joined = super::joins::serve(tls, join, origin);
+                return ctx.run(joined, |_, (), ctx| ctx.stop());
+            }
+            (Spoken::ToAuth, Some(proxy), _) => {
+                let auth = proxy.auth.clone();
+                return ctx.run(carry_to_auth(tls, auth), |_, (), ctx| ctx.stop());
+            }
+            _ => {
+                let answer = greeting::http_answer(&parts.cluster);
+                return send_last(tls, answer, ctx);
+            }
+        }
+        ctx.stop();
+    }
+
+    /// The node at the other end, if its certificate is one of this cluster for this kind.
+    fn peer_node(&self, tls: &ServerTls, kind: NodeKind) -> Option<HostIdentity> {
+        match verify_host(&peer_chain(tls), &self.parts.anchors, PeerUsage::Client, self.parts.clock.now()) {
+            Ok(node) if node.kinds.contains(&kind) => Some(node),
+            Ok(node) => {
+                tracing::debug!(node = %node.node_name, %kind, "not a node of this kind");
+                None
+            }
+            Err(error) => {
+                tracing::warn!(peer = %self.peer, %error, "a node's certificate does not verify");
+                let event = self
+                    .parts
+                    .trail
+                    .event(EventKind::AuthFailed)
+                    .field("addr.remote", self.peer.to_string())
+                    .field("error", error.to_string());
+                self.parts.trail.note_now(event);
+                None
+            }
+        }
+    }
+}
+
+fn hand_over<M: super::address::Message<Reply = ()>>(to: &Address<M>, message: M, ctx: &Ctx<'_, Connection>) {
+    if let Err(error) = to.tell(&ctx.origin(), message) {
+        tracing::warn!(%error, to = %to.to(), "a node's connection was turned away; it will come again");
+    }
+}
+
+/// Bytes of a node that reaches auth through this proxy; they are TLS of its own, end to end.
+async fn carry_to_auth(mut tls: ServerTls, auth: Endpoint) {
+    match socket::connect(&auth.host, auth.port).await {
+        Ok(mut tcp) => {
+            if let Err(error) = socket::set_user_timeout(&tcp) {
+                tracing::debug!(%error, "TCP_USER_TIMEOUT not set");
+            }
+            let carried = tokio::io::copy_bidirectional(&mut tls, &mut tcp).await;
+            tracing::debug!(?carried, "a node's connection to auth ended");
+        }
+        Err(error) => tracing::warn!(%auth, %error, "auth cannot be reached for a node"),
+    }
+}
+
+fn agent_lost(permit: &Permit, agent: &str) -> Refusal {
+    Refusal::new(
+        RefusalKind::AgentLost,
+        format!("the connection to agent {agent}, which serves {}, was lost in the middle of the session", permit.service()),
+    )
+    .hint("what the last statement did is not known; connect again")
+}
+
+fn refuse(tls: ServerTls, refusal: &Refusal, ctx: &mut Ctx<'_, Connection>) {
+    send_last(tls, backend::error_response(refusal), ctx);
+}
+
+fn send_last(mut tls: ServerTls, last: Vec<u8>, ctx: &mut Ctx<'_, Connection>) {
+    let said = async move {
+        let written = async {
+            tls.write_all(&last).await?;
+            tls.flush().await?;
+            tls.shutdown().await
+        };
+        // A client that does not want to hear it is not our concern.
+        let _not_heard = tokio::time::timeout(REFUSAL_DEADLINE, written).await;
+    };
+    ctx.run(said, |_, (), ctx| ctx.stop());
+}
+
+impl Behavior for Connection {
+    /// It hears nothing but its stop.
+    const MAILBOX: usize = 4;
+
+    fn started(&mut self, ctx: &mut Ctx<'_, Self>) {
+        ctx.serve(self.id);
+        let Some(socket) = self.socket.take() else {
+            return ctx.stop();
+        };
+        let parts = self.parts.clone();
+        let greeted = async move {
+            tokio::time::timeout(HANDSHAKE_DEADLINE, greeting::greet(socket, &parts.sides))
+                .await
+                .unwrap_or_else(|_| Ok(Greeted::Answered("the handshake was not done in time".to_owned())))
+        };
+        ctx.run(greeted, |connection, greeted, ctx| match greeted {
+            Ok(greeted) => connection.greeted(greeted, ctx),
+            Err(error) => {
+                tracing::debug!(peer = %connection.peer, %error, "connection closed");
+                ctx.stop();
+            }
+        });
+    }
+}
+

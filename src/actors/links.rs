@@ -1,0 +1,300 @@
+//! The nodes that talk to auth, on auth.
+//!
+//! **Owns** one link for each connection of a node: a multiplexer, each stream of which carries one question or, for the
+//! policy, the news from then on.
+//! **Hears** `AdoptLink` from connections that turned out to be a node's.
+//! **Tells** the actors of auth what nodes ask, with the node's identity from its certificate; the audit trail, of messages
+//! that a peer may not send.
+//! **Never** reads a message in another enum than that of the peer's kind.
+//! **Ends** with the node. A link is temporary: the node comes again.
+
+use super::address::{Address, Origin, message};
+use super::address::Reply;
+use super::audit::StoreLines;
+use super::ca::{IssueDbClient, Issued};
+use super::host::{Behavior, Ctx, Handle, Runtime, Spec, spawn_here};
+use super::inventory::{NodeHeard, NodeRecord};
+use super::rbac::Published;
+use super::trail::Trail;
+use super::tunnel::{answer, refusal_event};
+use crate::model::{ConnectionId, NodeKind};
+use crate::net::frames::{ReadFrameError, decode, read_frame_bytes, write_frame};
+use crate::net::mux::{self, Inbound, MuxSide, MuxStream};
+use crate::net::tls::{HANDSHAKE_DEADLINE, ServerTls};
+use crate::pki::HostIdentity;
+use crate::policy::PolicySnapshot;
+use crate::protocol::tunnel::{
+    AuthToNode, DbToAuth, Dialect, Frame, FrameKind, Header, ProxyToAuth, Wire, frame,
+};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt as _;
+
+const ASK_DEADLINE: Duration = Duration::from_secs(15);
+/// How often a node hears that its rules are the newest.
+const CONFIRM_EVERY: Duration = Duration::from_secs(1);
+
+/// A connection that has proved to be a node's.
+pub struct AdoptLink {
+    pub stream: ServerTls,
+    pub peer: HostIdentity,
+    pub runtime: Runtime,
+}
+message!(AdoptLink => ());
+
+/// What links ask on behalf of their nodes.
+pub struct LinkParts {
+    pub issue: Address<IssueDbClient>,
+    pub store_lines: Address<StoreLines>,
+    pub heard: Address<NodeHeard>,
+    pub published: Published,
+    pub trail: Trail,
+}
+
+pub struct Links {
+    parts: Arc<LinkParts>,
+    next_link: u64,
+}
+
+impl Links {
+    pub fn new(parts: Arc<LinkParts>) -> Self {
+        Self { parts, next_link: 1 }
+    }
+}
+
+impl Behavior for Links {
+    /// One message for each connection of a node: room for all nodes of a large cluster after a restart.
+    const MAILBOX: usize = 1024;
+}
+
+impl Handle<AdoptLink> for Links {
+    fn handle(&mut self, adopt: AdoptLink, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
+        let name = format!("link#{}-{}", adopt.peer.node_name, self.next_link);
+        self.next_link += 1;
+        tracing::info!(node = %adopt.peer.node_name, link = %name, "node connected");
+        let (parts, peer) = (self.parts.clone(), adopt.peer);
+        let mut stream = Some(adopt.stream);
+        ctx.spawn_child(&adopt.runtime, Spec::temporary(&name), move || Link {
+            stream: stream.take(),
+            peer: peer.clone(),
+            parts: parts.clone(),
+        });
+        Reply::Now(())
+    }
+}
+
+/// One node's connection.
+struct Link {
+    stream: Option<ServerTls>,
+    peer: HostIdentity,
+    parts: Arc<LinkParts>,
+}
+
+impl Link {
+    fn take_streams(mut inbound: Inbound, ctx: &mut Ctx<'_, Self>) {
+        ctx.run(async move { inbound.recv().await.map(|stream| (stream, inbound)) }, |link, next, ctx| {
+            if let Some((stream, inbound)) = next {
+                let asked = Asked {
+                    peer: link.peer.clone(),
+                    parts: link.parts.clone(),
+                    origin: ctx.origin(),
+                };
+                ctx.run(asked.serve(stream), |_, (), _| {});
+                Self::take_streams(inbound, ctx);
+            }
+        });
+    }
+}
+
+impl Behavior for Link {
+    /// It hears nothing but its stop.
+    const MAILBOX: usize = 4;
+
+    fn started(&mut self, ctx: &mut Ctx<'_, Self>) {
+        let Some(stream) = self.stream.take() else {
+            return ctx.stop();
+        };
+        // Auth answers on the node's streams and opens none of its own; the multiplexer is the driver's to keep.
+        let (mux, inbound, driver) = mux::start(stream, MuxSide::Accepted);
+        ctx.run(spawn_here(driver).join(), move |link, why, ctx| {
+            drop(mux);
+            tracing::info!(node = %link.peer.node_name, why = ?why, "node disconnected");
+            ctx.stop();
+        });
+        Self::take_streams(inbound, ctx);
+    }
+}
+
+/// One stream of a node.
+struct Asked {
+    peer: HostIdentity,
+    parts: Arc<LinkParts>,
+    origin: Origin,
+}
+
+/// What both kinds of node may ask, in one form.
+enum Question {
+    WatchPolicy { have: Option<u64> },
+    Heartbeat(NodeRecord),
+    Store(StoreLines),
+    Issue(IssueDbClient),
+}
+
+impl Asked {
+    async fn serve(mut self, mut stream: MuxStream) {
+        if let Err(error) = self.answer_stream(&mut stream).await {
+            tracing::debug!(node = %self.peer.node_name, %error, "a node's question was not answered");
+        }
+        let _gone = stream.shutdown().await;
+    }
+
+    async fn answer_stream(&mut self, stream: &mut MuxStream) -> io::Result<()> {
+        let max = DbToAuth::MAX_BYTES.max(ProxyToAuth::MAX_BYTES) + crate::protocol::tunnel::MAX_HEADER_BYTES;
+        let read = read_frame_bytes(stream, Dialect::DbToAuth, max);
+        let read = tokio::time::timeout(HANDSHAKE_DEADLINE, read).await;
+        let question = match read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))? {
+            Ok(Some(bytes)) => self.understand(&bytes),
+            Ok(None) => return Ok(()),
+            Err(error) => Err(error),
+        };
+        match question {
+            Ok((header, question)) => {
+                self.origin.connection = header.connection.map(|id| ConnectionId::from_random(id.to_be_bytes()));
+                self.carry_out(header.id, question, stream).await
+            }
+            Err(ReadFrameError::Io(error)) => Err(error),
+            Err(ReadFrameError::Refused { id, error }) => {
+                let why = error.to_string();
+                tracing::warn!(node = %self.peer.node_name, why, "message refused");
+                self.parts.trail.note(refusal_event(&self.parts.trail, &self.peer, &why)).await;
+                write_frame(stream, &Frame::<AuthToNode>::refused(id.unwrap_or(0), &why)).await
+            }
+        }
+    }
+
+    /// Decodes by the enum of the peer's kind; what says that it is of another is refused by that very decoding.
+    fn understand(&self, bytes: &[u8]) -> Result<(Header, Question), ReadFrameError> {
+        let is = |kind| self.peer.kinds.contains(&kind);
+        let says_proxy = frame::dialect_of(bytes) == Some(Dialect::ProxyToAuth as u8);
+        if is(NodeKind::Proxy) && (says_proxy || !is(NodeKind::Db)) {
+            let Frame { header, body } = decode::<ProxyToAuth>(bytes)?;
+            let body = body.ok_or_else(|| no_question(header.id))?;
+            Ok((header, self.of_proxy(body)))
+        } else {
+            let Frame { header, body } = decode::<DbToAuth>(bytes)?;
+            let body = body.ok_or_else(|| no_question(header.id))?;
+            let connection = ConnectionId::from_random(header.connection.unwrap_or(0).to_be_bytes());
+            Ok((header, self.of_db(body, connection)))
+        }
+    }
+
+    fn of_proxy(&self, body: ProxyToAuth) -> Question {
+        match body {
+            ProxyToAuth::WatchPolicy { have } => Question::WatchPolicy { have },
+            ProxyToAuth::Heartbeat { name, agents: _ } => Question::Heartbeat(self.record(name, Vec::new())),
+            ProxyToAuth::ShipAudit { spool, first_seq, lines } => Question::Store(self.lines(&spool, first_seq, lines)),
+        }
+    }
+
+    fn of_db(&self, body: DbToAuth, connection: ConnectionId) -> Question {
+        match body {
+            DbToAuth::WatchPolicy { have } => Question::WatchPolicy { have },
+            DbToAuth::Heartbeat { name, databases } => Question::Heartbeat(self.record(name, databases)),
+            DbToAuth::ShipAudit { spool, first_seq, lines } => Question::Store(self.lines(&spool, first_seq, lines)),
+            DbToAuth::IssueDbClient { person, service, db_user, db_name, csr } => Question::Issue(IssueDbClient {
+                agent: self.peer.node_id,
+                connection,
+                person,
+                service,
+                db_user,
+                db_name,
+                csr,
+            }),
+        }
+    }
+
+    fn record(&self, name: crate::model::NodeName, databases: Vec<crate::protocol::tunnel::DatabaseRecord>) -> NodeRecord {
+        NodeRecord {
+            node: self.peer.node_id,
+            name,
+            kinds: self.peer.kinds.clone(),
+            databases,
+        }
+    }
+
+    /// A node's spool is known by the node, too: none can write into another's sequence.
+    fn lines(&self, spool: &str, first_seq: u64, lines: Vec<String>) -> StoreLines {
+        StoreLines {
+            spool: format!("{}/{spool}", self.peer.node_id),
+            first_seq,
+            lines,
+        }
+    }
+
+    async fn carry_out(&self, id: u64, question: Question, stream: &mut MuxStream) -> io::Result<()> {
+        let body = match question {
+            Question::WatchPolicy { have } => return self.tell_policy(have, stream).await,
+            Question::Heartbeat(record) => {
+                let told = self.parts.heard.ask(&self.origin, NodeHeard(record), ASK_DEADLINE).await;
+                told.map_or_else(|error| AuthToNode::Declined { why: error.to_string() }, |()| AuthToNode::Done)
+            }
+            Question::Store(lines) => match self.parts.store_lines.ask(&self.origin, lines, ASK_DEADLINE).await {
+                Ok(Ok(last_seq)) => AuthToNode::AuditStored { last_seq },
+                Ok(Err(why)) => AuthToNode::Declined { why },
+                Err(error) => AuthToNode::Declined { why: error.to_string() },
+            },
+            Question::Issue(ask) => match self.parts.issue.ask(&self.origin, ask, ASK_DEADLINE).await {
+                Ok(Ok(Issued { certificate, not_after })) => AuthToNode::DbClientIssued { certificate, not_after },
+                Ok(Err(why)) => AuthToNode::Declined { why },
+                Err(error) => AuthToNode::Declined { why: error.to_string() },
+            },
+        };
+        write_frame(stream, &answer(id, body)).await
+    }
+
+    /// Sends every snapshot that the node does not have, and in between, each second, that it has the newest. Ends when the
+    /// node closes the stream or is gone.
+    async fn tell_policy(&self, mut have: Option<u64>, stream: &mut MuxStream) -> io::Result<()> {
+        let mut published = self.parts.published.subscribe();
+        loop {
+            let newest = published.borrow_and_update().clone();
+            if let Some(snapshot) = newest {
+                let body = if have == Some(snapshot.version) {
+                    AuthToNode::PolicyConfirmed { version: snapshot.version }
+                } else {
+                    publication(&snapshot)
+                };
+                write_frame(stream, &tell(body)).await?;
+                have = Some(snapshot.version);
+            }
+            // Either way there is something to say: a new snapshot, or that there is none.
+            let _news = tokio::time::timeout(CONFIRM_EVERY, published.changed()).await;
+        }
+    }
+}
+
+fn publication(snapshot: &PolicySnapshot) -> AuthToNode {
+    AuthToNode::PolicyPublished {
+        version: snapshot.version,
+        published_at: snapshot.published_at,
+        documents: snapshot.to_documents(),
+    }
+}
+
+fn tell(body: AuthToNode) -> Frame<AuthToNode> {
+    let header = Header {
+        id: 0,
+        kind: FrameKind::Tell,
+        cause: None,
+        connection: None,
+    };
+    Frame::new(header, body)
+}
+
+fn no_question(id: u64) -> ReadFrameError {
+    ReadFrameError::Refused {
+        id: Some(id),
+        error: crate::protocol::tunnel::FrameError::Header,
+    }
+}

@@ -1,0 +1,99 @@
+//! One listening port of this node.
+//!
+//! **Owns** the listening socket and the number of connections.
+//! **Hears** nothing; connections come from the socket.
+//! **Tells** nobody; starts a `connection#id` for each accepted socket, on the next runtime in turn, where it stays.
+//! **Never** waits for a peer: what a peer sends is read on the connection's runtime.
+//! **Ends** with the node. After a failure it goes on with the same socket; connections are not touched.
+
+use super::connection::{Connection, ConnectionParts};
+use super::host::{Behavior, Ctx, Runtimes, Spec};
+use super::supervisor::ChildExited;
+use crate::model::ConnectionId;
+use crate::net::socket::Listener;
+use crate::pki::entropy;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Connections of one port, in whatever state; the reference's limit. Beyond it a connection is closed at once.
+const CONNECTIONS_MAX: usize = 15_000;
+/// When the system has no more file descriptors, accepting at once again would only spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+pub struct PortListener {
+    socket: Arc<Listener>,
+    runtimes: Runtimes,
+    parts: Arc<ConnectionParts>,
+    /// Outside of the state, as the connections are: a rebuilt listener still knows how many there are.
+    open: Arc<AtomicUsize>,
+    next_runtime: usize,
+}
+
+impl PortListener {
+    pub fn new(
+        socket: Arc<Listener>,
+        runtimes: Runtimes,
+        parts: Arc<ConnectionParts>,
+        open: Arc<AtomicUsize>,
+    ) -> Self {
+        Self {
+            socket,
+            runtimes,
+            parts,
+            open,
+            next_runtime: 0,
+        }
+    }
+
+    fn accept_next(&self, ctx: &mut Ctx<'_, Self>) {
+        let socket = self.socket.clone();
+        ctx.run(async move { socket.accept().await }, |listener, accepted, ctx| {
+            match accepted {
+                Ok((stream, peer)) => {
+                    listener.start(stream, peer, ctx);
+                    listener.accept_next(ctx);
+                }
+                Err(error) => listener.pause(&error, ctx),
+            }
+        });
+    }
+
+    fn pause(&self, error: &io::Error, ctx: &mut Ctx<'_, Self>) {
+        tracing::error!(%error, pause = ?ACCEPT_PAUSE, "a connection could not be accepted");
+        ctx.after(ACCEPT_PAUSE, |listener, ctx| listener.accept_next(ctx));
+    }
+
+    fn start(&mut self, stream: TcpStream, peer: SocketAddr, ctx: &mut Ctx<'_, Self>) {
+        if self.open.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
+            tracing::warn!(%peer, "connection closed: {CONNECTIONS_MAX} are open, which is the limit");
+            return;
+        }
+        let index = self.next_runtime % self.runtimes.workers.len();
+        self.next_runtime = self.next_runtime.wrapping_add(1);
+        let connection = ConnectionId::from_random(entropy::bytes());
+        ctx.serve(connection);
+        let parts = self.parts.clone();
+        let mut stream = Some(stream);
+        let spec = Spec::temporary(&format!("connection#{connection}"));
+        ctx.spawn_child(&self.runtimes.workers[index].clone(), spec, move || {
+            Connection::new(connection, stream.take(), peer, index, parts.clone())
+        });
+        self.open.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Behavior for PortListener {
+    /// The ends of its connections, which are delivered whatever the bound; nothing else is sent to it.
+    const MAILBOX: usize = 64;
+
+    fn started(&mut self, ctx: &mut Ctx<'_, Self>) {
+        self.accept_next(ctx);
+    }
+
+    fn child_exited(&mut self, _: ChildExited, _: &mut Ctx<'_, Self>) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,253 @@
+//! The relay of a session, and what watches its two directions.
+//!
+//! A [`SessionRelay`] cannot be built without a [`Permit`]: that is the whole point of the type.
+
+use super::sessions::EndSignal;
+use super::trail::{Trail, not_written};
+use crate::audit::{AuditError, EventBuilder, EventKind, Full, SessionFields};
+use crate::model::{Refusal, RefusalKind};
+use crate::net::copy::{Counts, Relay, RelayEnd, Tap};
+use crate::policy::Permit;
+use crate::protocol::postgres::bind::Value;
+use crate::protocol::postgres::{Direction, FrameWalker, Part, Statement, StatementTap, backend};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// How much of a malformed packet the audit log shows.
+const MALFORMED_SHOWN_BYTES: usize = 1024;
+
+/// The relay of one allowed session.
+pub struct SessionRelay<C, U, TU> {
+    permit: Permit,
+    relay: Relay<C, U, TU, BoundaryTap>,
+}
+
+/// How a session was, seen from its relay.
+#[derive(Debug)]
+pub struct SessionOutcome {
+    pub counts: Counts,
+    /// `None` for an end of the client's or PostgreSQL's own.
+    pub refusal: Option<Refusal>,
+}
+
+impl<C, U, TU> SessionRelay<C, U, TU>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+    TU: Tap,
+{
+    pub fn new(permit: Permit, client: C, upstream: U, to_upstream: TU) -> Self {
+        Self {
+            permit,
+            relay: Relay::new(client, upstream, to_upstream, BoundaryTap::default()),
+        }
+    }
+
+    /// Copies until the end, and tells the client why where that is for us to say. `upstream_lost` words the loss of the
+    /// other side.
+    pub async fn run(mut self, end: EndSignal, upstream_lost: impl FnOnce(&Permit) -> Refusal) -> SessionOutcome {
+        let ended = async move {
+            end.await.unwrap_or_else(|_| {
+                Refusal::new(
+                    RefusalKind::Internal,
+                    "this session is over: the part of the node that watches over sessions had to be rebuilt",
+                )
+                .hint("connect again")
+            })
+        };
+        let refusal = match self.relay.run(ended).await {
+            RelayEnd::Finished if self.relay.client_closed() || self.relay.to_client_tap().explained() => None,
+            RelayEnd::Finished | RelayEnd::UpstreamLost(_) => Some(upstream_lost(&self.permit)),
+            RelayEnd::Refused(refusal) => Some(refusal),
+            RelayEnd::ClientLost(error) => {
+                tracing::debug!(%error, "client lost");
+                None
+            }
+        };
+        match &refusal {
+            Some(refusal) => self.relay.last_words(&backend::error_response(refusal)).await,
+            None => self.relay.close().await,
+        }
+        SessionOutcome {
+            counts: self.relay.counts(),
+            refusal,
+        }
+    }
+}
+
+/// Follows the messages to the client, so that an error of ours is said between two of them and never inside one.
+#[derive(Debug)]
+pub struct BoundaryTap(FrameWalker);
+
+impl Default for BoundaryTap {
+    fn default() -> Self {
+        Self(FrameWalker::new(Direction::Backend))
+    }
+}
+
+impl BoundaryTap {
+    /// The upstream's last message was an error: if it closes now, the client knows why.
+    fn explained(&self) -> bool {
+        self.0.ended_with_error() && self.0.at_boundary()
+    }
+}
+
+impl Tap for BoundaryTap {
+    fn observe(&mut self, chunk: &[u8]) -> Result<(), Refusal> {
+        self.0.skim(chunk).map_err(|error| {
+            tracing::error!(%error, "PostgreSQL's answer cannot be followed");
+            Refusal::new(RefusalKind::UpstreamLost, "the database server sent something that is not PostgreSQL's protocol")
+        })
+    }
+
+    fn missing_to_boundary(&self) -> usize {
+        match (self.0.at_boundary(), self.0.left() as usize) {
+            (true, _) => 0,
+            // Somewhere in a header: the next byte tells more.
+            (false, 0) => 1,
+            (false, left) => left,
+        }
+    }
+}
+
+/// Writes what the client sends to the audit trail, before it is passed on.
+pub struct AuditTap {
+    statements: StatementTap,
+    trail: Trail,
+    session: Arc<SessionFields>,
+    /// Events that found no room in the spool's queue. What caused them is not passed on until they are in.
+    waiting: VecDeque<String>,
+    entering: Option<BoxFuture<'static, Result<(), AuditError>>>,
+}
+
+impl AuditTap {
+    pub fn new(trail: Trail, session: Arc<SessionFields>) -> Self {
+        Self {
+            statements: StatementTap::new(),
+            trail,
+            session,
+            waiting: VecDeque::new(),
+            entering: None,
+        }
+    }
+
+    fn enter(&mut self, line: String) -> Result<(), Refusal> {
+        if !self.waiting.is_empty() || self.entering.is_some() {
+            self.waiting.push_back(line);
+            return Ok(());
+        }
+        match self.trail.spool.try_enter(line) {
+            Ok(()) => Ok(()),
+            Err((line, Full::Queue | Full::Blocked)) => {
+                self.waiting.push_back(line);
+                Ok(())
+            }
+            Err((_, full)) => {
+                tracing::error!(?full, "a statement could not be written to the audit trail");
+                Err(not_written(&AuditError::Closed))
+            }
+        }
+    }
+}
+
+impl Tap for AuditTap {
+    fn observe(&mut self, chunk: &[u8]) -> Result<(), Refusal> {
+        let mut lines = Vec::new();
+        let (trail, session) = (&self.trail, &self.session);
+        let fed = self
+            .statements
+            .feed(chunk, &mut |statement| lines.push(statement_event(trail, session, statement).finish()));
+        for line in lines {
+            self.enter(line)?;
+        }
+        fed.map_err(|error| {
+            let bad = &chunk[self.statements.sound_bytes().min(chunk.len())..];
+            let shown = &bad[..bad.len().min(MALFORMED_SHOWN_BYTES)];
+            let event = self
+                .trail
+                .session_event(EventKind::MalformedPacket, &self.session)
+                .field("payload", data_encoding::BASE64.encode(shown))
+                .field("error", error.to_string());
+            self.trail.note_now(event);
+            error.refusal()
+        })
+    }
+
+    fn poll_admit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        loop {
+            if let Some(entering) = &mut self.entering {
+                match entering.poll_unpin(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(())) => self.entering = None,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(not_written(&error))),
+                }
+            }
+            let Some(line) = self.waiting.pop_front() else {
+                return Poll::Ready(Ok(()));
+            };
+            let spool = self.trail.spool.clone();
+            self.entering = Some(async move { spool.enter(line).await }.boxed());
+        }
+    }
+}
+
+fn statement_event(trail: &Trail, session: &SessionFields, statement: Statement) -> EventBuilder {
+    let event = |kind| trail.session_event(kind, session);
+    match statement {
+        Statement::Query { text } => with_part(event(EventKind::Query), "db_query", &text).field("success", true),
+        Statement::Parse { name, text } => with_part(
+            event(EventKind::StatementParsed).field("statement_name", &name),
+            "query",
+            &text,
+        ),
+        Statement::Bind(bind) => event(EventKind::StatementBound)
+            .field("statement_name", &bind.statement)
+            .field("portal_name", &bind.portal)
+            .field("parameters", values(&bind.parameters).as_slice()),
+        Statement::LongBind { portal, statement, raw } => with_part(
+            event(EventKind::StatementBound)
+                .field("statement_name", &statement)
+                .field("portal_name", &portal),
+            "raw",
+            &raw,
+        ),
+        Statement::Execute { portal, max_rows } => event(EventKind::StatementExecuted)
+            .field("portal_name", &portal)
+            .field("max_rows", max_rows),
+        Statement::Close { kind, name } => {
+            let field = match kind {
+                crate::protocol::postgres::bind::ObjectKind::Statement => "statement_name",
+                crate::protocol::postgres::bind::ObjectKind::Portal => "portal_name",
+            };
+            event(EventKind::StatementClosed).field(field, &name)
+        }
+        Statement::FunctionCall(call) => event(EventKind::FunctionCalled)
+            .field("function_oid", call.oid)
+            .field("function_args", values(&call.arguments).as_slice()),
+        Statement::LongFunctionCall { raw } => with_part(event(EventKind::FunctionCalled), "raw", &raw),
+    }
+}
+
+/// A text that came in one piece is one event; a longer one says which part this is and whether it is the last.
+fn with_part(event: EventBuilder, name: &'static str, text: &Part) -> EventBuilder {
+    let event = event.field(name, &text.bytes);
+    if text.part == 1 && text.last {
+        event
+    } else {
+        event.field("part", text.part).field("last", text.last)
+    }
+}
+
+fn values(values: &[Value]) -> Vec<Option<&[u8]>> {
+    values
+        .iter()
+        .map(|value| match value {
+            Value::Null => None,
+            Value::Text(bytes) | Value::Binary(bytes) => Some(bytes.as_slice()),
+        })
+        .collect()
+}

@@ -1,0 +1,361 @@
+//! The proxy's decision about one client, and the way to an agent that opens the session.
+//!
+//! In this order: the certificate, the database service it is for, the roles, the registration of the session, the audit
+//! trail, and only then an agent.
+
+use super::address::Origin;
+use super::cancels::{ClientKey, FindClientKey};
+use super::connection::{ConnectionParts, OpenSession, ProxyParts};
+use super::sessions::{EndSignal, RegisterSession};
+use super::trail::About;
+use super::tunnels::{Candidate, Lookup};
+use super::upstream::denied;
+use crate::audit::EventKind;
+use crate::model::{ConnectionId, DbUser, NodeName, Principal, Refusal, RefusalKind, Secret, ServiceName, SessionId};
+use crate::net::BoxStream;
+use crate::net::frames::{ReadFrameError, read_frame, write_frame};
+use crate::pki::{CertificateError, entropy, verify_person};
+use crate::policy::{AccessRequest, Permit, decide, effective_db_name};
+use crate::protocol::postgres::StartupMessage;
+use crate::protocol::postgres::startup::CancelRequest;
+use crate::protocol::tunnel::{DbToProxy, Frame, FrameKind, Header, ProxyToDb, STREAM_ACCEPTED};
+use rustls_pki_types::CertificateDer;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncReadExt as _;
+
+const ASK_DEADLINE: Duration = Duration::from_secs(15);
+/// An agent says at once that it has a stream; one that does not is gone, and the next one is tried.
+const ACCEPT_DEADLINE: Duration = Duration::from_secs(5);
+/// The agent has its own deadline for PostgreSQL below this one.
+const OPEN_DEADLINE: Duration = Duration::from_secs(40);
+/// The secret half of the cancel key in protocol 3.0.
+const CANCEL_SECRET_BYTES: usize = 4;
+
+/// A client that has sent its StartupMessage.
+pub struct Client {
+    pub connection: ConnectionId,
+    pub peer: SocketAddr,
+    pub runtime: usize,
+    pub chain: Vec<CertificateDer<'static>>,
+    pub startup: StartupMessage,
+}
+
+pub enum Opened {
+    Session(Box<OpenedSession>),
+    /// PostgreSQL refused; its ErrorResponse.
+    UpstreamSaidNo(Vec<u8>),
+}
+
+pub struct OpenedSession {
+    pub permit: Permit,
+    pub end: EndSignal,
+    pub session: OpenSession,
+    pub stream: BoxStream,
+    pub agent: String,
+}
+
+pub async fn open_session(parts: &Arc<ConnectionParts>, client: &Client, origin: &Origin) -> Result<Opened, Refusal> {
+    let proxy = parts.proxy.as_ref().ok_or_else(not_a_proxy)?;
+    let principal = identify(parts, client).await?;
+    let parameters = client.startup.passed_parameters()?;
+    let service = service_of(&principal)?;
+    let candidates = candidates(parts, proxy, client, &service)?;
+    let session = SessionId::from_random(entropy::bytes());
+    let (request, permit) = authorise(parts, proxy, client, principal, service, &candidates, session).await?;
+    let register = RegisterSession {
+        session,
+        connection: client.connection,
+        request: request.clone(),
+        policy_version: permit.policy_version(),
+    };
+    let end = proxy.register.ask(origin, register, ASK_DEADLINE).await.map_err(|error| unavailable(&error))??;
+    let open = OpenSession {
+        session,
+        connection: client.connection,
+        origin: origin.clone(),
+        parts: parts.clone(),
+    };
+    let about = about(client, &request, session, &candidates[0].uri);
+    let fields = parts.trail.session_fields(about);
+    let event = parts
+        .trail
+        .session_event(EventKind::SessionRouted, &fields)
+        .field("success", true)
+        .field("decided_by", "proxy")
+        .field("decision_role", permit.role().as_str())
+        .field("policy_version", permit.policy_version())
+        .field("addr.remote", client.peer.to_string());
+    parts.trail.write(event).await?;
+    let secret = entropy::bytes::<CANCEL_SECRET_BYTES>().to_vec();
+    let ask = ProxyToDb::OpenRelay {
+        connection: client.connection,
+        session,
+        person: client.chain.iter().map(|certificate| certificate.to_vec()).collect(),
+        service: permit.service().clone(),
+        db_user: permit.db_user().clone(),
+        db_name: permit.db_name().clone(),
+        parameters,
+        client_address: client.peer.to_string(),
+        cancel_secret: secret.clone(),
+        policy_version: permit.policy_version(),
+    };
+    let (stream, candidate, process_id) = match first_that_opens(&candidates, &ask, origin).await? {
+        Answer::Opened { stream, candidate, process_id } => (stream, candidate, process_id),
+        Answer::UpstreamSaidNo(error_response) => return Ok(Opened::UpstreamSaidNo(error_response)),
+    };
+    let key = ClientKey {
+        process_id,
+        secret: Secret::new(secret),
+        connection: client.connection,
+        transport: candidate.transport.clone(),
+    };
+    proxy.keep_key.ask(origin, key, ASK_DEADLINE).await.map_err(|error| unavailable(&error))?;
+    Ok(Opened::Session(Box::new(OpenedSession {
+        permit,
+        end,
+        session: open,
+        stream,
+        agent: candidate.node_name.to_string(),
+    })))
+}
+
+/// Who this is, from the certificate that TLS has let through; what is wrong with it is said in words.
+async fn identify(parts: &ConnectionParts, client: &Client) -> Result<Principal, Refusal> {
+    const NEXT: &str = "ask an administrator for a certificate: \
+                        postern ctl auth sign --format=file --user=NAME --db-service=DATABASE --out=FILE";
+    let error = match verify_person(&client.chain, &parts.anchors, parts.clock.now()) {
+        Ok(principal) => return Ok(principal),
+        Err(error) => error,
+    };
+    let refusal = match &error {
+        CertificateError::Missing => {
+            Refusal::new(RefusalKind::CertificateInvalid, "no client certificate was presented; it takes one to log in here")
+                .hint(format!("set sslcert and sslkey; if you have none, {NEXT}"))
+        }
+        CertificateError::Expired { at } => {
+            Refusal::new(RefusalKind::CertificateExpired, format!("the client certificate expired at {at}"))
+                .hint(format!("get a new one: {NEXT}"))
+        }
+        other => Refusal::new(RefusalKind::CertificateInvalid, format!("the client certificate is not accepted: {other}"))
+            .hint(NEXT),
+    };
+    let event = parts
+        .trail
+        .event(EventKind::AuthFailed)
+        .field("addr.remote", client.peer.to_string())
+        .field("connection", client.connection.to_string())
+        .field("db_user", client.startup.user())
+        .field("success", false)
+        .field("error", error.to_string());
+    parts.trail.write(event).await?;
+    Err(refusal)
+}
+
+fn service_of(principal: &Principal) -> Result<ServiceName, Refusal> {
+    principal.route.as_ref().map(|route| route.service.clone()).ok_or_else(|| {
+        Refusal::new(
+            RefusalKind::DatabaseUnknown,
+            "this certificate names no database service, so it is not known which database is meant",
+        )
+        .hint("use a certificate that was issued for one: postern ctl auth sign --format=file --user=NAME --db-service=DATABASE")
+    })
+}
+
+fn candidates(
+    parts: &ConnectionParts,
+    proxy: &ProxyParts,
+    client: &Client,
+    service: &ServiceName,
+) -> Result<Vec<Candidate>, Refusal> {
+    match proxy.routes.routes().lookup(service, client.runtime, client.connection.as_u64()) {
+        Lookup::Candidates(candidates) => Ok(candidates),
+        Lookup::Offline { agent, since } => Err(offline(service, &agent, since)),
+        Lookup::Unknown => Err(Refusal::new(
+            RefusalKind::DatabaseUnknown,
+            format!("database {service:?} not found among registered databases in cluster {:?}", parts.cluster),
+        )
+        .hint("to see those that are there: postern ctl db ls")),
+    }
+}
+
+fn offline(service: &ServiceName, agent: &NodeName, since: crate::model::Timestamp) -> Refusal {
+    let since = if since.as_secs() == 0 { String::new() } else { format!(" since {since}") };
+    Refusal::new(
+        RefusalKind::AgentUnreachable,
+        format!("database {service} is served by agent {agent}, which has been offline{since}"),
+    )
+    .hint("check the agent's log; it connects again by itself when it is back")
+}
+
+async fn authorise(
+    parts: &ConnectionParts,
+    proxy: &ProxyParts,
+    client: &Client,
+    principal: Principal,
+    service: ServiceName,
+    candidates: &[Candidate],
+    session: SessionId,
+) -> Result<(AccessRequest, Permit), Refusal> {
+    let bad_name = |error: crate::model::NameError| Refusal::new(RefusalKind::AccessDenied, error.to_string());
+    let db_user = DbUser::new(client.startup.user()).map_err(bad_name)?;
+    // What PostgreSQL would use: an empty name falls to the user's.
+    let db_name = effective_db_name(client.startup.database(), &db_user).map_err(bad_name)?;
+    let request = AccessRequest {
+        principal: Arc::new(principal),
+        service,
+        labels: candidates[0].labels.clone(),
+        db_user,
+        db_name,
+    };
+    let snapshot = proxy.policy.current()?;
+    match decide(&snapshot, &request, parts.clock.now()) {
+        Ok(permit) => Ok((request, permit)),
+        Err(denial) => {
+            let about = about(client, &request, session, &candidates[0].uri);
+            denied(&parts.trail, about, &denial, "proxy", snapshot.version).await?;
+            Err(denial.refusal())
+        }
+    }
+}
+
+fn about<'a>(client: &Client, request: &'a AccessRequest, session: SessionId, uri: &'a str) -> About<'a> {
+    About {
+        person: &request.principal.name,
+        session,
+        connection: client.connection,
+        service: &request.service,
+        uri,
+        db_user: &request.db_user,
+        db_name: &request.db_name,
+    }
+}
+
+enum Answer {
+    Opened {
+        stream: BoxStream,
+        candidate: Candidate,
+        process_id: u32,
+    },
+    UpstreamSaidNo(Vec<u8>),
+}
+
+/// Tries the agents in their order. Only one that cannot be reached passes the turn; an agent's answer is final.
+async fn first_that_opens(candidates: &[Candidate], ask: &ProxyToDb, origin: &Origin) -> Result<Answer, Refusal> {
+    let mut tried = Vec::new();
+    for candidate in candidates {
+        let mut stream = match begin(candidate, ask, origin).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(agent = %candidate.node_name, %error, "agent not reached");
+                tried.push(format!("{} ({error})", candidate.node_name));
+                continue;
+            }
+        };
+        let answer = tokio::time::timeout(OPEN_DEADLINE, read_frame::<DbToProxy>(&mut stream)).await;
+        return match answer {
+            Ok(Ok(Some(Frame { body: Some(DbToProxy::RelayOpened { process_id }), .. }))) => Ok(Answer::Opened {
+                stream,
+                candidate: candidate.clone(),
+                process_id,
+            }),
+            Ok(Ok(Some(Frame { body: Some(DbToProxy::Declined(refusal)), .. }))) => Err(refusal),
+            Ok(Ok(Some(Frame { body: Some(DbToProxy::UpstreamSaidNo { error_response }), .. }))) => {
+                Ok(Answer::UpstreamSaidNo(error_response))
+            }
+            Ok(Ok(Some(Frame { header: Header { kind: FrameKind::Refused { why }, .. }, .. }))) => {
+                Err(bad_answer(&candidate.node_name, &why))
+            }
+            Ok(Ok(Some(_))) => Err(bad_answer(&candidate.node_name, "an answer to another question")),
+            Ok(Ok(None) | Err(ReadFrameError::Io(_))) => Err(Refusal::new(
+                RefusalKind::AgentLost,
+                format!("agent {} went away while it opened the session", candidate.node_name),
+            )
+            .hint("connect again")),
+            Ok(Err(error @ ReadFrameError::Refused { .. })) => Err(bad_answer(&candidate.node_name, &error.to_string())),
+            Err(_) => Err(Refusal::new(
+                RefusalKind::AgentUnreachable,
+                format!("agent {} did not open the session within {OPEN_DEADLINE:?}", candidate.node_name),
+            )),
+        };
+    }
+    Err(Refusal::new(
+        RefusalKind::AgentUnreachable,
+        format!("no agent of this database can be reached; tried: {}", tried.join(", ")),
+    )
+    .hint("check the agents' logs; they connect again by themselves"))
+}
+
+/// Opens a stream, sends what it is for, and hears that the agent has it.
+async fn begin(candidate: &Candidate, ask: &ProxyToDb, origin: &Origin) -> io::Result<BoxStream> {
+    let begun = async {
+        let mut stream = candidate.transport.open(origin).await.map_err(io::Error::other)?;
+        write_frame(&mut stream, &ask_frame(ask, origin)).await?;
+        accepted(&mut stream).await?;
+        Ok(stream)
+    };
+    tokio::time::timeout(ACCEPT_DEADLINE, begun)
+        .await
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, format!("silent for {ACCEPT_DEADLINE:?}"))))
+}
+
+fn ask_frame(ask: &ProxyToDb, origin: &Origin) -> Frame<ProxyToDb> {
+    let header = Header {
+        id: 1,
+        kind: FrameKind::Ask {
+            deadline_ms: u32::try_from(OPEN_DEADLINE.as_millis()).unwrap_or(u32::MAX),
+        },
+        cause: origin.cause.map(|cause| cause.0),
+        connection: origin.connection.map(ConnectionId::as_u64),
+    };
+    Frame::new(header, ask.clone())
+}
+
+async fn accepted(stream: &mut BoxStream) -> io::Result<()> {
+    match stream.read_u8().await? {
+        STREAM_ACCEPTED => Ok(()),
+        other => Err(io::Error::other(format!("status byte {other}"))),
+    }
+}
+
+fn bad_answer(agent: &NodeName, why: &str) -> Refusal {
+    tracing::error!(%agent, why, "an agent's answer was not understood");
+    Refusal::new(RefusalKind::Internal, format!("agent {agent} and this proxy do not understand each other"))
+        .hint("are they of different versions? See the proxy's log")
+}
+
+fn unavailable(error: &super::address::AskError) -> Refusal {
+    tracing::error!(%error, "a connection could not be prepared");
+    Refusal::new(RefusalKind::Internal, "a part of the proxy did not answer in time")
+        .hint("connect again; the proxy's log says more")
+}
+
+fn not_a_proxy() -> Refusal {
+    Refusal::new(RefusalKind::NotSupported, "this node is not a proxy")
+}
+
+/// Carries a CancelRequest to the agent of the session that its key belongs to.
+pub async fn cancel(parts: &ConnectionParts, request: CancelRequest, origin: &Origin) -> Result<(), String> {
+    let proxy = parts.proxy.as_ref().ok_or_else(|| not_a_proxy().message)?;
+    let find = FindClientKey {
+        process_id: request.process_id,
+        secret: request.secret,
+    };
+    let found = proxy.find_key.ask(origin, find, ASK_DEADLINE).await.map_err(|error| error.to_string())?;
+    let (connection, transport) = found.ok_or("no session has this key")?;
+    let mut stream = transport.open(origin).await.map_err(|error| error.to_string())?;
+    let carried = async {
+        write_frame(&mut stream, &ask_frame(&ProxyToDb::CancelQuery { connection }, origin)).await?;
+        accepted(&mut stream).await?;
+        read_frame::<DbToProxy>(&mut stream).await.map_err(io::Error::other)
+    };
+    match tokio::time::timeout(OPEN_DEADLINE, carried).await {
+        Ok(Ok(Some(Frame { body: Some(DbToProxy::CancelForwarded), .. }))) => Ok(()),
+        Ok(Ok(Some(Frame { body: Some(DbToProxy::Declined(refusal)), .. }))) => Err(refusal.message),
+        Ok(Ok(_)) => Err("the agent gave no answer".to_owned()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the agent did not answer in time".to_owned()),
+    }
+}

@@ -1,0 +1,82 @@
+//! What a room needs to write the audit trail: the node's spool and what all its events share.
+
+use crate::audit::{AuditError, EventBuilder, EventContext, EventKind, SessionFields, SessionIdentity, Spool};
+use crate::model::{ConnectionId, DbName, DbUser, NodeId, NodeName, PersonName, Refusal, RefusalKind, ServiceName, SessionId};
+use std::sync::Arc;
+
+#[derive(Clone)]
+pub struct Trail {
+    pub spool: Spool,
+    pub context: EventContext,
+    pub node: NodeId,
+    pub node_name: NodeName,
+}
+
+/// Whose session it is and where it goes.
+#[derive(Clone, Copy)]
+pub struct About<'a> {
+    pub person: &'a PersonName,
+    pub session: SessionId,
+    pub connection: ConnectionId,
+    pub service: &'a ServiceName,
+    pub uri: &'a str,
+    pub db_user: &'a DbUser,
+    pub db_name: &'a DbName,
+}
+
+impl Trail {
+    pub fn event(&self, kind: EventKind) -> EventBuilder {
+        EventBuilder::new(kind, &self.context)
+            .field("server_id", self.node.to_string())
+            .field("server_hostname", self.node_name.as_str())
+    }
+
+    pub fn session_fields(&self, about: About<'_>) -> Arc<SessionFields> {
+        SessionFields::new(&SessionIdentity {
+            user: about.person,
+            sid: about.session,
+            db_service: about.service,
+            db_uri: about.uri,
+            db_name: about.db_name,
+            db_user: about.db_user,
+            server_id: self.node,
+            server_hostname: &self.node_name,
+            connection: about.connection,
+        })
+    }
+
+    pub fn session_event(&self, kind: EventKind, session: &SessionFields) -> EventBuilder {
+        EventBuilder::in_session(kind, &self.context, session)
+    }
+
+    /// Writes an event and waits until it is on disk. Where that fails, what it describes must not happen.
+    pub async fn write(&self, event: EventBuilder) -> Result<(), Refusal> {
+        self.spool
+            .enter_synced(event.finish())
+            .await
+            .map_err(|error| not_written(&error))
+    }
+
+    /// Writes an event about something that has happened already and cannot be taken back.
+    pub async fn note(&self, event: EventBuilder) {
+        if let Err(error) = self.spool.enter(event.finish()).await {
+            tracing::error!(%error, "an audit event was not written");
+        }
+    }
+
+    /// As `note`, from a place that cannot wait.
+    pub fn note_now(&self, event: EventBuilder) {
+        if let Err((line, full)) = self.spool.try_enter(event.finish()) {
+            tracing::error!(?full, event = %line, "an audit event did not enter the spool");
+        }
+    }
+}
+
+pub fn not_written(error: &AuditError) -> Refusal {
+    tracing::error!(%error, "the audit trail cannot be written");
+    Refusal::new(
+        RefusalKind::AuditUnavailable,
+        "the audit log cannot be written on this node, so nothing is let through",
+    )
+    .hint("ask an administrator to look at the node's log and its disk")
+}

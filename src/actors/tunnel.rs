@@ -1,0 +1,201 @@
+//! One agent's tunnel, on the proxy.
+//!
+//! **Owns** the multiplexer of one connection that an agent dialled.
+//! **Hears** the agent's announcements, on the control stream (the first that the agent opens).
+//! **Tells** `tunnels` what the agent serves; the audit trail, of messages that an agent may not send.
+//! **Never** lives on when the agent has been silent for [`PEER_SILENT_AFTER`].
+//! **Ends** with the connection. Temporary: the agent dials again.
+
+use super::address::Address;
+use super::host::{Behavior, Ctx};
+use super::trail::Trail;
+use super::tunnels::AgentAnnounced;
+use crate::audit::EventKind;
+use crate::model::NodeName;
+use crate::net::frames::{ReadFrameError, read_frame, write_frame};
+use crate::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
+use crate::net::tls::ServerTls;
+use crate::pki::HostIdentity;
+use crate::protocol::tunnel::{DatabaseRecord, DbToProxy, Frame, FrameKind, Header, ProxyToDb};
+use std::time::Duration;
+
+/// The agent announces itself this often.
+pub const ANNOUNCE_EVERY: Duration = Duration::from_secs(2);
+/// Three announcements missed: the agent, its machine or the network is gone, whatever TCP still hopes.
+pub const PEER_SILENT_AFTER: Duration = Duration::from_secs(7);
+
+pub struct Tunnel {
+    stream: Option<ServerTls>,
+    agent: HostIdentity,
+    runtime_index: usize,
+    announced: Address<AgentAnnounced>,
+    trail: Trail,
+    mux: Option<Mux>,
+}
+
+/// What a turn on the control stream came to.
+enum Heard {
+    Announce {
+        name: NodeName,
+        databases: Vec<DatabaseRecord>,
+    },
+    /// Refused, and the tunnel lives.
+    Nonsense(String),
+    /// The control stream is of no further use.
+    Over(String),
+}
+
+impl Tunnel {
+    pub fn new(
+        stream: Option<ServerTls>,
+        agent: HostIdentity,
+        runtime_index: usize,
+        announced: Address<AgentAnnounced>,
+        trail: Trail,
+    ) -> Self {
+        Self {
+            stream,
+            agent,
+            runtime_index,
+            announced,
+            trail,
+            mux: None,
+        }
+    }
+
+    fn await_control(mut inbound: Inbound, ctx: &mut Ctx<'_, Self>) {
+        let first = async move {
+            let control = tokio::time::timeout(PEER_SILENT_AFTER, inbound.recv()).await;
+            (control.ok().flatten(), inbound)
+        };
+        ctx.run(first, |tunnel, (control, inbound), ctx| match control {
+            Some(control) => {
+                Self::refuse_further(inbound, ctx);
+                tunnel.listen(control, ctx);
+            }
+            None => tunnel.close("the agent opened no control stream", ctx),
+        });
+    }
+
+    /// An agent opens one stream, its control stream; whatever else it opens is refused by closing it.
+    fn refuse_further(mut inbound: Inbound, ctx: &mut Ctx<'_, Self>) {
+        ctx.run(async move { inbound.recv().await.map(|_refused| inbound) }, |tunnel, more, ctx| {
+            if let Some(inbound) = more {
+                tunnel.audit_refusal("a second stream opened by the agent");
+                Self::refuse_further(inbound, ctx);
+            }
+        });
+    }
+
+    fn listen(&mut self, mut control: MuxStream, ctx: &mut Ctx<'_, Self>) {
+        let turn = async move {
+            let heard = tokio::time::timeout(PEER_SILENT_AFTER, hear(&mut control))
+                .await
+                .unwrap_or_else(|_| Heard::Over(format!("silent for {PEER_SILENT_AFTER:?}")));
+            (heard, control)
+        };
+        ctx.run(turn, |tunnel, (heard, control), ctx| match heard {
+            Heard::Announce { name, databases } => {
+                tunnel.announce(name, databases, ctx);
+                tunnel.listen(control, ctx);
+            }
+            Heard::Nonsense(what) => {
+                tunnel.audit_refusal(&what);
+                tunnel.listen(control, ctx);
+            }
+            Heard::Over(why) => tunnel.close(&why, ctx),
+        });
+    }
+
+    fn announce(&self, name: NodeName, databases: Vec<DatabaseRecord>, ctx: &Ctx<'_, Self>) {
+        let Some(mux) = self.mux.clone() else { return };
+        let said = AgentAnnounced {
+            tunnel: ctx.name().clone(),
+            agent: self.agent.node_id,
+            agent_name: name,
+            databases,
+            mux,
+            runtime_index: self.runtime_index,
+        };
+        // A full mailbox is no loss: the agent says it again in two seconds.
+        let _said_again_soon = self.announced.tell(&ctx.origin(), said);
+    }
+
+    fn audit_refusal(&self, what: &str) {
+        tracing::warn!(agent = %self.agent.node_name, what, "message refused");
+        self.trail.note_now(refusal_event(&self.trail, &self.agent, what));
+    }
+
+    fn close(&self, why: &str, ctx: &mut Ctx<'_, Self>) {
+        tracing::info!(agent = %self.agent.node_name, why, "tunnel closed");
+        if let Some(mux) = &self.mux {
+            mux.kill();
+        }
+        ctx.stop();
+    }
+}
+
+/// The event of a message that a peer may not send, or that is not one.
+pub fn refusal_event(trail: &Trail, peer: &HostIdentity, what: &str) -> crate::audit::EventBuilder {
+    let kinds: Vec<String> = peer.kinds.iter().map(ToString::to_string).collect();
+    trail
+        .event(EventKind::PeerRefused)
+        .field("peer", peer.node_id.to_string())
+        .field("peer_name", peer.node_name.as_str())
+        .field("peer_kinds", kinds.join(","))
+        .field("message", what)
+}
+
+/// One message of the control stream, answered.
+async fn hear(control: &mut MuxStream) -> Heard {
+    match read_frame::<DbToProxy>(control).await {
+        Ok(Some(Frame {
+            header,
+            body: Some(DbToProxy::Announce { name, databases }),
+        })) => match write_frame(control, &answer(header.id, ProxyToDb::Announced)).await {
+            Ok(()) => Heard::Announce { name, databases },
+            Err(error) => Heard::Over(error.to_string()),
+        },
+        Ok(Some(frame)) => refuse(control, frame.header.id, "this message has no place on a control stream").await,
+        Ok(None) => Heard::Over("the agent closed it".to_owned()),
+        Err(ReadFrameError::Refused { id, error }) => refuse(control, id.unwrap_or(0), &error.to_string()).await,
+        Err(ReadFrameError::Io(error)) => Heard::Over(error.to_string()),
+    }
+}
+
+async fn refuse(control: &mut MuxStream, id: u64, why: &str) -> Heard {
+    match write_frame(control, &Frame::<ProxyToDb>::refused(id, why)).await {
+        Ok(()) => Heard::Nonsense(why.to_owned()),
+        Err(error) => Heard::Over(error.to_string()),
+    }
+}
+
+pub fn answer<B>(id: u64, body: B) -> Frame<B>
+where
+    B: crate::protocol::tunnel::Wire,
+{
+    let header = Header {
+        id,
+        kind: FrameKind::Answer,
+        cause: None,
+        connection: None,
+    };
+    Frame::new(header, body)
+}
+
+impl Behavior for Tunnel {
+    /// It hears nothing but its stop; what comes from the agent is read from the stream at its own pace.
+    const MAILBOX: usize = 4;
+
+    fn started(&mut self, ctx: &mut Ctx<'_, Self>) {
+        let Some(stream) = self.stream.take() else {
+            return ctx.stop();
+        };
+        let (mux, inbound, driver) = mux::start(stream, MuxSide::Accepted);
+        self.mux = Some(mux);
+        ctx.run(super::host::spawn_here(driver).join(), |tunnel, why, ctx| {
+            tunnel.close(&why.unwrap_or_else(|panic| panic), ctx);
+        });
+        Self::await_control(inbound, ctx);
+    }
+}

@@ -1,0 +1,314 @@
+//! The agents that this proxy can reach.
+//!
+//! **Owns** who serves what, and through which tunnel.
+//! **Hears** `AdoptTunnel` from connections that turned out to be an agent's, `AgentAnnounced` from its tunnels,
+//! `ServeLocally` from an agent in this process.
+//! **Tells** whoever holds a [`RoutesView`], by reading; starts a `tunnel#agent` for each connection of an agent.
+//! **Never** carries a session's bytes.
+//! **Ends** with the node, its tunnels with it. After a failure its tunnels live on and announce themselves again.
+
+use super::address::{Address, Reply, message};
+use super::agent::ServeStream;
+use super::host::{Behavior, Ctx, Handle, Runtime, Spec};
+use super::supervisor::ChildExited;
+use super::trail::Trail;
+use super::tunnel::Tunnel;
+use crate::model::{Labels, NodeId, NodeName, ServiceName, SharedClock, Timestamp};
+use crate::net::BoxStream;
+use crate::net::mux::{Mux, MuxError};
+use crate::net::tls::ServerTls;
+use crate::pki::HostIdentity;
+use crate::protocol::tunnel::DatabaseRecord;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long a service is remembered after its last agent went away, so that a client reads "the agent is offline" and not
+/// "no such database".
+const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+/// Between the two ends of a stream inside one process; one copy buffer.
+const LOCAL_PIPE_BYTES: usize = 64 * 1024;
+
+/// How a stream to an agent is opened. All else is the same.
+#[derive(Clone)]
+pub enum Transport {
+    Tunnel(Mux),
+    /// The agent is in this process.
+    Local(Address<ServeStream>),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Mux(#[from] MuxError),
+    #[error("the agent of this process is not up")]
+    LocalAgentDown,
+}
+
+impl Transport {
+    pub async fn open(&self, origin: &super::address::Origin) -> Result<BoxStream, OpenError> {
+        match self {
+            Self::Tunnel(mux) => Ok(Box::new(mux.open().await?)),
+            Self::Local(agent) => {
+                let (near, far) = tokio::io::duplex(LOCAL_PIPE_BYTES);
+                let serve = ServeStream {
+                    stream: Box::new(far),
+                    runtime: Runtime::current(),
+                };
+                agent.tell(origin, serve).map_err(|_| OpenError::LocalAgentDown)?;
+                Ok(Box::new(near))
+            }
+        }
+    }
+
+    fn is_down(&self) -> bool {
+        match self {
+            Self::Tunnel(mux) => mux.is_down(),
+            Self::Local(_) => false,
+        }
+    }
+}
+
+/// A way to a database service.
+#[derive(Clone)]
+pub struct Candidate {
+    pub node: NodeId,
+    pub node_name: NodeName,
+    pub labels: Labels,
+    pub uri: String,
+    pub transport: Transport,
+    /// The proxy's runtime that the tunnel lives on; a connection prefers its own.
+    pub runtime: usize,
+}
+
+#[derive(Default, Clone)]
+pub struct Routes {
+    serving: HashMap<ServiceName, Vec<Candidate>>,
+    /// Services without an agent, the last one's name and since when.
+    offline: BTreeMap<ServiceName, (NodeName, Timestamp)>,
+}
+
+pub enum Lookup {
+    /// At least one, the ones to try first in front.
+    Candidates(Vec<Candidate>),
+    Offline { agent: NodeName, since: Timestamp },
+    Unknown,
+}
+
+impl Routes {
+    /// The ways to a service for a connection on `runtime`. One tunnel of each agent, agents in an order that `spread`
+    /// shifts, so that several agents of a database share the load.
+    pub fn lookup(&self, service: &ServiceName, runtime: usize, spread: u64) -> Lookup {
+        let Some(all) = self.serving.get(service) else {
+            return match self.offline.get(service) {
+                Some((agent, since)) => Lookup::Offline {
+                    agent: agent.clone(),
+                    since: *since,
+                },
+                None => Lookup::Unknown,
+            };
+        };
+        let mut best: BTreeMap<NodeId, &Candidate> = BTreeMap::new();
+        for candidate in all.iter().filter(|candidate| !candidate.transport.is_down()) {
+            let known = best.entry(candidate.node).or_insert(candidate);
+            if candidate.runtime == runtime {
+                *known = candidate;
+            }
+        }
+        let mut candidates: Vec<Candidate> = best.into_values().cloned().collect();
+        if let Some(shift) = spread.checked_rem(candidates.len() as u64) {
+            candidates.rotate_left(usize::try_from(shift).unwrap_or(0));
+        }
+        match (candidates.is_empty(), all.first()) {
+            (true, Some(last)) => Lookup::Offline {
+                agent: last.node_name.clone(),
+                since: Timestamp::from_secs(0),
+            },
+            _ => Lookup::Candidates(candidates),
+        }
+    }
+}
+
+#[derive(Clone)]
+pub struct RoutesView(watch::Receiver<Arc<Routes>>);
+
+impl RoutesView {
+    pub fn routes(&self) -> Arc<Routes> {
+        self.0.borrow().clone()
+    }
+}
+
+#[derive(Clone)]
+pub struct RoutesStock(Arc<watch::Sender<Arc<Routes>>>);
+
+impl Default for RoutesStock {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::default()))
+    }
+}
+
+impl RoutesStock {
+    pub fn view(&self) -> RoutesView {
+        RoutesView(self.0.subscribe())
+    }
+}
+
+/// A connection that has proved to be an agent's.
+pub struct AdoptTunnel {
+    pub stream: ServerTls,
+    pub agent: HostIdentity,
+    pub runtime: Runtime,
+    pub runtime_index: usize,
+}
+
+/// What an agent serves, said through one of its tunnels.
+pub struct AgentAnnounced {
+    pub tunnel: Arc<str>,
+    pub agent: NodeId,
+    pub agent_name: NodeName,
+    pub databases: Vec<DatabaseRecord>,
+    pub mux: Mux,
+    pub runtime_index: usize,
+}
+
+/// An agent in this process; no tunnel is between.
+pub struct ServeLocally {
+    pub agent: NodeId,
+    pub agent_name: NodeName,
+    pub databases: Vec<DatabaseRecord>,
+    pub serve: Address<ServeStream>,
+}
+
+message!(AdoptTunnel => (), AgentAnnounced => (), ServeLocally => ());
+
+struct Served {
+    agent: NodeId,
+    agent_name: NodeName,
+    databases: Vec<DatabaseRecord>,
+    transport: Transport,
+    runtime: usize,
+}
+
+pub struct Tunnels {
+    stock: RoutesStock,
+    trail: Trail,
+    clock: SharedClock,
+    /// By the name of the tunnel's actor.
+    served: HashMap<Arc<str>, Served>,
+    next_tunnel: u64,
+}
+
+impl Tunnels {
+    pub fn new(stock: RoutesStock, trail: Trail, clock: SharedClock) -> Self {
+        Self {
+            stock,
+            trail,
+            clock,
+            served: HashMap::new(),
+            next_tunnel: 1,
+        }
+    }
+
+    fn publish(&self) {
+        let now = self.clock.now();
+        let before = self.stock.0.borrow().clone();
+        let mut routes = Routes {
+            serving: HashMap::new(),
+            offline: before.offline.clone(),
+        };
+        for served in self.served.values() {
+            for database in &served.databases {
+                routes.offline.remove(&database.service);
+                routes
+                    .serving
+                    .entry(database.service.clone())
+                    .or_default()
+                    .push(Candidate {
+                        node: served.agent,
+                        node_name: served.agent_name.clone(),
+                        labels: database.labels.clone(),
+                        uri: database.uri.clone(),
+                        transport: served.transport.clone(),
+                        runtime: served.runtime,
+                    });
+            }
+        }
+        for (service, candidates) in &before.serving {
+            if let (false, Some(last)) = (routes.serving.contains_key(service), candidates.first()) {
+                routes.offline.insert(service.clone(), (last.node_name.clone(), now));
+            }
+        }
+        routes.offline.retain(|_, (_, since)| now.since(*since) < REMEMBERED);
+        self.stock.0.send_replace(Arc::new(routes));
+    }
+}
+
+impl Behavior for Tunnels {
+    /// Announcements of every tunnel each two seconds, beside what opens and closes.
+    const MAILBOX: usize = 1024;
+
+    fn child_exited(&mut self, exit: ChildExited, _: &mut Ctx<'_, Self>) {
+        if let Some(gone) = self.served.remove(&exit.name) {
+            tracing::warn!(tunnel = %exit.name, agent = %gone.agent_name, "tunnel down");
+            self.publish();
+        }
+    }
+}
+
+impl Handle<AdoptTunnel> for Tunnels {
+    fn handle(&mut self, adopt: AdoptTunnel, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
+        let name = format!("tunnel#{}-{}", adopt.agent.node_name, self.next_tunnel);
+        self.next_tunnel += 1;
+        tracing::info!(tunnel = %name, agent = %adopt.agent.node_name, "tunnel up");
+        let announced = ctx.address::<AgentAnnounced>();
+        let trail = self.trail.clone();
+        let (agent, runtime_index) = (adopt.agent, adopt.runtime_index);
+        let mut stream = Some(adopt.stream);
+        ctx.spawn_child(&adopt.runtime, Spec::temporary(&name), move || {
+            Tunnel::new(stream.take(), agent.clone(), runtime_index, announced.clone(), trail.clone())
+        });
+        Reply::Now(())
+    }
+}
+
+impl Handle<AgentAnnounced> for Tunnels {
+    fn handle(&mut self, said: AgentAnnounced, _: &mut Ctx<'_, Self>) -> Reply<()> {
+        let known = self.served.get(&said.tunnel);
+        if known.is_some_and(|known| known.databases == said.databases) || said.mux.is_down() {
+            return Reply::Now(());
+        }
+        for database in &said.databases {
+            tracing::info!(agent = %said.agent_name, database = %database.service, "database served");
+        }
+        self.served.insert(
+            said.tunnel,
+            Served {
+                agent: said.agent,
+                agent_name: said.agent_name,
+                databases: said.databases,
+                transport: Transport::Tunnel(said.mux),
+                runtime: said.runtime_index,
+            },
+        );
+        self.publish();
+        Reply::Now(())
+    }
+}
+
+impl Handle<ServeLocally> for Tunnels {
+    fn handle(&mut self, local: ServeLocally, _: &mut Ctx<'_, Self>) -> Reply<()> {
+        self.served.insert(
+            "local".into(),
+            Served {
+                agent: local.agent,
+                agent_name: local.agent_name,
+                databases: local.databases,
+                transport: Transport::Local(local.serve),
+                runtime: 0,
+            },
+        );
+        self.publish();
+        Reply::Now(())
+    }
+}

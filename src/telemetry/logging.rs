@@ -1,0 +1,27 @@
+//! The log: lines on stderr, as text or as JSON.
+
+use tracing_subscriber::EnvFilter;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Starts the log. `severity` is a level (`info`) or a list of targets with levels; `POSTERN_LOG` comes before it. What other
+/// crates say through `log` is in it too: actix and yamux are mute otherwise.
+pub fn start(severity: &str, format: LogFormat) {
+    let directives = std::env::var("POSTERN_LOG").unwrap_or_else(|_| severity.to_ascii_lowercase());
+    let filter = EnvFilter::try_new(&directives).unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    // A second start in one process (as tests do) keeps the first log.
+    let _already = match format {
+        LogFormat::Text => log.with_ansi(false).try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+    std::panic::set_hook(Box::new(|panic| tracing::error!(target: "postern::panic", "{panic}")));
+}
