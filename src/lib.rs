@@ -5,11 +5,14 @@
 
 pub mod actors;
 pub mod audit;
+pub mod cli;
 pub mod config;
 pub mod model;
 pub mod net;
+pub mod node;
 pub mod pki;
 pub mod policy;
 pub mod protocol;
 pub mod store;
 pub mod telemetry;
+pub mod web;

@@ -14,8 +14,9 @@ use super::policy::PolicyView;
 use super::sessions::{RegisterSession, SessionClosed};
 use super::trail::Trail;
 use super::upstream::Upstream;
-use crate::model::{Endpoint, 
-    ConnectionId, DbName, DbUser, Labels, NodeId, PersonName, Refusal, RefusalKind, ServiceName, SharedClock, Timestamp,
+use crate::model::{
+    ConnectionId, DbName, DbUser, Endpoint, Labels, NodeId, PersonName, Refusal, RefusalKind,
+    ServiceName, SharedClock, Timestamp,
 };
 use crate::net::BoxStream;
 use crate::net::tls::{Credentials, UpstreamClient};
@@ -112,7 +113,10 @@ impl Agent {
 
     fn keep(&mut self, key: CertificateKey, client: &UpstreamClient, not_after: Timestamp) {
         if self.certificates.len() >= CERTIFICATES_MAX {
-            let first_to_end = self.certificates.iter().min_by_key(|(_, (_, until))| *until);
+            let first_to_end = self
+                .certificates
+                .iter()
+                .min_by_key(|(_, (_, until))| *until);
             if let Some(key) = first_to_end.map(|(key, _)| key.clone()) {
                 self.certificates.remove(&key);
             }
@@ -127,7 +131,11 @@ impl Behavior for Agent {
 }
 
 impl Handle<ServeStream> for Agent {
-    fn handle(&mut self, ServeStream { stream, runtime }: ServeStream, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
+    fn handle(
+        &mut self,
+        ServeStream { stream, runtime }: ServeStream,
+        ctx: &mut Ctx<'_, Self>,
+    ) -> Reply<()> {
         let name = format!("upstream#{}", self.next_upstream);
         self.next_upstream += 1;
         let parts = self.parts.clone();
@@ -147,7 +155,11 @@ impl Handle<GetUpstreamClient> for Agent {
         ctx: &mut Ctx<'_, Self>,
     ) -> Reply<Result<UpstreamClient, Refusal>> {
         ctx.serve(want.connection);
-        let key = (want.person.clone(), want.service.clone(), want.db_user.clone());
+        let key = (
+            want.person.clone(),
+            want.service.clone(),
+            want.db_user.clone(),
+        );
         let now = self.parts.clock.now();
         let spare = CERTIFICATE_SPARE.min(want.person_until.since(now) / 2);
         match self.certificates.get(&key) {
@@ -179,7 +191,9 @@ async fn ask_for_certificate(
         .get(&want.service)
         .ok_or_else(|| not_served(&want.service))?;
     let key = PrivateKey::generate().map_err(|error| internal(&error))?;
-    let csr = key.csr(want.db_user.as_str()).map_err(|error| internal(&error))?;
+    let csr = key
+        .csr(want.db_user.as_str())
+        .map_err(|error| internal(&error))?;
     let ask = IssueDbClient {
         agent: parts.node,
         connection: want.connection,
@@ -199,14 +213,20 @@ async fn ask_for_certificate(
         .map_err(|error| auth_away(&error))?
         .map_err(|why| {
             tracing::warn!(%why, "auth refused a certificate for PostgreSQL");
-            Refusal::new(RefusalKind::AccessDenied, crate::policy::DENIED_MESSAGE).hint(crate::policy::DENIED_HINT)
+            Refusal::new(RefusalKind::AccessDenied, crate::policy::DENIED_MESSAGE)
+                .hint(crate::policy::DENIED_HINT)
         })?;
     let credentials = Credentials {
         chain: vec![CertificateDer::from(certificate)],
         key,
     };
-    let client = UpstreamClient::new(&credentials, &database.trusted, &database.server_name, &parts.clock)
-        .map_err(|error| internal(&error))?;
+    let client = UpstreamClient::new(
+        &credentials,
+        &database.trusted,
+        &database.server_name,
+        &parts.clock,
+    )
+    .map_err(|error| internal(&error))?;
     Ok((client, not_after))
 }
 
@@ -219,8 +239,11 @@ pub fn not_served(service: &ServiceName) -> Refusal {
 
 fn internal(error: &dyn std::fmt::Display) -> Refusal {
     tracing::error!(%error, "a certificate for PostgreSQL could not be made");
-    Refusal::new(RefusalKind::Internal, "the agent could not prepare a connection to the database server")
-        .hint("the agent's log says why")
+    Refusal::new(
+        RefusalKind::Internal,
+        "the agent could not prepare a connection to the database server",
+    )
+    .hint("the agent's log says why")
 }
 
 fn auth_away(error: &AskError) -> Refusal {

@@ -18,7 +18,9 @@ use crate::net::frames::{read_frame, write_frame};
 use crate::net::mux::{self, Mux, MuxSide, MuxStream};
 use crate::pki::entropy;
 use crate::policy::PolicySnapshot;
-use crate::protocol::tunnel::{AuthToNode, DatabaseRecord, DbToAuth, Frame, FrameKind, Header, ProxyToAuth, Wire};
+use crate::protocol::tunnel::{
+    AuthToNode, DatabaseRecord, DbToAuth, Frame, FrameKind, Header, ProxyToAuth, Wire,
+};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,7 +120,8 @@ impl AuthLink {
         };
         let kind = self.parts.kind;
         let answered = async move {
-            let asked = tokio::time::timeout(ASK_DEADLINE, exchange(&mux, kind, header, question)).await;
+            let asked =
+                tokio::time::timeout(ASK_DEADLINE, exchange(&mux, kind, header, question)).await;
             match asked {
                 Ok(Ok(answer)) => read(answer),
                 Ok(Err(error)) => Err(error.to_string()),
@@ -138,12 +141,22 @@ enum Question {
     Issue(Box<IssueDbClient>),
 }
 
-async fn exchange(mux: &Mux, kind: NodeKind, header: Header, question: Question) -> io::Result<AuthToNode> {
+async fn exchange(
+    mux: &Mux,
+    kind: NodeKind,
+    header: Header,
+    question: Question,
+) -> io::Result<AuthToNode> {
     let mut stream = send(mux, kind, header, question).await?;
     next(&mut stream).await
 }
 
-async fn send(mux: &Mux, kind: NodeKind, header: Header, question: Question) -> io::Result<MuxStream> {
+async fn send(
+    mux: &Mux,
+    kind: NodeKind,
+    header: Header,
+    question: Question,
+) -> io::Result<MuxStream> {
     let mut stream = mux.open().await.map_err(io::Error::other)?;
     match kind {
         NodeKind::Proxy => write(&mut stream, header, in_proxy_words(question)?).await?,
@@ -159,9 +172,22 @@ async fn write<B: Wire>(stream: &mut MuxStream, header: Header, body: B) -> io::
 fn in_proxy_words(question: Question) -> io::Result<ProxyToAuth> {
     match question {
         Question::WatchPolicy(have) => Ok(ProxyToAuth::WatchPolicy { have }),
-        Question::Heartbeat(name, _) => Ok(ProxyToAuth::Heartbeat { name, agents: Vec::new() }),
-        Question::Store(StoreLines { spool, first_seq, lines }) => Ok(ProxyToAuth::ShipAudit { spool, first_seq, lines }),
-        Question::Issue(_) => Err(io::Error::other("a proxy is given no certificates for databases")),
+        Question::Heartbeat(name, _) => Ok(ProxyToAuth::Heartbeat {
+            name,
+            agents: Vec::new(),
+        }),
+        Question::Store(StoreLines {
+            spool,
+            first_seq,
+            lines,
+        }) => Ok(ProxyToAuth::ShipAudit {
+            spool,
+            first_seq,
+            lines,
+        }),
+        Question::Issue(_) => Err(io::Error::other(
+            "a proxy is given no certificates for databases",
+        )),
     }
 }
 
@@ -169,7 +195,15 @@ fn in_db_words(question: Question) -> DbToAuth {
     match question {
         Question::WatchPolicy(have) => DbToAuth::WatchPolicy { have },
         Question::Heartbeat(name, databases) => DbToAuth::Heartbeat { name, databases },
-        Question::Store(StoreLines { spool, first_seq, lines }) => DbToAuth::ShipAudit { spool, first_seq, lines },
+        Question::Store(StoreLines {
+            spool,
+            first_seq,
+            lines,
+        }) => DbToAuth::ShipAudit {
+            spool,
+            first_seq,
+            lines,
+        },
         Question::Issue(ask) => DbToAuth::IssueDbClient {
             person: ask.person,
             service: ask.service,
@@ -182,11 +216,21 @@ fn in_db_words(question: Question) -> DbToAuth {
 
 /// The next message of auth on a stream.
 async fn next(stream: &mut MuxStream) -> io::Result<AuthToNode> {
-    match read_frame::<AuthToNode>(stream).await.map_err(io::Error::other)? {
-        Some(Frame { body: Some(body), .. }) => Ok(body),
-        Some(Frame { header: Header { kind: FrameKind::Refused { why }, .. }, .. }) => {
-            Err(io::Error::other(format!("auth refused the message: {why}")))
-        }
+    match read_frame::<AuthToNode>(stream)
+        .await
+        .map_err(io::Error::other)?
+    {
+        Some(Frame {
+            body: Some(body), ..
+        }) => Ok(body),
+        Some(Frame {
+            header:
+                Header {
+                    kind: FrameKind::Refused { why },
+                    ..
+                },
+            ..
+        }) => Err(io::Error::other(format!("auth refused the message: {why}"))),
         _ => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }
@@ -207,7 +251,12 @@ async fn follow_policy(parts: &AuthLinkParts, mux: &Mux, origin: &Origin) -> io:
         let mut stream = send(mux, parts.kind, plain_header(), question).await?;
         loop {
             let news = tokio::time::timeout(AUTH_SILENT_AFTER, next(&mut stream)).await;
-            let silent = || io::Error::new(io::ErrorKind::TimedOut, format!("auth has been silent for {AUTH_SILENT_AFTER:?}"));
+            let silent = || {
+                io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("auth has been silent for {AUTH_SILENT_AFTER:?}"),
+                )
+            };
             hand_on(parts, news.map_err(|_| silent())??, origin).await?;
         }
     };
@@ -220,12 +269,29 @@ async fn follow_policy(parts: &AuthLinkParts, mux: &Mux, origin: &Origin) -> io:
 
 async fn hand_on(parts: &AuthLinkParts, news: AuthToNode, origin: &Origin) -> io::Result<()> {
     let told = match news {
-        AuthToNode::PolicyPublished { version, published_at, documents } => {
-            let snapshot = PolicySnapshot::from_documents(version, published_at, &documents).map_err(io::Error::other)?;
-            parts.received.tell_when_room(origin, PolicyReceived(Arc::new(snapshot))).await
+        AuthToNode::PolicyPublished {
+            version,
+            published_at,
+            documents,
+        } => {
+            let snapshot = PolicySnapshot::from_documents(version, published_at, &documents)
+                .map_err(io::Error::other)?;
+            parts
+                .received
+                .tell_when_room(origin, PolicyReceived(Arc::new(snapshot)))
+                .await
         }
-        AuthToNode::PolicyConfirmed { version } => parts.confirmed.tell_when_room(origin, PolicyConfirmed(version)).await,
-        other => return Err(io::Error::other(format!("auth sent {other:?} on the policy stream"))),
+        AuthToNode::PolicyConfirmed { version } => {
+            parts
+                .confirmed
+                .tell_when_room(origin, PolicyConfirmed(version))
+                .await
+        }
+        other => {
+            return Err(io::Error::other(format!(
+                "auth sent {other:?} on the policy stream"
+            )));
+        }
     };
     told.map_err(io::Error::other)
 }
@@ -233,7 +299,11 @@ async fn hand_on(parts: &AuthLinkParts, news: AuthToNode, origin: &Origin) -> io
 async fn keep_alive(parts: &AuthLinkParts, mux: &Mux) -> io::Error {
     loop {
         let beat = Question::Heartbeat(parts.name.clone(), parts.databases.clone());
-        let beaten = tokio::time::timeout(AUTH_SILENT_AFTER, exchange(mux, parts.kind, plain_header(), beat)).await;
+        let beaten = tokio::time::timeout(
+            AUTH_SILENT_AFTER,
+            exchange(mux, parts.kind, plain_header(), beat),
+        )
+        .await;
         match beaten {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return error,
@@ -245,8 +315,14 @@ async fn keep_alive(parts: &AuthLinkParts, mux: &Mux) -> io::Error {
 
 fn back_off(failures: u32) -> Duration {
     let [jitter] = entropy::bytes::<1>();
-    let steps = BACK_OFF_STEP.saturating_mul(failures.saturating_sub(1)).min(BACK_OFF_MAX);
-    let spread = if failures == 0 { Duration::ZERO } else { BACK_OFF_STEP.mul_f64(f64::from(jitter) / 256.0) };
+    let steps = BACK_OFF_STEP
+        .saturating_mul(failures.saturating_sub(1))
+        .min(BACK_OFF_MAX);
+    let spread = if failures == 0 {
+        Duration::ZERO
+    } else {
+        BACK_OFF_STEP.mul_f64(f64::from(jitter) / 256.0)
+    };
     steps + spread
 }
 
@@ -260,10 +336,20 @@ impl Behavior for AuthLink {
 }
 
 impl Handle<IssueDbClient> for AuthLink {
-    fn handle(&mut self, ask: IssueDbClient, ctx: &mut Ctx<'_, Self>) -> Reply<Result<Issued, String>> {
+    fn handle(
+        &mut self,
+        ask: IssueDbClient,
+        ctx: &mut Ctx<'_, Self>,
+    ) -> Reply<Result<Issued, String>> {
         let connection = Some(ask.connection);
         let read = |answer| match answer {
-            AuthToNode::DbClientIssued { certificate, not_after } => Ok(Issued { certificate, not_after }),
+            AuthToNode::DbClientIssued {
+                certificate,
+                not_after,
+            } => Ok(Issued {
+                certificate,
+                not_after,
+            }),
             AuthToNode::Declined { why } => Err(why),
             other => Err(format!("auth answered {other:?}")),
         };

@@ -10,15 +10,18 @@
 use super::address::{Reply, message};
 use super::host::{Behavior, Ctx, Handle};
 use super::inventory::InventoryView;
-use super::policy::PolicyView;
+use super::rbac::Published;
 use super::trail::Trail;
 use crate::audit::EventKind;
-use crate::model::{ConnectionId, DbName, DbUser, NodeId, NodeKind, NodeName, PersonName, Route, ServiceName, SharedClock, Timestamp};
-use crate::pki::{
-    CertificateAuthority, DbClientProfile, DbServerProfile, HostName, HostProfile, PersonProfile, PkiError, PublicKey,
-    TrustAnchors, verify_person,
+use crate::model::{
+    ConnectionId, DbName, DbUser, NodeId, NodeKind, NodeName, PersonName, Route, ServiceName,
+    SharedClock, Timestamp,
 };
-use crate::policy::{AccessRequest, decide, max_session_ttl};
+use crate::pki::{
+    CertificateAuthority, DbClientProfile, DbServerProfile, HostName, HostProfile, PersonProfile,
+    PkiError, PublicKey, TrustAnchors, verify_person,
+};
+use crate::policy::{AccessRequest, PolicySnapshot, decide, max_session_ttl};
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,7 +98,8 @@ message!(IssueDbClient => Answer, IssuePerson => Answer, IssueDbServer => Answer
 
 pub struct Ca {
     authorities: Arc<Authorities>,
-    policy: PolicyView,
+    /// Auth's own truth, not a copy of it.
+    published: Published,
     inventory: InventoryView,
     trail: Trail,
     clock: SharedClock,
@@ -104,14 +108,14 @@ pub struct Ca {
 impl Ca {
     pub fn new(
         authorities: Arc<Authorities>,
-        policy: PolicyView,
+        published: Published,
         inventory: InventoryView,
         trail: Trail,
         clock: SharedClock,
     ) -> Self {
         Self {
             authorities,
-            policy,
+            published,
             inventory,
             trail,
             clock,
@@ -136,24 +140,42 @@ impl Ca {
             .field("expires", signed.issued.not_after);
         let (reply, promise) = Reply::later();
         let trail = self.trail.clone();
-        ctx.run(async move { trail.write(event).await }, move |_, written, _| {
-            promise.keep(match written {
-                Ok(()) => Ok(signed.issued),
-                Err(refusal) => Err(refusal.to_string()),
-            });
-        });
+        ctx.run(
+            async move { trail.write(event).await },
+            move |_, written, _| {
+                promise.keep(match written {
+                    Ok(()) => Ok(signed.issued),
+                    Err(refusal) => Err(refusal.to_string()),
+                });
+            },
+        );
         reply
+    }
+
+    fn snapshot(&self) -> Result<Arc<PolicySnapshot>, String> {
+        let newest = self.published.borrow().clone();
+        newest.ok_or_else(|| "the rules have not been read yet".to_owned())
     }
 
     fn db_client(&self, ask: &IssueDbClient) -> Result<Signed, String> {
         let now = self.clock.now();
-        let chain: Vec<CertificateDer<'_>> = ask.person.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
-        let principal = verify_person(&chain, &self.authorities.anchors(), now).map_err(|error| error.to_string())?;
+        let chain: Vec<CertificateDer<'_>> = ask
+            .person
+            .iter()
+            .map(|der| CertificateDer::from(der.as_slice()))
+            .collect();
+        let principal = verify_person(&chain, &self.authorities.anchors(), now)
+            .map_err(|error| error.to_string())?;
         let labels = self
             .inventory
             .labels_of(ask.agent, &ask.service)
-            .ok_or_else(|| format!("this agent is not known to serve database service {}", ask.service))?;
-        let snapshot = self.policy.current().map_err(|refusal| refusal.to_string())?;
+            .ok_or_else(|| {
+                format!(
+                    "this agent is not known to serve database service {}",
+                    ask.service
+                )
+            })?;
+        let snapshot = self.snapshot()?;
         let request = AccessRequest {
             principal: Arc::new(principal),
             service: ask.service.clone(),
@@ -189,12 +211,16 @@ impl Ca {
 
     fn person(&self, ask: &IssuePerson) -> Result<Signed, String> {
         let now = self.clock.now();
-        let snapshot = self.policy.current().map_err(|refusal| refusal.to_string())?;
-        let record = snapshot
-            .users
-            .get(&ask.name)
-            .ok_or_else(|| format!("there is no user {}; to see those that exist: ctl get users", ask.name))?;
-        let longest = max_session_ttl(&snapshot, &ask.name).unwrap_or(PERSON_TTL_MAX).min(PERSON_TTL_MAX);
+        let snapshot = self.snapshot()?;
+        let record = snapshot.users.get(&ask.name).ok_or_else(|| {
+            format!(
+                "there is no user {}; to see those that exist: ctl get users",
+                ask.name
+            )
+        })?;
+        let longest = max_session_ttl(&snapshot, &ask.name)
+            .unwrap_or(PERSON_TTL_MAX)
+            .min(PERSON_TTL_MAX);
         let not_after = now + ask.ttl.min(longest);
         let profile = PersonProfile {
             name: ask.name.clone(),
@@ -246,7 +272,11 @@ impl Ca {
         let now = self.clock.now();
         let not_after = now + HOST_TTL;
         // Only a proxy is reached by names of its own; the others are known by what they are.
-        let hosts = if ask.kinds.contains(&NodeKind::Proxy) { ask.hosts.as_slice() } else { &[] };
+        let hosts = if ask.kinds.contains(&NodeKind::Proxy) {
+            ask.hosts.as_slice()
+        } else {
+            &[]
+        };
         let profile = HostProfile {
             node_id: ask.node,
             node_name: ask.name.clone(),
@@ -286,7 +316,10 @@ fn public_key(csr: &[u8]) -> Result<PublicKey, String> {
 }
 
 fn host_names(hosts: &[String]) -> Result<Vec<HostName>, String> {
-    hosts.iter().map(|host| HostName::new(host).map_err(text)).collect()
+    hosts
+        .iter()
+        .map(|host| HostName::new(host).map_err(text))
+        .collect()
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]

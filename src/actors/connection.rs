@@ -19,11 +19,13 @@ use super::sessions::{RegisterSession, SessionClosed};
 use super::trail::Trail;
 use super::tunnels::{AdoptTunnel, RoutesView};
 use crate::audit::EventKind;
-use crate::model::{ClusterName, ConnectionId, Endpoint, NodeKind, Refusal, RefusalKind, SharedClock};
+use crate::model::{
+    ClusterName, ConnectionId, Endpoint, NodeKind, Refusal, RefusalKind, SharedClock,
+};
 use crate::net::copy::NoTap;
 use crate::net::greeting::{self, Greeted};
-use crate::net::tls::{HANDSHAKE_DEADLINE, ServerSides, ServerTls, Spoken, peer_chain};
 use crate::net::socket;
+use crate::net::tls::{HANDSHAKE_DEADLINE, ServerSides, ServerTls, Spoken, peer_chain};
 use crate::pki::{HostIdentity, PeerUsage, TrustAnchors, verify_host};
 use crate::policy::Permit;
 use crate::protocol::postgres::startup::CancelRequest;
@@ -89,7 +91,9 @@ impl Drop for OpenSession {
     fn drop(&mut self) {
         if let Some(proxy) = &self.parts.proxy {
             let _full = proxy.closed.tell(&self.origin, SessionClosed(self.session));
-            let _full = proxy.forget_key.tell(&self.origin, ForgetKey(self.connection));
+            let _full = proxy
+                .forget_key
+                .tell(&self.origin, ForgetKey(self.connection));
         }
     }
 }
@@ -127,8 +131,11 @@ impl Connection {
     fn connect_client(&mut self, tls: ServerTls, startup: StartupMessage, ctx: &mut Ctx<'_, Self>) {
         crate::telemetry::fault::point("connection.authorise", startup.user());
         if self.parts.proxy.is_none() {
-            let refusal = Refusal::new(RefusalKind::NotSupported, "this is the auth service's port; databases are reached through a proxy")
-                .hint("connect to the proxy's address instead");
+            let refusal = Refusal::new(
+                RefusalKind::NotSupported,
+                "this is the auth service's port; databases are reached through a proxy",
+            )
+            .hint("connect to the proxy's address instead");
             return refuse(tls, &refusal, ctx);
         }
         let client = routing::Client {
@@ -156,7 +163,13 @@ impl Connection {
         });
     }
 
-    fn relay(&mut self, opened: routing::OpenedSession, mut tls: ServerTls, client: &routing::Client, ctx: &mut Ctx<'_, Self>) {
+    fn relay(
+        &mut self,
+        opened: routing::OpenedSession,
+        mut tls: ServerTls,
+        client: &routing::Client,
+        ctx: &mut Ctx<'_, Self>,
+    ) {
         let routing::OpenedSession {
             permit,
             end,
@@ -171,7 +184,10 @@ impl Connection {
         self.session = Some(session);
         let negotiation = client.startup.needs_negotiation().then(|| {
             let unknown = client.startup.unknown_protocol_options();
-            backend::negotiate_protocol_version(crate::protocol::postgres::startup::NEWEST_MINOR, &unknown)
+            backend::negotiate_protocol_version(
+                crate::protocol::postgres::startup::NEWEST_MINOR,
+                &unknown,
+            )
         });
         let task = spawn_here(async move {
             if let Some(negotiation) = negotiation {
@@ -180,10 +196,16 @@ impl Connection {
             let relay = SessionRelay::new(permit, tls, stream, NoTap);
             Ok::<_, std::io::Error>(relay.run(end, |permit| agent_lost(permit, &agent)).await)
         });
-        ctx.run(task.join(), |connection, outcome, ctx| connection.ended(outcome, ctx));
+        ctx.run(task.join(), |connection, outcome, ctx| {
+            connection.ended(outcome, ctx)
+        });
     }
 
-    fn ended(&mut self, outcome: Result<std::io::Result<SessionOutcome>, String>, ctx: &mut Ctx<'_, Self>) {
+    fn ended(
+        &mut self,
+        outcome: Result<std::io::Result<SessionOutcome>, String>,
+        ctx: &mut Ctx<'_, Self>,
+    ) {
         match outcome {
             Ok(Ok(SessionOutcome { counts, refusal })) => tracing::info!(
                 connection = %self.id, bytes_from_client = counts.to_upstream, bytes_to_client = counts.to_client,
@@ -223,7 +245,9 @@ impl Connection {
                 }
             }
             (Spoken::Node, _, Some(auth)) => {
-                let peer = self.peer_node(&tls, NodeKind::Proxy).or_else(|| self.peer_node(&tls, NodeKind::Db));
+                let peer = self
+                    .peer_node(&tls, NodeKind::Proxy)
+                    .or_else(|| self.peer_node(&tls, NodeKind::Db));
                 if let Some(peer) = peer {
                     let adopt = AdoptLink {
                         stream: tls,
@@ -252,7 +276,12 @@ impl Connection {
 
     /// The node at the other end, if its certificate is one of this cluster for this kind.
     fn peer_node(&self, tls: &ServerTls, kind: NodeKind) -> Option<HostIdentity> {
-        match verify_host(&peer_chain(tls), &self.parts.anchors, PeerUsage::Client, self.parts.clock.now()) {
+        match verify_host(
+            &peer_chain(tls),
+            &self.parts.anchors,
+            PeerUsage::Client,
+            self.parts.clock.now(),
+        ) {
             Ok(node) if node.kinds.contains(&kind) => Some(node),
             Ok(node) => {
                 tracing::debug!(node = %node.node_name, %kind, "not a node of this kind");
@@ -273,7 +302,11 @@ impl Connection {
     }
 }
 
-fn hand_over<M: super::address::Message<Reply = ()>>(to: &Address<M>, message: M, ctx: &Ctx<'_, Connection>) {
+fn hand_over<M: super::address::Message<Reply = ()>>(
+    to: &Address<M>,
+    message: M,
+    ctx: &Ctx<'_, Connection>,
+) {
     if let Err(error) = to.tell(&ctx.origin(), message) {
         tracing::warn!(%error, to = %to.to(), "a node's connection was turned away; it will come again");
     }
@@ -331,7 +364,11 @@ impl Behavior for Connection {
         let greeted = async move {
             tokio::time::timeout(HANDSHAKE_DEADLINE, greeting::greet(socket, &parts.sides))
                 .await
-                .unwrap_or_else(|_| Ok(Greeted::Answered("the handshake was not done in time".to_owned())))
+                .unwrap_or_else(|_| {
+                    Ok(Greeted::Answered(
+                        "the handshake was not done in time".to_owned(),
+                    ))
+                })
         };
         ctx.run(greeted, |connection, greeted, ctx| match greeted {
             Ok(greeted) => connection.greeted(greeted, ctx),
@@ -342,4 +379,3 @@ impl Behavior for Connection {
         });
     }
 }
-

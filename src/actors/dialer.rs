@@ -109,9 +109,15 @@ impl Dialer {
 }
 
 fn back_off(failures: u32) -> Duration {
-    let steps = BACK_OFF_STEP.saturating_mul(failures.saturating_sub(1)).min(BACK_OFF_MAX);
+    let steps = BACK_OFF_STEP
+        .saturating_mul(failures.saturating_sub(1))
+        .min(BACK_OFF_MAX);
     let [jitter] = entropy::bytes::<1>();
-    let spread = if failures == 0 { Duration::ZERO } else { BACK_OFF_STEP.mul_f64(f64::from(jitter) / 512.0) };
+    let spread = if failures == 0 {
+        Duration::ZERO
+    } else {
+        BACK_OFF_STEP.mul_f64(f64::from(jitter) / 512.0)
+    };
     steps + spread
 }
 
@@ -119,10 +125,18 @@ async fn connect(parts: &DialerParts) -> io::Result<Connected> {
     let tcp = socket::connect(&parts.proxy.host, parts.proxy.port).await?;
     socket::set_user_timeout(&tcp)?;
     let stream = parts.client.connect(tcp).await?;
-    let proxy = verify_host(&tls::server_chain(&stream), &parts.anchors, PeerUsage::Server, parts.clock.now())
-        .map_err(io::Error::other)?;
+    let proxy = verify_host(
+        &tls::server_chain(&stream),
+        &parts.anchors,
+        PeerUsage::Server,
+        parts.clock.now(),
+    )
+    .map_err(io::Error::other)?;
     if !proxy.kinds.contains(&NodeKind::Proxy) {
-        return Err(io::Error::other(format!("{} is not a proxy of this cluster", proxy.node_name)));
+        return Err(io::Error::other(format!(
+            "{} is not a proxy of this cluster",
+            proxy.node_name
+        )));
     }
     let (mux, inbound, driver) = mux::start(stream, MuxSide::Dialled);
     let driver = spawn_here(driver);
@@ -168,18 +182,27 @@ async fn announce(parts: &DialerParts, control: &mut MuxStream, id: u64) -> io::
             ..
         })) => Ok(()),
         Ok(Some(Frame {
-            header: Header {
-                kind: FrameKind::Refused { why },
-                ..
-            },
+            header:
+                Header {
+                    kind: FrameKind::Refused { why },
+                    ..
+                },
             ..
-        })) => Err(io::Error::other(format!("the proxy refused the announcement: {why}"))),
-        Ok(_) => Err(io::Error::other("the proxy did not answer the announcement")),
+        })) => Err(io::Error::other(format!(
+            "the proxy refused the announcement: {why}"
+        ))),
+        Ok(_) => Err(io::Error::other(
+            "the proxy did not answer the announcement",
+        )),
         Err(error) => Err(io::Error::other(error)),
     }
 }
 
-async fn take_streams(mut inbound: Inbound, serve: &Address<ServeStream>, origin: &super::address::Origin) {
+async fn take_streams(
+    mut inbound: Inbound,
+    serve: &Address<ServeStream>,
+    origin: &super::address::Origin,
+) {
     while let Some(stream) = inbound.recv().await {
         let stream = ServeStream {
             stream: Box::new(stream),

@@ -507,6 +507,11 @@ pub fn spawn_here<T: 'static>(task: impl Future<Output = T> + 'static) -> TaskGu
     TaskGuard(actix::spawn(task))
 }
 
+/// Spawns a task on the runtime that the caller is on; it ends by itself.
+pub fn spawn_detached(task: impl Future<Output = ()> + 'static) {
+    actix::spawn(task);
+}
+
 /// A task that ends with its owner. Awaiting it gives the result, or the text of its panic.
 #[derive(Debug)]
 pub struct TaskGuard<T>(tokio::task::JoinHandle<T>);

@@ -80,14 +80,24 @@ impl Joins {
 
     /// Why this node may not join, in words that tell a stranger nothing about tokens.
     fn objection(&self, ask: &JoinCluster) -> Option<String> {
-        let token = self.tokens.iter().find(|token| token.matches(ask.token.expose()));
+        let token = self
+            .tokens
+            .iter()
+            .find(|token| token.matches(ask.token.expose()));
         let Some(token) = token else {
-            return Some("the token is not valid; see auth_service: tokens in auth's configuration".to_owned());
+            return Some(
+                "the token is not valid; see auth_service: tokens in auth's configuration"
+                    .to_owned(),
+            );
         };
         let more = ask.kinds.iter().find(|kind| !token.kinds.contains(kind));
         match more {
-            Some(kind) => Some(format!("the token is not for a node of type {kind}; use a token of that type")),
-            None if ask.kinds.is_empty() => Some("the node names no service that it runs".to_owned()),
+            Some(kind) => Some(format!(
+                "the token is not for a node of type {kind}; use a token of that type"
+            )),
+            None if ask.kinds.is_empty() => {
+                Some("the node names no service that it runs".to_owned())
+            }
             None => None,
         }
     }
@@ -110,7 +120,11 @@ impl Handle<JoinCluster> for Joins {
                 None => issue_host(&issue, &ask, &origin).await,
             };
             let kinds: Vec<String> = ask.kinds.iter().map(ToString::to_string).collect();
-            let kind = if joined.is_ok() { EventKind::NodeJoined } else { EventKind::NodeJoinFailed };
+            let kind = if joined.is_ok() {
+                EventKind::NodeJoined
+            } else {
+                EventKind::NodeJoinFailed
+            };
             let mut event = trail
                 .event(kind)
                 .field("node_name", ask.name.as_str())
@@ -127,7 +141,9 @@ impl Handle<JoinCluster> for Joins {
                     anchors,
                 },
                 (Err(why), Ok(())) => JoinAnswer::Refused { why },
-                (_, Err(refusal)) => JoinAnswer::Refused { why: refusal.to_string() },
+                (_, Err(refusal)) => JoinAnswer::Refused {
+                    why: refusal.to_string(),
+                },
             }
         };
         ctx.run(decided, |_, answer, _| promise.keep(answer));
@@ -135,7 +151,11 @@ impl Handle<JoinCluster> for Joins {
     }
 }
 
-async fn issue_host(issue: &Address<IssueHost>, ask: &JoinCluster, origin: &Origin) -> Result<Issued, String> {
+async fn issue_host(
+    issue: &Address<IssueHost>,
+    ask: &JoinCluster,
+    origin: &Origin,
+) -> Result<Issued, String> {
     let host = IssueHost {
         // Auth names the node: one that could choose its id could choose another's.
         node: NodeId::from_random(entropy::bytes()),
@@ -144,11 +164,16 @@ async fn issue_host(issue: &Address<IssueHost>, ask: &JoinCluster, origin: &Orig
         hosts: ask.hosts.clone(),
         csr: ask.csr.clone(),
     };
-    issue.ask(origin, host, ISSUE_DEADLINE).await.map_err(|error| error.to_string())?
+    issue
+        .ask(origin, host, ISSUE_DEADLINE)
+        .await
+        .map_err(|error| error.to_string())?
 }
 
 pub fn plain(anchors: &TrustAnchors) -> Anchors {
-    let der = |certificates: &[rustls_pki_types::CertificateDer<'_>]| certificates.iter().map(|c| c.to_vec()).collect();
+    let der = |certificates: &[rustls_pki_types::CertificateDer<'_>]| {
+        certificates.iter().map(|c| c.to_vec()).collect()
+    };
     Anchors {
         user: der(&anchors.user),
         host: der(&anchors.host),
@@ -160,10 +185,19 @@ pub fn plain(anchors: &TrustAnchors) -> Anchors {
 /// Serves one connection of a joining node: one question, one answer.
 pub async fn serve(mut tls: ServerTls, join: Address<JoinCluster>, origin: Origin) {
     let served = async {
-        let frame = read_frame::<JoinToAuth>(&mut tls).await.map_err(|error| error.to_string())?;
+        let frame = read_frame::<JoinToAuth>(&mut tls)
+            .await
+            .map_err(|error| error.to_string())?;
         let Some(Frame {
             header,
-            body: Some(JoinToAuth::Join { token, name, kinds, csr, hosts }),
+            body:
+                Some(JoinToAuth::Join {
+                    token,
+                    name,
+                    kinds,
+                    csr,
+                    hosts,
+                }),
         }) = frame
         else {
             return Err("no join request came".to_owned());
@@ -178,8 +212,12 @@ pub async fn serve(mut tls: ServerTls, join: Address<JoinCluster>, origin: Origi
         let body = join
             .ask(&origin, ask, ISSUE_DEADLINE)
             .await
-            .unwrap_or_else(|error| JoinAnswer::Refused { why: error.to_string() });
-        write_frame(&mut tls, &answer(header.id, body)).await.map_err(|error| error.to_string())?;
+            .unwrap_or_else(|error| JoinAnswer::Refused {
+                why: error.to_string(),
+            });
+        write_frame(&mut tls, &answer(header.id, body))
+            .await
+            .map_err(|error| error.to_string())?;
         tls.shutdown().await.map_err(|error| error.to_string())
     };
     match tokio::time::timeout(HANDSHAKE_DEADLINE, served).await {

@@ -8,8 +8,8 @@
 //! **Never** reads a message in another enum than that of the peer's kind.
 //! **Ends** with the node. A link is temporary: the node comes again.
 
-use super::address::{Address, Origin, message};
 use super::address::Reply;
+use super::address::{Address, Origin, message};
 use super::audit::StoreLines;
 use super::ca::{IssueDbClient, Issued};
 use super::host::{Behavior, Ctx, Handle, Runtime, Spec, spawn_here};
@@ -59,7 +59,10 @@ pub struct Links {
 
 impl Links {
     pub fn new(parts: Arc<LinkParts>) -> Self {
-        Self { parts, next_link: 1 }
+        Self {
+            parts,
+            next_link: 1,
+        }
     }
 }
 
@@ -93,17 +96,20 @@ struct Link {
 
 impl Link {
     fn take_streams(mut inbound: Inbound, ctx: &mut Ctx<'_, Self>) {
-        ctx.run(async move { inbound.recv().await.map(|stream| (stream, inbound)) }, |link, next, ctx| {
-            if let Some((stream, inbound)) = next {
-                let asked = Asked {
-                    peer: link.peer.clone(),
-                    parts: link.parts.clone(),
-                    origin: ctx.origin(),
-                };
-                ctx.run(asked.serve(stream), |_, (), _| {});
-                Self::take_streams(inbound, ctx);
-            }
-        });
+        ctx.run(
+            async move { inbound.recv().await.map(|stream| (stream, inbound)) },
+            |link, next, ctx| {
+                if let Some((stream, inbound)) = next {
+                    let asked = Asked {
+                        peer: link.peer.clone(),
+                        parts: link.parts.clone(),
+                        origin: ctx.origin(),
+                    };
+                    ctx.run(asked.serve(stream), |_, (), _| {});
+                    Self::take_streams(inbound, ctx);
+                }
+            },
+        );
     }
 }
 
@@ -150,7 +156,8 @@ impl Asked {
     }
 
     async fn answer_stream(&mut self, stream: &mut MuxStream) -> io::Result<()> {
-        let max = DbToAuth::MAX_BYTES.max(ProxyToAuth::MAX_BYTES) + crate::protocol::tunnel::MAX_HEADER_BYTES;
+        let max = DbToAuth::MAX_BYTES.max(ProxyToAuth::MAX_BYTES)
+            + crate::protocol::tunnel::MAX_HEADER_BYTES;
         let read = read_frame_bytes(stream, Dialect::DbToAuth, max);
         let read = tokio::time::timeout(HANDSHAKE_DEADLINE, read).await;
         let question = match read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))? {
@@ -160,14 +167,19 @@ impl Asked {
         };
         match question {
             Ok((header, question)) => {
-                self.origin.connection = header.connection.map(|id| ConnectionId::from_random(id.to_be_bytes()));
+                self.origin.connection = header
+                    .connection
+                    .map(|id| ConnectionId::from_random(id.to_be_bytes()));
                 self.carry_out(header.id, question, stream).await
             }
             Err(ReadFrameError::Io(error)) => Err(error),
             Err(ReadFrameError::Refused { id, error }) => {
                 let why = error.to_string();
                 tracing::warn!(node = %self.peer.node_name, why, "message refused");
-                self.parts.trail.note(refusal_event(&self.parts.trail, &self.peer, &why)).await;
+                self.parts
+                    .trail
+                    .note(refusal_event(&self.parts.trail, &self.peer, &why))
+                    .await;
                 write_frame(stream, &Frame::<AuthToNode>::refused(id.unwrap_or(0), &why)).await
             }
         }
@@ -184,7 +196,8 @@ impl Asked {
         } else {
             let Frame { header, body } = decode::<DbToAuth>(bytes)?;
             let body = body.ok_or_else(|| no_question(header.id))?;
-            let connection = ConnectionId::from_random(header.connection.unwrap_or(0).to_be_bytes());
+            let connection =
+                ConnectionId::from_random(header.connection.unwrap_or(0).to_be_bytes());
             Ok((header, self.of_db(body, connection)))
         }
     }
@@ -192,17 +205,35 @@ impl Asked {
     fn of_proxy(&self, body: ProxyToAuth) -> Question {
         match body {
             ProxyToAuth::WatchPolicy { have } => Question::WatchPolicy { have },
-            ProxyToAuth::Heartbeat { name, agents: _ } => Question::Heartbeat(self.record(name, Vec::new())),
-            ProxyToAuth::ShipAudit { spool, first_seq, lines } => Question::Store(self.lines(&spool, first_seq, lines)),
+            ProxyToAuth::Heartbeat { name, agents: _ } => {
+                Question::Heartbeat(self.record(name, Vec::new()))
+            }
+            ProxyToAuth::ShipAudit {
+                spool,
+                first_seq,
+                lines,
+            } => Question::Store(self.lines(&spool, first_seq, lines)),
         }
     }
 
     fn of_db(&self, body: DbToAuth, connection: ConnectionId) -> Question {
         match body {
             DbToAuth::WatchPolicy { have } => Question::WatchPolicy { have },
-            DbToAuth::Heartbeat { name, databases } => Question::Heartbeat(self.record(name, databases)),
-            DbToAuth::ShipAudit { spool, first_seq, lines } => Question::Store(self.lines(&spool, first_seq, lines)),
-            DbToAuth::IssueDbClient { person, service, db_user, db_name, csr } => Question::Issue(IssueDbClient {
+            DbToAuth::Heartbeat { name, databases } => {
+                Question::Heartbeat(self.record(name, databases))
+            }
+            DbToAuth::ShipAudit {
+                spool,
+                first_seq,
+                lines,
+            } => Question::Store(self.lines(&spool, first_seq, lines)),
+            DbToAuth::IssueDbClient {
+                person,
+                service,
+                db_user,
+                db_name,
+                csr,
+            } => Question::Issue(IssueDbClient {
                 agent: self.peer.node_id,
                 connection,
                 person,
@@ -214,7 +245,11 @@ impl Asked {
         }
     }
 
-    fn record(&self, name: crate::model::NodeName, databases: Vec<crate::protocol::tunnel::DatabaseRecord>) -> NodeRecord {
+    fn record(
+        &self,
+        name: crate::model::NodeName,
+        databases: Vec<crate::protocol::tunnel::DatabaseRecord>,
+    ) -> NodeRecord {
         NodeRecord {
             node: self.peer.node_id,
             name,
@@ -232,23 +267,54 @@ impl Asked {
         }
     }
 
-    async fn carry_out(&self, id: u64, question: Question, stream: &mut MuxStream) -> io::Result<()> {
+    async fn carry_out(
+        &self,
+        id: u64,
+        question: Question,
+        stream: &mut MuxStream,
+    ) -> io::Result<()> {
         let body = match question {
             Question::WatchPolicy { have } => return self.tell_policy(have, stream).await,
             Question::Heartbeat(record) => {
-                let told = self.parts.heard.ask(&self.origin, NodeHeard(record), ASK_DEADLINE).await;
-                told.map_or_else(|error| AuthToNode::Declined { why: error.to_string() }, |()| AuthToNode::Done)
+                let told = self
+                    .parts
+                    .heard
+                    .ask(&self.origin, NodeHeard(record), ASK_DEADLINE)
+                    .await;
+                told.map_or_else(
+                    |error| AuthToNode::Declined {
+                        why: error.to_string(),
+                    },
+                    |()| AuthToNode::Done,
+                )
             }
-            Question::Store(lines) => match self.parts.store_lines.ask(&self.origin, lines, ASK_DEADLINE).await {
+            Question::Store(lines) => match self
+                .parts
+                .store_lines
+                .ask(&self.origin, lines, ASK_DEADLINE)
+                .await
+            {
                 Ok(Ok(last_seq)) => AuthToNode::AuditStored { last_seq },
                 Ok(Err(why)) => AuthToNode::Declined { why },
-                Err(error) => AuthToNode::Declined { why: error.to_string() },
+                Err(error) => AuthToNode::Declined {
+                    why: error.to_string(),
+                },
             },
-            Question::Issue(ask) => match self.parts.issue.ask(&self.origin, ask, ASK_DEADLINE).await {
-                Ok(Ok(Issued { certificate, not_after })) => AuthToNode::DbClientIssued { certificate, not_after },
-                Ok(Err(why)) => AuthToNode::Declined { why },
-                Err(error) => AuthToNode::Declined { why: error.to_string() },
-            },
+            Question::Issue(ask) => {
+                match self.parts.issue.ask(&self.origin, ask, ASK_DEADLINE).await {
+                    Ok(Ok(Issued {
+                        certificate,
+                        not_after,
+                    })) => AuthToNode::DbClientIssued {
+                        certificate,
+                        not_after,
+                    },
+                    Ok(Err(why)) => AuthToNode::Declined { why },
+                    Err(error) => AuthToNode::Declined {
+                        why: error.to_string(),
+                    },
+                }
+            }
         };
         write_frame(stream, &answer(id, body)).await
     }
@@ -261,7 +327,9 @@ impl Asked {
             let newest = published.borrow_and_update().clone();
             if let Some(snapshot) = newest {
                 let body = if have == Some(snapshot.version) {
-                    AuthToNode::PolicyConfirmed { version: snapshot.version }
+                    AuthToNode::PolicyConfirmed {
+                        version: snapshot.version,
+                    }
                 } else {
                     publication(&snapshot)
                 };

@@ -50,15 +50,16 @@ impl PortListener {
 
     fn accept_next(&self, ctx: &mut Ctx<'_, Self>) {
         let socket = self.socket.clone();
-        ctx.run(async move { socket.accept().await }, |listener, accepted, ctx| {
-            match accepted {
+        ctx.run(
+            async move { socket.accept().await },
+            |listener, accepted, ctx| match accepted {
                 Ok((stream, peer)) => {
                     listener.start(stream, peer, ctx);
                     listener.accept_next(ctx);
                 }
                 Err(error) => listener.pause(&error, ctx),
-            }
-        });
+            },
+        );
     }
 
     fn pause(&self, error: &io::Error, ctx: &mut Ctx<'_, Self>) {

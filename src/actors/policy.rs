@@ -65,7 +65,9 @@ impl PolicyView {
                 RefusalKind::PolicyStale,
                 "this node has not received the cluster's rules yet",
             )
-            .hint("try again in a moment; if it lasts, the node's log says why it cannot reach auth"));
+            .hint(
+                "try again in a moment; if it lasts, the node's log says why it cannot reach auth",
+            ));
         };
         let age = self.clock.now().since(held.confirmed_at);
         if age > POLICY_MAX_AGE {
@@ -77,13 +79,18 @@ impl PolicyView {
                     POLICY_MAX_AGE.as_secs()
                 ),
             )
-            .hint("sessions that are open go on; ask an administrator to look at the auth service"));
+            .hint(
+                "sessions that are open go on; ask an administrator to look at the auth service",
+            ));
         }
         Ok(held.snapshot.clone())
     }
 
     pub fn version(&self) -> Option<u64> {
-        self.held.borrow().as_ref().map(|held| held.snapshot.version)
+        self.held
+            .borrow()
+            .as_ref()
+            .map(|held| held.snapshot.version)
     }
 
     /// Waits for the next snapshot; `None` when the node is going down.
@@ -111,10 +118,16 @@ impl Behavior for Policy {
 }
 
 impl Handle<PolicyReceived> for Policy {
-    fn handle(&mut self, PolicyReceived(snapshot): PolicyReceived, _: &mut Ctx<'_, Self>) -> Reply<()> {
+    fn handle(
+        &mut self,
+        PolicyReceived(snapshot): PolicyReceived,
+        _: &mut Ctx<'_, Self>,
+    ) -> Reply<()> {
         let now = self.clock.now();
         self.stock.0.send_if_modified(|held| {
-            let newer = held.as_ref().is_none_or(|held| snapshot.version > held.snapshot.version);
+            let newer = held
+                .as_ref()
+                .is_none_or(|held| snapshot.version > held.snapshot.version);
             if newer {
                 tracing::debug!(version = snapshot.version, "policy received");
                 *held = Some(Held {
@@ -129,11 +142,18 @@ impl Handle<PolicyReceived> for Policy {
 }
 
 impl Handle<PolicyConfirmed> for Policy {
-    fn handle(&mut self, PolicyConfirmed(version): PolicyConfirmed, _: &mut Ctx<'_, Self>) -> Reply<()> {
+    fn handle(
+        &mut self,
+        PolicyConfirmed(version): PolicyConfirmed,
+        _: &mut Ctx<'_, Self>,
+    ) -> Reply<()> {
         let now = self.clock.now();
         // Nobody is woken: nothing changed but the age.
         self.stock.0.send_if_modified(|held| {
-            if let Some(held) = held.as_mut().filter(|held| held.snapshot.version == version) {
+            if let Some(held) = held
+                .as_mut()
+                .filter(|held| held.snapshot.version == version)
+            {
                 held.confirmed_at = now;
             }
             false

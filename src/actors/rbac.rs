@@ -82,16 +82,20 @@ impl Rbac {
         }
     }
 
-    /// Publishes what is stored, under a new version.
-    fn publish(&self, ctx: &mut Ctx<'_, Self>) {
+    /// Publishes what is stored, under a new version, and then does `then`: whoever changed a rule is answered when it is in
+    /// force here.
+    fn publish(&self, ctx: &mut Ctx<'_, Self>, then: impl FnOnce() + 'static) {
         let (store, clock) = (self.store.clone(), self.clock.clone());
         ctx.run(
             async move { next_snapshot(store.as_ref(), &clock).await },
             |rbac, snapshot, ctx| match snapshot {
-                Ok(snapshot) => rbac.announce(snapshot),
+                Ok(snapshot) => {
+                    rbac.announce(snapshot);
+                    then();
+                }
                 Err(error) => {
                     tracing::error!(%error, retry = ?RETRY_AFTER, "the rules cannot be read; the last ones stay in force");
-                    ctx.after(RETRY_AFTER, |rbac, ctx| rbac.publish(ctx));
+                    ctx.after(RETRY_AFTER, |rbac, ctx| rbac.publish(ctx, then));
                 }
             },
         );
@@ -99,7 +103,9 @@ impl Rbac {
 
     fn announce(&self, snapshot: PolicySnapshot) {
         self.published.send_if_modified(|newest| {
-            let newer = newest.as_ref().is_none_or(|newest| snapshot.version > newest.version);
+            let newer = newest
+                .as_ref()
+                .is_none_or(|newest| snapshot.version > newest.version);
             if newer {
                 tracing::info!(
                     version = snapshot.version,
@@ -115,7 +121,10 @@ impl Rbac {
 }
 
 /// Takes a version, then reads: a change that comes in between is in this snapshot and again in the next.
-async fn next_snapshot(store: &dyn Store, clock: &SharedClock) -> Result<PolicySnapshot, RbacError> {
+async fn next_snapshot(
+    store: &dyn Store,
+    clock: &SharedClock,
+) -> Result<PolicySnapshot, RbacError> {
     let version = store.put(GENERATION, Vec::new(), None).await?;
     let mut snapshot = PolicySnapshot {
         version,
@@ -165,7 +174,7 @@ impl Behavior for Rbac {
     const MAILBOX: usize = 64;
 
     fn started(&mut self, ctx: &mut Ctx<'_, Self>) {
-        self.publish(ctx);
+        self.publish(ctx, || {});
     }
 }
 
@@ -179,11 +188,9 @@ impl Handle<PutResource> for Rbac {
         let store = self.store.clone();
         ctx.run(
             async move { put(store.as_ref(), &resource, replace).await },
-            |rbac, done, ctx| {
-                if done.is_ok() {
-                    rbac.publish(ctx);
-                }
-                promise.keep(done);
+            |rbac, done, ctx| match done {
+                Ok(_) => rbac.publish(ctx, || promise.keep(done)),
+                Err(_) => promise.keep(done),
             },
         );
         reply
@@ -202,12 +209,16 @@ impl Handle<RemoveResource> for Rbac {
             ResourceRef::User(name) => format!("{USERS}{name}"),
             ResourceRef::Role(name) => format!("{ROLES}{name}"),
         };
-        ctx.run(async move { store.delete(&key).await }, |rbac, done, ctx| {
-            if matches!(done, Ok(true)) {
-                rbac.publish(ctx);
-            }
-            promise.keep(done.map_err(RbacError::from));
-        });
+        ctx.run(
+            async move { store.delete(&key).await },
+            |rbac, done, ctx| {
+                let done = done.map_err(RbacError::from);
+                match done {
+                    Ok(true) => rbac.publish(ctx, || promise.keep(done)),
+                    _ => promise.keep(done),
+                }
+            },
+        );
         reply
     }
 }

@@ -11,7 +11,9 @@ use super::trail::About;
 use super::tunnels::{Candidate, Lookup};
 use super::upstream::denied;
 use crate::audit::EventKind;
-use crate::model::{ConnectionId, DbUser, NodeName, Principal, Refusal, RefusalKind, Secret, ServiceName, SessionId};
+use crate::model::{
+    ConnectionId, DbUser, NodeName, Principal, Refusal, RefusalKind, Secret, ServiceName, SessionId,
+};
 use crate::net::BoxStream;
 use crate::net::frames::{ReadFrameError, read_frame, write_frame};
 use crate::pki::{CertificateError, entropy, verify_person};
@@ -57,21 +59,38 @@ pub struct OpenedSession {
     pub agent: String,
 }
 
-pub async fn open_session(parts: &Arc<ConnectionParts>, client: &Client, origin: &Origin) -> Result<Opened, Refusal> {
+pub async fn open_session(
+    parts: &Arc<ConnectionParts>,
+    client: &Client,
+    origin: &Origin,
+) -> Result<Opened, Refusal> {
     let proxy = parts.proxy.as_ref().ok_or_else(not_a_proxy)?;
     let principal = identify(parts, client).await?;
     let parameters = client.startup.passed_parameters()?;
     let service = service_of(&principal)?;
     let candidates = candidates(parts, proxy, client, &service)?;
     let session = SessionId::from_random(entropy::bytes());
-    let (request, permit) = authorise(parts, proxy, client, principal, service, &candidates, session).await?;
+    let (request, permit) = authorise(
+        parts,
+        proxy,
+        client,
+        principal,
+        service,
+        &candidates,
+        session,
+    )
+    .await?;
     let register = RegisterSession {
         session,
         connection: client.connection,
         request: request.clone(),
         policy_version: permit.policy_version(),
     };
-    let end = proxy.register.ask(origin, register, ASK_DEADLINE).await.map_err(|error| unavailable(&error))??;
+    let end = proxy
+        .register
+        .ask(origin, register, ASK_DEADLINE)
+        .await
+        .map_err(|error| unavailable(&error))??;
     let open = OpenSession {
         session,
         connection: client.connection,
@@ -93,7 +112,11 @@ pub async fn open_session(parts: &Arc<ConnectionParts>, client: &Client, origin:
     let ask = ProxyToDb::OpenRelay {
         connection: client.connection,
         session,
-        person: client.chain.iter().map(|certificate| certificate.to_vec()).collect(),
+        person: client
+            .chain
+            .iter()
+            .map(|certificate| certificate.to_vec())
+            .collect(),
         service: permit.service().clone(),
         db_user: permit.db_user().clone(),
         db_name: permit.db_name().clone(),
@@ -103,8 +126,14 @@ pub async fn open_session(parts: &Arc<ConnectionParts>, client: &Client, origin:
         policy_version: permit.policy_version(),
     };
     let (stream, candidate, process_id) = match first_that_opens(&candidates, &ask, origin).await? {
-        Answer::Opened { stream, candidate, process_id } => (stream, candidate, process_id),
-        Answer::UpstreamSaidNo(error_response) => return Ok(Opened::UpstreamSaidNo(error_response)),
+        Answer::Opened {
+            stream,
+            candidate,
+            process_id,
+        } => (stream, candidate, process_id),
+        Answer::UpstreamSaidNo(error_response) => {
+            return Ok(Opened::UpstreamSaidNo(error_response));
+        }
     };
     let key = ClientKey {
         process_id,
@@ -112,7 +141,11 @@ pub async fn open_session(parts: &Arc<ConnectionParts>, client: &Client, origin:
         connection: client.connection,
         transport: candidate.transport.clone(),
     };
-    proxy.keep_key.ask(origin, key, ASK_DEADLINE).await.map_err(|error| unavailable(&error))?;
+    proxy
+        .keep_key
+        .ask(origin, key, ASK_DEADLINE)
+        .await
+        .map_err(|error| unavailable(&error))?;
     Ok(Opened::Session(Box::new(OpenedSession {
         permit,
         end,
@@ -131,16 +164,21 @@ async fn identify(parts: &ConnectionParts, client: &Client) -> Result<Principal,
         Err(error) => error,
     };
     let refusal = match &error {
-        CertificateError::Missing => {
-            Refusal::new(RefusalKind::CertificateInvalid, "no client certificate was presented; it takes one to log in here")
-                .hint(format!("set sslcert and sslkey; if you have none, {NEXT}"))
-        }
-        CertificateError::Expired { at } => {
-            Refusal::new(RefusalKind::CertificateExpired, format!("the client certificate expired at {at}"))
-                .hint(format!("get a new one: {NEXT}"))
-        }
-        other => Refusal::new(RefusalKind::CertificateInvalid, format!("the client certificate is not accepted: {other}"))
-            .hint(NEXT),
+        CertificateError::Missing => Refusal::new(
+            RefusalKind::CertificateInvalid,
+            "no client certificate was presented; it takes one to log in here",
+        )
+        .hint(format!("set sslcert and sslkey; if you have none, {NEXT}")),
+        CertificateError::Expired { at } => Refusal::new(
+            RefusalKind::CertificateExpired,
+            format!("the client certificate expired at {at}"),
+        )
+        .hint(format!("get a new one: {NEXT}")),
+        other => Refusal::new(
+            RefusalKind::CertificateInvalid,
+            format!("the client certificate is not accepted: {other}"),
+        )
+        .hint(NEXT),
     };
     let event = parts
         .trail
@@ -170,19 +208,30 @@ fn candidates(
     client: &Client,
     service: &ServiceName,
 ) -> Result<Vec<Candidate>, Refusal> {
-    match proxy.routes.routes().lookup(service, client.runtime, client.connection.as_u64()) {
+    match proxy
+        .routes
+        .routes()
+        .lookup(service, client.runtime, client.connection.as_u64())
+    {
         Lookup::Candidates(candidates) => Ok(candidates),
         Lookup::Offline { agent, since } => Err(offline(service, &agent, since)),
         Lookup::Unknown => Err(Refusal::new(
             RefusalKind::DatabaseUnknown,
-            format!("database {service:?} not found among registered databases in cluster {:?}", parts.cluster),
+            format!(
+                "database {service:?} not found among registered databases in cluster {:?}",
+                parts.cluster
+            ),
         )
         .hint("to see those that are there: postern ctl db ls")),
     }
 }
 
 fn offline(service: &ServiceName, agent: &NodeName, since: crate::model::Timestamp) -> Refusal {
-    let since = if since.as_secs() == 0 { String::new() } else { format!(" since {since}") };
+    let since = if since.as_secs() == 0 {
+        String::new()
+    } else {
+        format!(" since {since}")
+    };
     Refusal::new(
         RefusalKind::AgentUnreachable,
         format!("database {service} is served by agent {agent}, which has been offline{since}"),
@@ -199,7 +248,8 @@ async fn authorise(
     candidates: &[Candidate],
     session: SessionId,
 ) -> Result<(AccessRequest, Permit), Refusal> {
-    let bad_name = |error: crate::model::NameError| Refusal::new(RefusalKind::AccessDenied, error.to_string());
+    let bad_name =
+        |error: crate::model::NameError| Refusal::new(RefusalKind::AccessDenied, error.to_string());
     let db_user = DbUser::new(client.startup.user()).map_err(bad_name)?;
     // What PostgreSQL would use: an empty name falls to the user's.
     let db_name = effective_db_name(client.startup.database(), &db_user).map_err(bad_name)?;
@@ -221,7 +271,12 @@ async fn authorise(
     }
 }
 
-fn about<'a>(client: &Client, request: &'a AccessRequest, session: SessionId, uri: &'a str) -> About<'a> {
+fn about<'a>(
+    client: &Client,
+    request: &'a AccessRequest,
+    session: SessionId,
+    uri: &'a str,
+) -> About<'a> {
     About {
         person: &request.principal.name,
         session,
@@ -243,7 +298,11 @@ enum Answer {
 }
 
 /// Tries the agents in their order. Only one that cannot be reached passes the turn; an agent's answer is final.
-async fn first_that_opens(candidates: &[Candidate], ask: &ProxyToDb, origin: &Origin) -> Result<Answer, Refusal> {
+async fn first_that_opens(
+    candidates: &[Candidate],
+    ask: &ProxyToDb,
+    origin: &Origin,
+) -> Result<Answer, Refusal> {
     let mut tried = Vec::new();
     for candidate in candidates {
         let mut stream = match begin(candidate, ask, origin).await {
@@ -254,36 +313,63 @@ async fn first_that_opens(candidates: &[Candidate], ask: &ProxyToDb, origin: &Or
                 continue;
             }
         };
-        let answer = tokio::time::timeout(OPEN_DEADLINE, read_frame::<DbToProxy>(&mut stream)).await;
+        let answer =
+            tokio::time::timeout(OPEN_DEADLINE, read_frame::<DbToProxy>(&mut stream)).await;
         return match answer {
-            Ok(Ok(Some(Frame { body: Some(DbToProxy::RelayOpened { process_id }), .. }))) => Ok(Answer::Opened {
+            Ok(Ok(Some(Frame {
+                body: Some(DbToProxy::RelayOpened { process_id }),
+                ..
+            }))) => Ok(Answer::Opened {
                 stream,
                 candidate: candidate.clone(),
                 process_id,
             }),
-            Ok(Ok(Some(Frame { body: Some(DbToProxy::Declined(refusal)), .. }))) => Err(refusal),
-            Ok(Ok(Some(Frame { body: Some(DbToProxy::UpstreamSaidNo { error_response }), .. }))) => {
-                Ok(Answer::UpstreamSaidNo(error_response))
-            }
-            Ok(Ok(Some(Frame { header: Header { kind: FrameKind::Refused { why }, .. }, .. }))) => {
-                Err(bad_answer(&candidate.node_name, &why))
-            }
-            Ok(Ok(Some(_))) => Err(bad_answer(&candidate.node_name, "an answer to another question")),
+            Ok(Ok(Some(Frame {
+                body: Some(DbToProxy::Declined(refusal)),
+                ..
+            }))) => Err(refusal),
+            Ok(Ok(Some(Frame {
+                body: Some(DbToProxy::UpstreamSaidNo { error_response }),
+                ..
+            }))) => Ok(Answer::UpstreamSaidNo(error_response)),
+            Ok(Ok(Some(Frame {
+                header:
+                    Header {
+                        kind: FrameKind::Refused { why },
+                        ..
+                    },
+                ..
+            }))) => Err(bad_answer(&candidate.node_name, &why)),
+            Ok(Ok(Some(_))) => Err(bad_answer(
+                &candidate.node_name,
+                "an answer to another question",
+            )),
             Ok(Ok(None) | Err(ReadFrameError::Io(_))) => Err(Refusal::new(
                 RefusalKind::AgentLost,
-                format!("agent {} went away while it opened the session", candidate.node_name),
+                format!(
+                    "agent {} went away while it opened the session",
+                    candidate.node_name
+                ),
             )
             .hint("connect again")),
-            Ok(Err(error @ ReadFrameError::Refused { .. })) => Err(bad_answer(&candidate.node_name, &error.to_string())),
+            Ok(Err(error @ ReadFrameError::Refused { .. })) => {
+                Err(bad_answer(&candidate.node_name, &error.to_string()))
+            }
             Err(_) => Err(Refusal::new(
                 RefusalKind::AgentUnreachable,
-                format!("agent {} did not open the session within {OPEN_DEADLINE:?}", candidate.node_name),
+                format!(
+                    "agent {} did not open the session within {OPEN_DEADLINE:?}",
+                    candidate.node_name
+                ),
             )),
         };
     }
     Err(Refusal::new(
         RefusalKind::AgentUnreachable,
-        format!("no agent of this database can be reached; tried: {}", tried.join(", ")),
+        format!(
+            "no agent of this database can be reached; tried: {}",
+            tried.join(", ")
+        ),
     )
     .hint("check the agents' logs; they connect again by themselves"))
 }
@@ -291,14 +377,23 @@ async fn first_that_opens(candidates: &[Candidate], ask: &ProxyToDb, origin: &Or
 /// Opens a stream, sends what it is for, and hears that the agent has it.
 async fn begin(candidate: &Candidate, ask: &ProxyToDb, origin: &Origin) -> io::Result<BoxStream> {
     let begun = async {
-        let mut stream = candidate.transport.open(origin).await.map_err(io::Error::other)?;
+        let mut stream = candidate
+            .transport
+            .open(origin)
+            .await
+            .map_err(io::Error::other)?;
         write_frame(&mut stream, &ask_frame(ask, origin)).await?;
         accepted(&mut stream).await?;
         Ok(stream)
     };
     tokio::time::timeout(ACCEPT_DEADLINE, begun)
         .await
-        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, format!("silent for {ACCEPT_DEADLINE:?}"))))
+        .unwrap_or_else(|_| {
+            Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("silent for {ACCEPT_DEADLINE:?}"),
+            ))
+        })
 }
 
 fn ask_frame(ask: &ProxyToDb, origin: &Origin) -> Frame<ProxyToDb> {
@@ -322,14 +417,20 @@ async fn accepted(stream: &mut BoxStream) -> io::Result<()> {
 
 fn bad_answer(agent: &NodeName, why: &str) -> Refusal {
     tracing::error!(%agent, why, "an agent's answer was not understood");
-    Refusal::new(RefusalKind::Internal, format!("agent {agent} and this proxy do not understand each other"))
-        .hint("are they of different versions? See the proxy's log")
+    Refusal::new(
+        RefusalKind::Internal,
+        format!("agent {agent} and this proxy do not understand each other"),
+    )
+    .hint("are they of different versions? See the proxy's log")
 }
 
 fn unavailable(error: &super::address::AskError) -> Refusal {
     tracing::error!(%error, "a connection could not be prepared");
-    Refusal::new(RefusalKind::Internal, "a part of the proxy did not answer in time")
-        .hint("connect again; the proxy's log says more")
+    Refusal::new(
+        RefusalKind::Internal,
+        "a part of the proxy did not answer in time",
+    )
+    .hint("connect again; the proxy's log says more")
 }
 
 fn not_a_proxy() -> Refusal {
@@ -337,23 +438,46 @@ fn not_a_proxy() -> Refusal {
 }
 
 /// Carries a CancelRequest to the agent of the session that its key belongs to.
-pub async fn cancel(parts: &ConnectionParts, request: CancelRequest, origin: &Origin) -> Result<(), String> {
+pub async fn cancel(
+    parts: &ConnectionParts,
+    request: CancelRequest,
+    origin: &Origin,
+) -> Result<(), String> {
     let proxy = parts.proxy.as_ref().ok_or_else(|| not_a_proxy().message)?;
     let find = FindClientKey {
         process_id: request.process_id,
         secret: request.secret,
     };
-    let found = proxy.find_key.ask(origin, find, ASK_DEADLINE).await.map_err(|error| error.to_string())?;
+    let found = proxy
+        .find_key
+        .ask(origin, find, ASK_DEADLINE)
+        .await
+        .map_err(|error| error.to_string())?;
     let (connection, transport) = found.ok_or("no session has this key")?;
-    let mut stream = transport.open(origin).await.map_err(|error| error.to_string())?;
+    let mut stream = transport
+        .open(origin)
+        .await
+        .map_err(|error| error.to_string())?;
     let carried = async {
-        write_frame(&mut stream, &ask_frame(&ProxyToDb::CancelQuery { connection }, origin)).await?;
+        write_frame(
+            &mut stream,
+            &ask_frame(&ProxyToDb::CancelQuery { connection }, origin),
+        )
+        .await?;
         accepted(&mut stream).await?;
-        read_frame::<DbToProxy>(&mut stream).await.map_err(io::Error::other)
+        read_frame::<DbToProxy>(&mut stream)
+            .await
+            .map_err(io::Error::other)
     };
     match tokio::time::timeout(OPEN_DEADLINE, carried).await {
-        Ok(Ok(Some(Frame { body: Some(DbToProxy::CancelForwarded), .. }))) => Ok(()),
-        Ok(Ok(Some(Frame { body: Some(DbToProxy::Declined(refusal)), .. }))) => Err(refusal.message),
+        Ok(Ok(Some(Frame {
+            body: Some(DbToProxy::CancelForwarded),
+            ..
+        }))) => Ok(()),
+        Ok(Ok(Some(Frame {
+            body: Some(DbToProxy::Declined(refusal)),
+            ..
+        }))) => Err(refusal.message),
         Ok(Ok(_)) => Err("the agent gave no answer".to_owned()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("the agent did not answer in time".to_owned()),

@@ -57,13 +57,16 @@ impl Sessions {
 
     fn await_news(&self, ctx: &mut Ctx<'_, Self>) {
         let mut policy = self.policy.clone();
-        ctx.run(async move { (policy.changed().await, policy) }, |sessions, (news, policy), ctx| {
-            sessions.policy = policy;
-            if let Some(snapshot) = news {
-                sessions.decide_again(&snapshot);
-                sessions.await_news(ctx);
-            }
-        });
+        ctx.run(
+            async move { (policy.changed().await, policy) },
+            |sessions, (news, policy), ctx| {
+                sessions.policy = policy;
+                if let Some(snapshot) = news {
+                    sessions.decide_again(&snapshot);
+                    sessions.await_news(ctx);
+                }
+            },
+        );
     }
 
     fn decide_again(&mut self, snapshot: &PolicySnapshot) {
@@ -71,7 +74,9 @@ impl Sessions {
         let denied: Vec<(SessionId, Refusal)> = self
             .open
             .iter()
-            .filter_map(|(id, open)| Some((*id, still_allowed(snapshot, &open.request, now).err()?)))
+            .filter_map(|(id, open)| {
+                Some((*id, still_allowed(snapshot, &open.request, now).err()?))
+            })
             .collect();
         for (id, refusal) in denied {
             if let Some(open) = self.open.remove(&id) {
@@ -135,7 +140,11 @@ impl Handle<RegisterSession> for Sessions {
             )));
         }
         // The rules may have changed between the decision and now; from now on the news reaches this session.
-        if self.policy.version().is_some_and(|newest| newest > policy_version) {
+        if self
+            .policy
+            .version()
+            .is_some_and(|newest| newest > policy_version)
+        {
             let again = self
                 .policy
                 .current()
@@ -158,7 +167,11 @@ impl Handle<RegisterSession> for Sessions {
 }
 
 impl Handle<SessionClosed> for Sessions {
-    fn handle(&mut self, SessionClosed(session): SessionClosed, _: &mut Ctx<'_, Self>) -> Reply<()> {
+    fn handle(
+        &mut self,
+        SessionClosed(session): SessionClosed,
+        _: &mut Ctx<'_, Self>,
+    ) -> Reply<()> {
         self.open.remove(&session);
         Reply::Now(())
     }

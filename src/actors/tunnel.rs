@@ -79,12 +79,15 @@ impl Tunnel {
 
     /// An agent opens one stream, its control stream; whatever else it opens is refused by closing it.
     fn refuse_further(mut inbound: Inbound, ctx: &mut Ctx<'_, Self>) {
-        ctx.run(async move { inbound.recv().await.map(|_refused| inbound) }, |tunnel, more, ctx| {
-            if let Some(inbound) = more {
-                tunnel.audit_refusal("a second stream opened by the agent");
-                Self::refuse_further(inbound, ctx);
-            }
-        });
+        ctx.run(
+            async move { inbound.recv().await.map(|_refused| inbound) },
+            |tunnel, more, ctx| {
+                if let Some(inbound) = more {
+                    tunnel.audit_refusal("a second stream opened by the agent");
+                    Self::refuse_further(inbound, ctx);
+                }
+            },
+        );
     }
 
     fn listen(&mut self, mut control: MuxStream, ctx: &mut Ctx<'_, Self>) {
@@ -123,7 +126,8 @@ impl Tunnel {
 
     fn audit_refusal(&self, what: &str) {
         tracing::warn!(agent = %self.agent.node_name, what, "message refused");
-        self.trail.note_now(refusal_event(&self.trail, &self.agent, what));
+        self.trail
+            .note_now(refusal_event(&self.trail, &self.agent, what));
     }
 
     fn close(&self, why: &str, ctx: &mut Ctx<'_, Self>) {
@@ -156,9 +160,18 @@ async fn hear(control: &mut MuxStream) -> Heard {
             Ok(()) => Heard::Announce { name, databases },
             Err(error) => Heard::Over(error.to_string()),
         },
-        Ok(Some(frame)) => refuse(control, frame.header.id, "this message has no place on a control stream").await,
+        Ok(Some(frame)) => {
+            refuse(
+                control,
+                frame.header.id,
+                "this message has no place on a control stream",
+            )
+            .await
+        }
         Ok(None) => Heard::Over("the agent closed it".to_owned()),
-        Err(ReadFrameError::Refused { id, error }) => refuse(control, id.unwrap_or(0), &error.to_string()).await,
+        Err(ReadFrameError::Refused { id, error }) => {
+            refuse(control, id.unwrap_or(0), &error.to_string()).await
+        }
         Err(ReadFrameError::Io(error)) => Heard::Over(error.to_string()),
     }
 }
@@ -193,9 +206,12 @@ impl Behavior for Tunnel {
         };
         let (mux, inbound, driver) = mux::start(stream, MuxSide::Accepted);
         self.mux = Some(mux);
-        ctx.run(super::host::spawn_here(driver).join(), |tunnel, why, ctx| {
-            tunnel.close(&why.unwrap_or_else(|panic| panic), ctx);
-        });
+        ctx.run(
+            super::host::spawn_here(driver).join(),
+            |tunnel, why, ctx| {
+                tunnel.close(&why.unwrap_or_else(|panic| panic), ctx);
+            },
+        );
         Self::await_control(inbound, ctx);
     }
 }

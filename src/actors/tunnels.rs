@@ -56,7 +56,9 @@ impl Transport {
                     stream: Box::new(far),
                     runtime: Runtime::current(),
                 };
-                agent.tell(origin, serve).map_err(|_| OpenError::LocalAgentDown)?;
+                agent
+                    .tell(origin, serve)
+                    .map_err(|_| OpenError::LocalAgentDown)?;
                 Ok(Box::new(near))
             }
         }
@@ -92,7 +94,10 @@ pub struct Routes {
 pub enum Lookup {
     /// At least one, the ones to try first in front.
     Candidates(Vec<Candidate>),
-    Offline { agent: NodeName, since: Timestamp },
+    Offline {
+        agent: NodeName,
+        since: Timestamp,
+    },
     Unknown,
 }
 
@@ -110,7 +115,10 @@ impl Routes {
             };
         };
         let mut best: BTreeMap<NodeId, &Candidate> = BTreeMap::new();
-        for candidate in all.iter().filter(|candidate| !candidate.transport.is_down()) {
+        for candidate in all
+            .iter()
+            .filter(|candidate| !candidate.transport.is_down())
+        {
             let known = best.entry(candidate.node).or_insert(candidate);
             if candidate.runtime == runtime {
                 *known = candidate;
@@ -235,11 +243,16 @@ impl Tunnels {
             }
         }
         for (service, candidates) in &before.serving {
-            if let (false, Some(last)) = (routes.serving.contains_key(service), candidates.first()) {
-                routes.offline.insert(service.clone(), (last.node_name.clone(), now));
+            if let (false, Some(last)) = (routes.serving.contains_key(service), candidates.first())
+            {
+                routes
+                    .offline
+                    .insert(service.clone(), (last.node_name.clone(), now));
             }
         }
-        routes.offline.retain(|_, (_, since)| now.since(*since) < REMEMBERED);
+        routes
+            .offline
+            .retain(|_, (_, since)| now.since(*since) < REMEMBERED);
         self.stock.0.send_replace(Arc::new(routes));
     }
 }
@@ -266,7 +279,13 @@ impl Handle<AdoptTunnel> for Tunnels {
         let (agent, runtime_index) = (adopt.agent, adopt.runtime_index);
         let mut stream = Some(adopt.stream);
         ctx.spawn_child(&adopt.runtime, Spec::temporary(&name), move || {
-            Tunnel::new(stream.take(), agent.clone(), runtime_index, announced.clone(), trail.clone())
+            Tunnel::new(
+                stream.take(),
+                agent.clone(),
+                runtime_index,
+                announced.clone(),
+                trail.clone(),
+            )
         });
         Reply::Now(())
     }

@@ -57,8 +57,14 @@ struct OpenSession {
 impl Drop for OpenSession {
     fn drop(&mut self) {
         // Both are told rather than asked; a mailbox that is full of them is being emptied.
-        let _full = self.parts.closed.tell(&self.origin, SessionClosed(self.session));
-        let _full = self.parts.forget_key.tell(&self.origin, ForgetKey(self.connection));
+        let _full = self
+            .parts
+            .closed
+            .tell(&self.origin, SessionClosed(self.session));
+        let _full = self
+            .parts
+            .forget_key
+            .tell(&self.origin, ForgetKey(self.connection));
         if !self.ended {
             let event = self
                 .parts
@@ -108,7 +114,11 @@ impl From<Refusal> for Declined {
 }
 
 impl Upstream {
-    pub fn new(stream: Option<BoxStream>, parts: Arc<AgentParts>, client: Address<GetUpstreamClient>) -> Self {
+    pub fn new(
+        stream: Option<BoxStream>,
+        parts: Arc<AgentParts>,
+        client: Address<GetUpstreamClient>,
+    ) -> Self {
         Self {
             stream,
             parts,
@@ -117,7 +127,12 @@ impl Upstream {
         }
     }
 
-    fn received(&mut self, ask: Result<Option<Frame<ProxyToDb>>, ReadFrameError>, stream: BoxStream, ctx: &mut Ctx<'_, Self>) {
+    fn received(
+        &mut self,
+        ask: Result<Option<Frame<ProxyToDb>>, ReadFrameError>,
+        stream: BoxStream,
+        ctx: &mut Ctx<'_, Self>,
+    ) {
         match ask {
             Ok(Some(Frame {
                 header,
@@ -125,7 +140,8 @@ impl Upstream {
             })) => {
                 ctx.serve(connection);
                 let (parts, origin) = (self.parts.clone(), ctx.origin());
-                let done = async move { cancel(&parts, connection, stream, header.id, &origin).await };
+                let done =
+                    async move { cancel(&parts, connection, stream, header.id, &origin).await };
                 ctx.run(done, |_, (), ctx| ctx.stop());
             }
             Ok(Some(Frame {
@@ -158,10 +174,22 @@ impl Upstream {
                 };
                 self.open(ask, header.id, stream, ctx);
             }
-            Ok(Some(Frame { header, .. })) => refuse(stream, header.id, "this message does not open a stream", ctx, &self.parts.trail),
+            Ok(Some(Frame { header, .. })) => refuse(
+                stream,
+                header.id,
+                "this message does not open a stream",
+                ctx,
+                &self.parts.trail,
+            ),
             Ok(None) => ctx.stop(),
             Err(ReadFrameError::Refused { id, error }) => {
-                refuse(stream, id.unwrap_or(0), &error.to_string(), ctx, &self.parts.trail);
+                refuse(
+                    stream,
+                    id.unwrap_or(0),
+                    &error.to_string(),
+                    ctx,
+                    &self.parts.trail,
+                );
             }
             Err(ReadFrameError::Io(error)) => {
                 tracing::debug!(%error, "a stream ended before it said what it is for");
@@ -173,19 +201,25 @@ impl Upstream {
     fn open(&mut self, ask: OpenRelay, id: u64, stream: BoxStream, ctx: &mut Ctx<'_, Self>) {
         let (parts, client, origin) = (self.parts.clone(), self.client.clone(), ctx.origin());
         let opened = async move {
-            let opened = tokio::time::timeout(OPEN_DEADLINE, prepare(&parts, &client, &ask, &origin)).await;
+            let opened =
+                tokio::time::timeout(OPEN_DEADLINE, prepare(&parts, &client, &ask, &origin)).await;
             let opened = opened.unwrap_or_else(|_| {
                 Err(Declined::Refused(Refusal::new(
                     RefusalKind::UpstreamUnreachable,
-                    format!("the database server did not let the session in within {OPEN_DEADLINE:?}"),
+                    format!(
+                        "the database server did not let the session in within {OPEN_DEADLINE:?}"
+                    ),
                 )))
             });
             (opened, stream)
         };
-        ctx.run(opened, move |upstream, (opened, stream), ctx| match opened {
-            Ok(ready) => upstream.relay(ready, id, stream, ctx),
-            Err(declined) => decline(declined, id, stream, ctx),
-        });
+        ctx.run(
+            opened,
+            move |upstream, (opened, stream), ctx| match opened {
+                Ok(ready) => upstream.relay(ready, id, stream, ctx),
+                Err(declined) => decline(declined, id, stream, ctx),
+            },
+        );
     }
 
     fn relay(&mut self, ready: Ready, id: u64, mut stream: BoxStream, ctx: &mut Ctx<'_, Self>) {
@@ -200,16 +234,26 @@ impl Upstream {
         let tap = AuditTap::new(self.parts.trail.clone(), session.fields.clone());
         self.session = Some(session);
         let task = spawn_here(async move {
-            write_frame(&mut stream, &answer(id, DbToProxy::RelayOpened { process_id })).await?;
+            write_frame(
+                &mut stream,
+                &answer(id, DbToProxy::RelayOpened { process_id }),
+            )
+            .await?;
             stream.write_all(&greeting).await?;
             stream.flush().await?;
             let relay = SessionRelay::new(permit, stream, postgres, tap);
             Ok::<_, io::Error>(relay.run(end, upstream_lost).await)
         });
-        ctx.run(task.join(), |upstream, outcome, ctx| upstream.ended(outcome, ctx));
+        ctx.run(task.join(), |upstream, outcome, ctx| {
+            upstream.ended(outcome, ctx)
+        });
     }
 
-    fn ended(&mut self, outcome: Result<io::Result<SessionOutcome>, String>, ctx: &mut Ctx<'_, Self>) {
+    fn ended(
+        &mut self,
+        outcome: Result<io::Result<SessionOutcome>, String>,
+        ctx: &mut Ctx<'_, Self>,
+    ) {
         let Some(mut session) = self.session.take() else {
             return ctx.stop();
         };
@@ -242,7 +286,10 @@ impl Upstream {
 fn upstream_lost(permit: &Permit) -> Refusal {
     Refusal::new(
         RefusalKind::UpstreamLost,
-        format!("the database server of {} closed the connection without a reason", permit.service()),
+        format!(
+            "the database server of {} closed the connection without a reason",
+            permit.service()
+        ),
     )
     .hint("it may have been restarted or killed; its own log says more")
 }
@@ -255,14 +302,21 @@ async fn prepare(
     origin: &Origin,
 ) -> Result<Ready, Declined> {
     let (request, permit) = authorise(parts, ask).await?;
-    let database = parts.databases.get(permit.service()).ok_or_else(|| not_served(permit.service()))?;
+    let database = parts
+        .databases
+        .get(permit.service())
+        .ok_or_else(|| not_served(permit.service()))?;
     let register = RegisterSession {
         session: ask.session,
         connection: ask.connection,
         request: request.clone(),
         policy_version: permit.policy_version(),
     };
-    let end = parts.register.ask(origin, register, ASK_DEADLINE).await.map_err(|error| unavailable(&error))??;
+    let end = parts
+        .register
+        .ask(origin, register, ASK_DEADLINE)
+        .await
+        .map_err(|error| unavailable(&error))??;
     let uri = database.endpoint.to_string();
     let fields = parts.trail.session_fields(about(ask, &request, &uri));
     let mut session = OpenSession {
@@ -283,8 +337,18 @@ async fn prepare(
         db_user: permit.db_user().clone(),
         db_name: permit.db_name().clone(),
     };
-    let tls = client.ask(origin, want, ASK_DEADLINE).await.map_err(|error| unavailable(&error))??;
-    let opened = upstream::open(&database.endpoint, &tls, permit.db_user(), permit.db_name(), &ask.parameters).await;
+    let tls = client
+        .ask(origin, want, ASK_DEADLINE)
+        .await
+        .map_err(|error| unavailable(&error))??;
+    let opened = upstream::open(
+        &database.endpoint,
+        &tls,
+        permit.db_user(),
+        permit.db_name(),
+        &ask.parameters,
+    )
+    .await;
     let mut opened = match opened {
         Ok(opened) => opened,
         Err(answer) => return Err(failed_start(parts, &session, &permit, answer).await),
@@ -295,7 +359,9 @@ async fn prepare(
         .field("postgres_pid", opened.key.process_id);
     parts.trail.write(event).await?;
     session.ended = false;
-    opened.greeting.extend(backend_key_data(opened.key.process_id, &ask.cancel_secret));
+    opened
+        .greeting
+        .extend(backend_key_data(opened.key.process_id, &ask.cancel_secret));
     let process_id = opened.key.process_id;
     let target = UpstreamTarget {
         endpoint: database.endpoint.clone(),
@@ -304,7 +370,11 @@ async fn prepare(
         session: session.fields.clone(),
     };
     let keep = UpstreamKey(ask.connection, target);
-    parts.keep_key.ask(origin, keep, ASK_DEADLINE).await.map_err(|error| unavailable(&error))?;
+    parts
+        .keep_key
+        .ask(origin, keep, ASK_DEADLINE)
+        .await
+        .map_err(|error| unavailable(&error))?;
     Ok(Ready {
         permit,
         end,
@@ -315,14 +385,27 @@ async fn prepare(
     })
 }
 
-async fn authorise(parts: &AgentParts, ask: &OpenRelay) -> Result<(AccessRequest, Permit), Refusal> {
+async fn authorise(
+    parts: &AgentParts,
+    ask: &OpenRelay,
+) -> Result<(AccessRequest, Permit), Refusal> {
     let now = parts.clock.now();
-    let chain: Vec<CertificateDer<'_>> = ask.person.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+    let chain: Vec<CertificateDer<'_>> = ask
+        .person
+        .iter()
+        .map(|der| CertificateDer::from(der.as_slice()))
+        .collect();
     let principal = verify_person(&chain, &parts.anchors, now).map_err(|error| {
         tracing::warn!(%error, "the proxy forwarded a certificate that does not verify here");
-        Refusal::new(RefusalKind::CertificateInvalid, format!("the agent does not accept the certificate: {error}"))
+        Refusal::new(
+            RefusalKind::CertificateInvalid,
+            format!("the agent does not accept the certificate: {error}"),
+        )
     })?;
-    let database = parts.databases.get(&ask.service).ok_or_else(|| not_served(&ask.service))?;
+    let database = parts
+        .databases
+        .get(&ask.service)
+        .ok_or_else(|| not_served(&ask.service))?;
     let request = AccessRequest {
         principal: Arc::new(principal),
         service: ask.service.clone(),
@@ -335,7 +418,14 @@ async fn authorise(parts: &AgentParts, ask: &OpenRelay) -> Result<(AccessRequest
         Ok(permit) => Ok((request, permit)),
         Err(denial) => {
             let uri = database.endpoint.to_string();
-            denied(&parts.trail, about(ask, &request, &uri), &denial, "agent", snapshot.version).await?;
+            denied(
+                &parts.trail,
+                about(ask, &request, &uri),
+                &denial,
+                "agent",
+                snapshot.version,
+            )
+            .await?;
             Err(denial.refusal())
         }
     }
@@ -354,7 +444,13 @@ fn about<'a>(ask: &'a OpenRelay, request: &'a AccessRequest, uri: &'a str) -> Ab
 }
 
 /// Audits a denial; the client hears of it when it is on disk.
-pub async fn denied(trail: &Trail, about: About<'_>, denial: &Denial, by: &str, version: u64) -> Result<(), Refusal> {
+pub async fn denied(
+    trail: &Trail,
+    about: About<'_>,
+    denial: &Denial,
+    by: &str,
+    version: u64,
+) -> Result<(), Refusal> {
     let fields = trail.session_fields(about);
     let mut event = trail
         .session_event(EventKind::SessionDenied, &fields)
@@ -369,7 +465,11 @@ pub async fn denied(trail: &Trail, about: About<'_>, denial: &Denial, by: &str, 
     trail.write(event).await
 }
 
-fn started(parts: &AgentParts, session: &OpenSession, permit: &Permit) -> crate::audit::EventBuilder {
+fn started(
+    parts: &AgentParts,
+    session: &OpenSession,
+    permit: &Permit,
+) -> crate::audit::EventBuilder {
     parts
         .trail
         .session_event(EventKind::SessionStarted, &session.fields)
@@ -379,10 +479,18 @@ fn started(parts: &AgentParts, session: &OpenSession, permit: &Permit) -> crate:
 }
 
 /// A session that was allowed and did not come about.
-async fn failed_start(parts: &AgentParts, session: &OpenSession, permit: &Permit, answer: UpstreamAnswer) -> Declined {
+async fn failed_start(
+    parts: &AgentParts,
+    session: &OpenSession,
+    permit: &Permit,
+    answer: UpstreamAnswer,
+) -> Declined {
     let (why, declined) = match answer {
         UpstreamAnswer::Refused(refusal) => (refusal.message.clone(), Declined::Refused(refusal)),
-        UpstreamAnswer::SaidNo { why, error_response } => (why, Declined::UpstreamSaidNo(error_response)),
+        UpstreamAnswer::SaidNo {
+            why,
+            error_response,
+        } => (why, Declined::UpstreamSaidNo(error_response)),
     };
     let event = parts
         .trail
@@ -400,7 +508,11 @@ async fn failed_start(parts: &AgentParts, session: &OpenSession, permit: &Permit
 
 fn unavailable(error: &super::address::AskError) -> Refusal {
     tracing::error!(%error, "a connection could not be prepared");
-    Refusal::new(RefusalKind::Internal, "a part of the agent did not answer in time").hint("connect again; the agent's log says more")
+    Refusal::new(
+        RefusalKind::Internal,
+        "a part of the agent did not answer in time",
+    )
+    .hint("connect again; the agent's log says more")
 }
 
 fn decline(declined: Declined, id: u64, mut stream: BoxStream, ctx: &mut Ctx<'_, Upstream>) {
@@ -420,7 +532,12 @@ fn decline(declined: Declined, id: u64, mut stream: BoxStream, ctx: &mut Ctx<'_,
 
 fn refuse(mut stream: BoxStream, id: u64, why: &str, ctx: &mut Ctx<'_, Upstream>, trail: &Trail) {
     tracing::warn!(why, "a proxy's message was refused");
-    trail.note_now(trail.event(EventKind::PeerRefused).field("peer_kinds", "proxy").field("message", why));
+    trail.note_now(
+        trail
+            .event(EventKind::PeerRefused)
+            .field("peer_kinds", "proxy")
+            .field("message", why),
+    );
     let frame = Frame::<DbToProxy>::refused(id, why);
     let said = async move {
         let written = write_frame(&mut stream, &frame).await;
@@ -429,8 +546,17 @@ fn refuse(mut stream: BoxStream, id: u64, why: &str, ctx: &mut Ctx<'_, Upstream>
     ctx.run(said, |_, _proxy_gone, ctx| ctx.stop());
 }
 
-async fn cancel(parts: &AgentParts, connection: ConnectionId, mut stream: BoxStream, id: u64, origin: &Origin) {
-    let target = parts.find_key.ask(origin, FindUpstreamKey(connection), ASK_DEADLINE).await;
+async fn cancel(
+    parts: &AgentParts,
+    connection: ConnectionId,
+    mut stream: BoxStream,
+    id: u64,
+    origin: &Origin,
+) {
+    let target = parts
+        .find_key
+        .ask(origin, FindUpstreamKey(connection), ASK_DEADLINE)
+        .await;
     let body = match target {
         Ok(Some(target)) => {
             let sent = upstream::cancel(&target.endpoint, &target.tls, &target.key).await;
@@ -441,10 +567,16 @@ async fn cancel(parts: &AgentParts, connection: ConnectionId, mut stream: BoxStr
             parts.trail.note(event).await;
             match sent {
                 Ok(()) => DbToProxy::CancelForwarded,
-                Err(error) => DbToProxy::Declined(Refusal::new(RefusalKind::UpstreamUnreachable, error.to_string())),
+                Err(error) => DbToProxy::Declined(Refusal::new(
+                    RefusalKind::UpstreamUnreachable,
+                    error.to_string(),
+                )),
             }
         }
-        Ok(None) => DbToProxy::Declined(Refusal::new(RefusalKind::ProtocolViolation, "the connection is not there any more")),
+        Ok(None) => DbToProxy::Declined(Refusal::new(
+            RefusalKind::ProtocolViolation,
+            "the connection is not there any more",
+        )),
         Err(error) => DbToProxy::Declined(unavailable(&error)),
     };
     if let Err(error) = write_frame(&mut stream, &answer(id, body)).await {
@@ -472,6 +604,8 @@ impl Behavior for Upstream {
                 .unwrap_or_else(|_| Err(ReadFrameError::Io(io::ErrorKind::TimedOut.into())));
             (ask, stream)
         };
-        ctx.run(first, |upstream, (ask, stream), ctx| upstream.received(ask, stream, ctx));
+        ctx.run(first, |upstream, (ask, stream), ctx| {
+            upstream.received(ask, stream, ctx)
+        });
     }
 }

@@ -1,6 +1,5 @@
 //! From the tree to [`Config`]: the whole file, and the part about the process.
 
-use crate::model::Endpoint;
 use super::error::{ConfigError, Place};
 use super::file::{Node, Value};
 use super::secret_file::{PinSource, TokenSource};
@@ -9,6 +8,7 @@ use super::{
     Config, DEFAULT_AUTH_PORT, DEFAULT_DATA_DIR, DEFAULT_WEB_PORT, JoinAddress, LogConfig,
     LogFormat, LogOutput, Severity, Version, keys, services,
 };
+use crate::model::Endpoint;
 use crate::model::NodeName;
 use std::path::PathBuf;
 

@@ -1,7 +1,6 @@
 //! From the tree to the sections of the three services.
 
 use super::address::{ListenAddr, is_dns_name};
-use crate::model::Endpoint;
 use super::error::ConfigError;
 use super::file::{Node, Value};
 use super::resolve::absolute_path;
@@ -11,6 +10,7 @@ use super::{
     AuthConfig, DEFAULT_AUTH_PORT, DEFAULT_POLICY_MAX_AGE, DEFAULT_WEB_PORT, DatabaseConfig,
     DbConfig, DbProtocol, DbTls, MAX_POLICY_MAX_AGE, MIN_POLICY_MAX_AGE, ProxyConfig, keys,
 };
+use crate::model::Endpoint;
 use crate::model::{ClusterName, Labels, NodeName, ServiceName};
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -55,7 +55,11 @@ impl AuthDialer {
     }
 
     /// For a node's first contact: it knows the cluster by its pins only.
-    pub fn joining(route: AuthRoute, pins: Vec<CaPin>, clock: &SharedClock) -> Result<Self, TlsError> {
+    pub fn joining(
+        route: AuthRoute,
+        pins: Vec<CaPin>,
+        clock: &SharedClock,
+    ) -> Result<Self, TlsError> {
         Ok(Self {
             route,
             to_proxy: NodeClient::joining(pins.clone(), NodeKind::Proxy, alpn::TO_AUTH, clock)?,
@@ -67,13 +71,19 @@ impl AuthDialer {
     pub async fn dial(&self) -> io::Result<BoxStream> {
         tokio::time::timeout(HANDSHAKE_DEADLINE, self.dial_without_deadline())
             .await
-            .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the handshake was not done in time")))
+            .unwrap_or_else(|_| {
+                Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the handshake was not done in time",
+                ))
+            })
     }
 
     async fn dial_without_deadline(&self) -> io::Result<BoxStream> {
         match &self.route {
             AuthRoute::Direct(endpoints) => {
-                let mut last = io::Error::new(io::ErrorKind::NotFound, "no address of auth is known");
+                let mut last =
+                    io::Error::new(io::ErrorKind::NotFound, "no address of auth is known");
                 for endpoint in endpoints {
                     match self.direct(endpoint).await {
                         Ok(stream) => return Ok(stream),
@@ -105,11 +115,15 @@ impl AuthDialer {
         let Some((anchors, clock)) = &self.checked else {
             return Ok(());
         };
-        let peer = verify_host(chain, anchors, PeerUsage::Server, clock.now()).map_err(io::Error::other)?;
+        let peer = verify_host(chain, anchors, PeerUsage::Server, clock.now())
+            .map_err(io::Error::other)?;
         if peer.kinds.contains(&NodeKind::Auth) {
             Ok(())
         } else {
-            Err(io::Error::other(format!("{} is not the auth service of this cluster", peer.node_name)))
+            Err(io::Error::other(format!(
+                "{} is not the auth service of this cluster",
+                peer.node_name
+            )))
         }
     }
 }

@@ -134,7 +134,11 @@ impl<T: Tap> Direction<T> {
     }
 
     /// Reads until nothing is there or the buffer is full. True when nothing is there.
-    fn fill(&mut self, cx: &mut Context<'_>, from: &mut (impl AsyncRead + Unpin)) -> Result<bool, Broken> {
+    fn fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut (impl AsyncRead + Unpin),
+    ) -> Result<bool, Broken> {
         if self.buffer.is_none() && !self.eof {
             self.buffer = Pooled::copy_size();
         }
@@ -165,9 +169,14 @@ impl<T: Tap> Direction<T> {
         Ok(idle)
     }
 
-    fn poll_drain(&mut self, cx: &mut Context<'_>, to: &mut (impl AsyncWrite + Unpin)) -> Poll<Result<(), Broken>> {
+    fn poll_drain(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<Result<(), Broken>> {
         while self.start < self.end {
-            let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.buffer[self.start..self.end]));
+            let written =
+                ready!(Pin::new(&mut *to).poll_write(cx, &self.buffer[self.start..self.end]));
             match written {
                 Ok(0) => return Poll::Ready(Err(Broken::Write(io::ErrorKind::WriteZero.into()))),
                 Ok(count) => {
@@ -243,8 +252,12 @@ where
         let copy = poll_fn(|cx| {
             let up_now = up.poll(cx, client, upstream);
             match up_now {
-                Poll::Ready(Err(Broken::Read(error))) => return Poll::Ready(RelayEnd::ClientLost(error)),
-                Poll::Ready(Err(Broken::Tap(refusal))) => return Poll::Ready(RelayEnd::Refused(refusal)),
+                Poll::Ready(Err(Broken::Read(error))) => {
+                    return Poll::Ready(RelayEnd::ClientLost(error));
+                }
+                Poll::Ready(Err(Broken::Tap(refusal))) => {
+                    return Poll::Ready(RelayEnd::Refused(refusal));
+                }
                 // An upstream that no longer takes bytes may still have its reason to tell; the other direction ends it.
                 Poll::Ready(Err(Broken::Write(_))) => up.done = true,
                 _ => {}

@@ -42,7 +42,11 @@ impl Listener {
     }
 
     fn bind_inner(address: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(Protocol::TCP),
+        )?;
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
@@ -74,9 +78,17 @@ pub async fn connect(host: &str, port: u16) -> io::Result<Tcp> {
     let resolve = tokio::task::spawn_blocking(move || name.to_socket_addrs().map(Vec::from_iter));
     let addresses = tokio::time::timeout(CONNECT_DEADLINE, resolve)
         .await
-        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("the name {host} was not resolved in time")))?
+        .map_err(|_| {
+            io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("the name {host} was not resolved in time"),
+            )
+        })?
         .map_err(io::Error::other)??;
-    let mut last = io::Error::new(io::ErrorKind::NotFound, format!("the name {host} has no address"));
+    let mut last = io::Error::new(
+        io::ErrorKind::NotFound,
+        format!("the name {host} has no address"),
+    );
     for address in addresses {
         match tokio::time::timeout(CONNECT_DEADLINE, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
@@ -84,7 +96,12 @@ pub async fn connect(host: &str, port: u16) -> io::Result<Tcp> {
                 return Ok(stream);
             }
             Ok(Err(error)) => last = error,
-            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {CONNECT_DEADLINE:?}")),
+            Err(_) => {
+                last = io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("no answer within {CONNECT_DEADLINE:?}"),
+                )
+            }
         }
     }
     Err(last)

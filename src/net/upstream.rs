@@ -2,7 +2,7 @@
 
 use super::socket::{self, Tcp};
 use super::tls::{ClientTls, UpstreamClient};
-use crate::model::{Endpoint, DbName, DbUser, Refusal, RefusalKind};
+use crate::model::{DbName, DbUser, Endpoint, Refusal, RefusalKind};
 use crate::protocol::postgres::backend::{AuthenticationRequest, BackendKeyData, ErrorFields};
 use crate::protocol::postgres::startup::{SSL_REQUEST, encode_cancel, encode_startup};
 use std::io;
@@ -27,7 +27,10 @@ pub struct Opened {
 pub enum UpstreamAnswer {
     Refused(Refusal),
     /// PostgreSQL's ErrorResponse, whole.
-    SaidNo { why: String, error_response: Vec<u8> },
+    SaidNo {
+        why: String,
+        error_response: Vec<u8>,
+    },
 }
 
 impl From<Refusal> for UpstreamAnswer {
@@ -45,14 +48,18 @@ pub async fn open(
 ) -> Result<Opened, UpstreamAnswer> {
     let connected = tokio::time::timeout(CONNECT_DEADLINE, connect(endpoint, tls)).await;
     let mut stream = connected.unwrap_or_else(|_| {
-        Err(unreachable_server(endpoint, &format!("no answer within {CONNECT_DEADLINE:?}")))
+        Err(unreachable_server(
+            endpoint,
+            &format!("no answer within {CONNECT_DEADLINE:?}"),
+        ))
     })?;
     let startup = encode_startup(db_user, db_name, parameters).map_err(|error| error.refusal())?;
     let sent = async {
         stream.write_all(&startup).await?;
         stream.flush().await
     };
-    sent.await.map_err(|error| handshake_failed(endpoint, &error))?;
+    sent.await
+        .map_err(|error| handshake_failed(endpoint, &error))?;
     greet(endpoint, stream).await
 }
 
@@ -60,9 +67,10 @@ pub async fn open(
 async fn greet(endpoint: &Endpoint, mut stream: ClientTls<Tcp>) -> Result<Opened, UpstreamAnswer> {
     let mut greeting = Vec::new();
     loop {
-        let (message_type, message) = read_message(&mut stream, GREETING_MAX_BYTES - greeting.len())
-            .await
-            .map_err(|error| handshake_failed(endpoint, &error))?;
+        let (message_type, message) =
+            read_message(&mut stream, GREETING_MAX_BYTES - greeting.len())
+                .await
+                .map_err(|error| handshake_failed(endpoint, &error))?;
         let body = &message[5..];
         match message_type {
             b'R' => match AuthenticationRequest::parse(body) {
@@ -71,14 +79,18 @@ async fn greet(endpoint: &Endpoint, mut stream: ClientTls<Tcp>) -> Result<Opened
                 Err(error) => return Err(not_postgresql(endpoint, &error.to_string()).into()),
             },
             b'E' => {
-                let why = ErrorFields::parse(body).map_or_else(|error| error.to_string(), |fields| fields.message.unwrap_or_default());
+                let why = ErrorFields::parse(body).map_or_else(
+                    |error| error.to_string(),
+                    |fields| fields.message.unwrap_or_default(),
+                );
                 return Err(UpstreamAnswer::SaidNo {
                     why,
                     error_response: message,
                 });
             }
             b'K' => {
-                let key = BackendKeyData::parse(body).map_err(|error| not_postgresql(endpoint, &error.to_string()))?;
+                let key = BackendKeyData::parse(body)
+                    .map_err(|error| not_postgresql(endpoint, &error.to_string()))?;
                 return Ok(Opened {
                     stream,
                     key,
@@ -129,14 +141,25 @@ async fn connect(endpoint: &Endpoint, tls: &UpstreamClient) -> Result<ClientTls<
                  postern ctl auth sign --format=db --host=HOST --out=server",
             ));
         }
-        Ok(other) => return Err(not_postgresql(endpoint, &format!("it answered {other:#04x} to SSLRequest"))),
+        Ok(other) => {
+            return Err(not_postgresql(
+                endpoint,
+                &format!("it answered {other:#04x} to SSLRequest"),
+            ));
+        }
         Err(error) => return Err(unreachable_server(endpoint, &error.to_string())),
     }
-    tls.connect(tcp).await.map_err(|error| handshake_failed(endpoint, &error))
+    tls.connect(tcp)
+        .await
+        .map_err(|error| handshake_failed(endpoint, &error))
 }
 
 /// Sends a CancelRequest with PostgreSQL's own key, under TLS.
-pub async fn cancel(endpoint: &Endpoint, tls: &UpstreamClient, key: &BackendKeyData) -> Result<(), Refusal> {
+pub async fn cancel(
+    endpoint: &Endpoint,
+    tls: &UpstreamClient,
+    key: &BackendKeyData,
+) -> Result<(), Refusal> {
     let sent = async {
         let mut stream = connect(endpoint, tls).await?;
         let request = encode_cancel(key.process_id, &key.secret);
@@ -182,7 +205,9 @@ fn asks_for(endpoint: &Endpoint, method: &str) -> Refusal {
 
 /// TLS failed, or PostgreSQL closed right after it: in TLS 1.3 a server's refusal of our certificate comes then.
 fn handshake_failed(endpoint: &Endpoint, error: &io::Error) -> Refusal {
-    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let tls = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
         Some(rustls::Error::InvalidCertificate(why)) => Refusal::new(
             RefusalKind::UpstreamUntrusted,

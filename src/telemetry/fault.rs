@@ -8,7 +8,10 @@ pub const ENABLED: bool = cfg!(feature = "fault-points");
 #[cfg(feature = "fault-points")]
 pub fn point(place: &str, subject: &str) {
     let wanted = std::env::var("POSTERN_FAULT").unwrap_or_default();
-    assert!(wanted != format!("{place}:panic:{subject}"), "fault point {place} for {subject}");
+    assert!(
+        wanted != format!("{place}:panic:{subject}"),
+        "fault point {place} for {subject}"
+    );
 }
 
 #[cfg(not(feature = "fault-points"))]

@@ -119,7 +119,8 @@ impl<B: Wire> Frame<B> {
             dialect: B::DIALECT,
             why: error.to_string(),
         };
-        bincode::serde::encode_into_std_write(&self.header, &mut bytes, encoding()).map_err(broken)?;
+        bincode::serde::encode_into_std_write(&self.header, &mut bytes, encoding())
+            .map_err(broken)?;
         if let Some(body) = &self.body {
             bincode::serde::encode_into_std_write(body, &mut bytes, encoding()).map_err(broken)?;
         }
@@ -154,16 +155,17 @@ impl<B: Wire> Frame<B> {
                 )),
             };
         }
-        let (body, used) = bincode::serde::decode_from_slice(rest, body_encoding()).map_err(|error| {
-            let why = error.to_string();
-            (
-                id,
-                FrameError::Body {
-                    dialect: B::DIALECT,
-                    why,
-                },
-            )
-        })?;
+        let (body, used) =
+            bincode::serde::decode_from_slice(rest, body_encoding()).map_err(|error| {
+                let why = error.to_string();
+                (
+                    id,
+                    FrameError::Body {
+                        dialect: B::DIALECT,
+                        why,
+                    },
+                )
+            })?;
         if used != rest.len() {
             let error = FrameError::Trailing {
                 dialect: B::DIALECT,
@@ -197,8 +199,9 @@ fn decode_header<B: Wire>(bytes: &[u8]) -> Result<(Header, &[u8]), (Option<u64>,
     if *version != VERSION {
         return Err((None, FrameError::Version { found: *version }));
     }
-    let (header, used): (Header, usize) = bincode::serde::decode_from_slice(rest, header_encoding())
-        .map_err(|_| (None, FrameError::Header))?;
+    let (header, used): (Header, usize) =
+        bincode::serde::decode_from_slice(rest, header_encoding())
+            .map_err(|_| (None, FrameError::Header))?;
     if *dialect != B::DIALECT as u8 {
         let error = FrameError::OtherDialect {
             found: *dialect,

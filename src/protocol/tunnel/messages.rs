@@ -4,8 +4,8 @@
 //! change something carry what makes a repeat harmless (a sequence number, a version).
 
 use crate::model::{
-    ClusterName, ConnectionId, DbName, DbUser, Labels, NodeId, NodeKind, NodeName, Refusal, ServiceName, SessionId,
-    Timestamp,
+    ClusterName, ConnectionId, DbName, DbUser, Labels, NodeId, NodeKind, NodeName, Refusal,
+    ServiceName, SessionId, Timestamp,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

@@ -5,14 +5,14 @@
 //! is frozen by golden bytes (`tests/golden/wire-v1.txt`): fields are positional, so any change of a type is a new version.
 
 pub mod frame;
-pub mod messages;
 #[cfg(test)]
 mod golden_tests;
+pub mod messages;
 #[cfg(test)]
 mod refusal_tests;
 
 pub use frame::{Frame, FrameError, FrameKind, Header, MAX_HEADER_BYTES, PREFIX_BYTES};
 pub use messages::{
-    Anchors, AuthToNode, DatabaseRecord, DbToAuth, DbToProxy, Dialect, JoinAnswer, JoinToAuth, ProxyToAuth, ProxyToDb,
-    STREAM_ACCEPTED, Wire,
+    Anchors, AuthToNode, DatabaseRecord, DbToAuth, DbToProxy, Dialect, JoinAnswer, JoinToAuth,
+    ProxyToAuth, ProxyToDb, STREAM_ACCEPTED, Wire,
 };

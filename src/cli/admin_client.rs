@@ -1,0 +1,146 @@
+//! The client of the administrator's socket.
+
+use super::Failure;
+use crate::net::socket;
+use crate::node::data_dir::admin_socket_in;
+use crate::web::api::Problem;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The longest answer to a question of an administrator.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+
+pub struct AdminClient {
+    socket: PathBuf,
+}
+
+impl AdminClient {
+    pub fn new(data_dir: &Path) -> Self {
+        Self {
+            socket: admin_socket_in(data_dir),
+        }
+    }
+
+    pub async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let query = query_string(query)?;
+        self.call(Method::GET, &format!("{path}{query}"), Bytes::new())
+            .await
+    }
+
+    pub async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let body = serde_json::to_vec(body).map_err(Failure::internal)?;
+        self.call(method, path, body.into()).await
+    }
+
+    pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.call(Method::DELETE, path, Bytes::new()).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, Failure> {
+        let answered =
+            tokio::time::timeout(ANSWER_DEADLINE, self.exchange(method, path, body)).await;
+        let (ok, bytes) = answered
+            .map_err(|_| Failure::failed("auth did not answer in time; its log says more"))??;
+        if ok {
+            return serde_json::from_slice(&bytes).map_err(|error| {
+                Failure::internal(format!("auth's answer is not understood: {error}"))
+            });
+        }
+        let why = serde_json::from_slice::<Problem>(&bytes).map_or_else(
+            |_| String::from_utf8_lossy(&bytes).into_owned(),
+            |problem| problem.error,
+        );
+        Err(Failure::failed(why))
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(bool, Bytes), Failure> {
+        let stream = socket::connect_admin(&self.socket).await.map_err(|error| {
+            Failure::failed(format!(
+                "no auth service answers at {}: {error}; run this on the auth node, as the account that runs it, and name its \
+                 data directory with --data-dir or --config",
+                self.socket.display()
+            ))
+        })?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(Failure::failed)?;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "admin")
+            .header("content-type", "application/json")
+            .body(Full::new(body))
+            .map_err(Failure::internal)?;
+        let answer = async {
+            let answer = sender
+                .send_request(request)
+                .await
+                .map_err(Failure::failed)?;
+            let ok = answer.status().is_success();
+            let body = answer
+                .into_body()
+                .collect()
+                .await
+                .map_err(Failure::failed)?;
+            Ok((ok, body.to_bytes()))
+        };
+        // The connection has to be polled for the answer to come, and ends with it.
+        let (answer, _ended) = tokio::join!(answer, connection);
+        answer
+    }
+}
+
+/// `?key=value` of the fields that are set.
+fn query_string(query: &impl Serialize) -> Result<String, Failure> {
+    let value = serde_json::to_value(query).map_err(Failure::internal)?;
+    let mut out = String::new();
+    for (key, value) in value.as_object().into_iter().flatten() {
+        let value = match value {
+            serde_json::Value::Null => continue,
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        out.push(if out.is_empty() { '?' } else { '&' });
+        out.push_str(key);
+        out.push('=');
+        out.push_str(&percent_encoded(&value));
+    }
+    Ok(out)
+}
+
+/// RFC 3986, section 2.1: everything but the unreserved characters.
+pub fn percent_encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}

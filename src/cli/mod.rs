@@ -1,0 +1,120 @@
+//! The command line: what people type, and what they read back.
+//!
+//! Exit codes: 0 done, 1 it failed, 2 the command line or the configuration is wrong, 70 the program cannot go on
+//! (`EX_SOFTWARE` of sysexits.h).
+
+mod admin_client;
+mod audit;
+mod auth_sign;
+mod ctl;
+mod dev;
+mod dev_database;
+mod start;
+mod terminal;
+pub mod throwaway_postgres;
+
+use clap::{Parser, Subcommand};
+use std::fmt;
+use std::process::ExitCode;
+
+const WRONG_USAGE: u8 = 2;
+const CANNOT_GO_ON: u8 = 70;
+
+/// Access to PostgreSQL without passwords, VPNs or shared accounts.
+#[derive(Debug, Parser)]
+#[command(
+    name = "postern",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the services of a configuration file.
+    #[command(after_help = "Example:\n  postern start --config /etc/postern.yaml")]
+    Start(start::StartArgs),
+    /// Run a whole cluster in one process, with a database to try, for this machine only.
+    #[command(after_help = "Example:\n  postern dev\n  eval \"$(postern dev env)\" && psql")]
+    Dev(dev::DevArgs),
+    /// Administer the cluster, on the machine of its auth service.
+    Ctl(ctl::CtlArgs),
+    /// Print the version.
+    #[command(after_help = "Example:\n  postern version")]
+    Version,
+}
+
+/// Why a command failed, with its exit code.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    fn failed(message: impl ToString) -> Self {
+        Self {
+            code: 1,
+            message: message.to_string(),
+        }
+    }
+
+    fn usage(message: impl ToString) -> Self {
+        Self {
+            code: WRONG_USAGE,
+            message: message.to_string(),
+        }
+    }
+
+    fn internal(message: impl ToString) -> Self {
+        Self {
+            code: CANNOT_GO_ON,
+            message: message.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<crate::node::StartError> for Failure {
+    fn from(error: crate::node::StartError) -> Self {
+        match &error {
+            crate::node::StartError::Config(_) => Self::usage(error),
+            _ => Self::failed(error),
+        }
+    }
+}
+
+type Outcome = Result<(), Failure>;
+
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Start(args) => start::run(&args),
+        Command::Dev(args) => dev::run(args),
+        Command::Ctl(args) => ctl::run(args),
+        Command::Version => version(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("postern: {}", terminal::printable(&failure.message));
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn version() -> Outcome {
+    println!("Postern v{}", env!("CARGO_PKG_VERSION"));
+    if crate::telemetry::fault::ENABLED {
+        println!("built with fault-points: for tests only");
+    }
+    Ok(())
+}

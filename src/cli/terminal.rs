@@ -1,0 +1,70 @@
+//! Text for a terminal. What others wrote (a query, a name) may hold control characters that move the cursor or rename the
+//! window; they are shown, never sent.
+
+use std::fmt::Write as _;
+
+/// The text with every control character but the line feed written out: `\u{1b}`.
+pub fn printable(text: &str) -> String {
+    escape(text, true)
+}
+
+/// As [`printable`], on one line.
+pub fn one_line(text: &str) -> String {
+    escape(text, false)
+}
+
+fn escape(text: &str, keep_line_feeds: bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' if keep_line_feeds => out.push(c),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            // Directional overrides make a text look like another one (CVE-2021-42574).
+            c if c.is_control()
+                || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
+            {
+                let _cannot_fail = write!(out, "\\u{{{:x}}}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Reads a duration as people write it: `12h`, `30m`, `2h30m`.
+pub fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    text.parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|duration| std::time::Duration::try_from(duration).ok())
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| format!("{text:?} is not a duration; write for example 12h, 30m or 90s"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_shown_and_not_sent() {
+        assert_eq!(
+            one_line("a\x1b[2Jb\nc\u{202e}"),
+            "a\\u{1b}[2Jb\\nc\\u{202e}"
+        );
+        assert_eq!(printable("a\nb\r"), "a\nb\\u{d}");
+    }
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        assert_eq!(
+            parse_duration("2190h"),
+            Ok(std::time::Duration::from_secs(2190 * 3600))
+        );
+        assert_eq!(
+            parse_duration("1h30m"),
+            Ok(std::time::Duration::from_secs(5400))
+        );
+        assert!(parse_duration("soon").is_err());
+        assert!(parse_duration("-5m").is_err());
+    }
+}

@@ -1,0 +1,371 @@
+//! The auth service of a node.
+
+use super::roots::Roots;
+use super::{AuthAddresses, Common, DataDir, Identity, StartError};
+use crate::actors::address::{Address, Origin};
+use crate::actors::audit_log::AuditLogKeeper;
+use crate::actors::ca::{Authorities, Ca, HOST_TTL};
+use crate::actors::connection::{AuthParts, ConnectionParts};
+use crate::actors::host::{Runtime, Spec};
+use crate::actors::inventory::{HEARTBEAT_EVERY, Inventory, InventoryStock, NodeHeard, NodeRecord};
+use crate::actors::joins::{Joins, Token};
+use crate::actors::links::{LinkParts, Links};
+use crate::actors::policy::{PolicyConfirmed, PolicyReceived};
+use crate::actors::rbac::{Published, Rbac};
+use crate::audit::AuditLog;
+use crate::config::{AuthConfig, Config};
+use crate::model::{ClusterName, NodeId, NodeKind, SharedClock, Timestamp};
+use crate::pki::{
+    CaKind, CertificateAuthority, HostName, HostProfile, PrivateKey, SealKey, entropy,
+};
+use crate::policy::{Resource, presets};
+use crate::store::{SqliteStore, Store, StoreError};
+use crate::web::admin::{Admin, AdminParts};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// What auth has opened before anything else starts.
+pub(super) struct Keys {
+    store: Arc<dyn Store>,
+    authorities: Arc<Authorities>,
+    node: NodeId,
+}
+
+pub(super) struct Auth {
+    pub listening: SocketAddr,
+    pub addresses: AuthAddresses,
+}
+
+const NODE_ID: &str = "/auth/node-id";
+/// How often the policy actor beside auth hears that its rules are the newest.
+const CONFIRM_EVERY: Duration = Duration::from_secs(1);
+
+/// Opens the store and the authorities, which are made on the first start. `None` where auth does not run here.
+pub(super) async fn open_keys(
+    config: &Config,
+    data_dir: &DataDir,
+    clock: &SharedClock,
+) -> Result<Option<Keys>, StartError> {
+    let Some(auth) = &config.auth else {
+        return Ok(None);
+    };
+    let store: Arc<dyn Store> = SqliteStore::open(&data_dir.store(), clock.clone())?;
+    let seal = SealKey::load_or_create(&data_dir.seal_key())?;
+    let now = clock.now();
+    let open = |kind| authority(store.as_ref(), &seal, kind, &auth.cluster_name, now);
+    let authorities = Authorities {
+        user: open(CaKind::User).await?,
+        host: open(CaKind::Host).await?,
+        db: open(CaKind::Db).await?,
+        db_client: open(CaKind::DbClient).await?,
+    };
+    if authorities.host.cluster() != &auth.cluster_name {
+        return Err(StartError::Other(format!(
+            "cluster_name is {:?} in the configuration, but this data directory belongs to cluster {:?}; the name cannot be \
+             changed after the first start",
+            auth.cluster_name,
+            authorities.host.cluster()
+        )));
+    }
+    let node = node_id(store.as_ref()).await?;
+    add_presets(store.as_ref()).await?;
+    Ok(Some(Keys {
+        store,
+        authorities: Arc::new(authorities),
+        node,
+    }))
+}
+
+async fn authority(
+    store: &dyn Store,
+    seal: &SealKey,
+    kind: CaKind,
+    cluster: &ClusterName,
+    now: Timestamp,
+) -> Result<CertificateAuthority, StartError> {
+    let key = format!("/ca/{}", kind.label());
+    if let Some(item) = store.get(&key).await? {
+        return Ok(CertificateAuthority::from_record(&item.value, seal)?);
+    }
+    let authority = CertificateAuthority::generate(kind, cluster, now)?;
+    store.create(&key, authority.to_record(seal)?, None).await?;
+    tracing::info!(authority = kind.label(), "certificate authority made");
+    Ok(authority)
+}
+
+async fn node_id(store: &dyn Store) -> Result<NodeId, StartError> {
+    if let Some(item) = store.get(NODE_ID).await? {
+        return String::from_utf8_lossy(&item.value)
+            .parse()
+            .map_err(|error| {
+                StartError::Other(format!("{NODE_ID} in the store is damaged: {error}"))
+            });
+    }
+    let node = NodeId::from_random(entropy::bytes());
+    store
+        .create(NODE_ID, node.to_string().into_bytes(), None)
+        .await?;
+    Ok(node)
+}
+
+/// The roles that every cluster has at first; one that was changed or removed since stays so.
+async fn add_presets(store: &dyn Store) -> Result<(), StartError> {
+    const DONE: &str = "/role-presets";
+    if store.get(DONE).await?.is_some() {
+        return Ok(());
+    }
+    for role in presets()? {
+        let resource = Resource::Role(role);
+        let key = format!("/role/{}", resource.name());
+        match store
+            .create(&key, resource.to_json().into_bytes(), None)
+            .await
+        {
+            Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    store.put(DONE, Vec::new(), None).await?;
+    Ok(())
+}
+
+impl Keys {
+    /// Auth issues its own host certificate, for all services of the process, at every start.
+    pub fn own_identity(
+        &self,
+        config: &Config,
+        data_dir: &DataDir,
+        now: Timestamp,
+    ) -> Result<Identity, StartError> {
+        let key = PrivateKey::generate()?;
+        let names = super::proxy::host_names(config);
+        let profile = HostProfile {
+            node_id: self.node,
+            node_name: config.nodename.clone(),
+            kinds: config.services(),
+            names: names
+                .iter()
+                .map(|name| HostName::new(name))
+                .collect::<Result<_, _>>()?,
+        };
+        let leaf =
+            self.authorities
+                .host
+                .issue_host(&profile, &key.public_key(), now + HOST_TTL, now)?;
+        let identity =
+            Identity::new(leaf, key, self.authorities.anchors(), now).map_err(|error| {
+                StartError::Other(format!(
+                    "the certificate that auth issued for itself is not usable: {error}"
+                ))
+            })?;
+        identity.save(&data_dir.identity())?;
+        Ok(identity)
+    }
+}
+
+pub(super) async fn start(
+    common: &Arc<Common>,
+    keys: Keys,
+    data_dir: &DataDir,
+    roots: &mut Roots,
+    (received, confirmed): (Address<PolicyReceived>, Address<PolicyConfirmed>),
+) -> Result<Auth, StartError> {
+    let Some(config) = &common.config.auth else {
+        return Err(StartError::Other(
+            "the auth service is not configured".to_owned(),
+        ));
+    };
+    let (socket, listening) = super::proxy::listen(&config.listen_addr, NodeKind::Auth)?;
+    let log = Arc::new(Mutex::new(AuditLog::open(&data_dir.log())?));
+    let audit_log = roots.start(Spec::permanent("audit-log"), move || {
+        AuditLogKeeper::new(log.clone())
+    });
+    let published = Published::default();
+    let rbac = {
+        let (store, clock, published) =
+            (keys.store.clone(), common.clock.clone(), published.clone());
+        roots.start(Spec::permanent("rbac"), move || {
+            Rbac::new(store.clone(), clock.clone(), published.clone())
+        })
+    };
+    let nodes = InventoryStock::default();
+    let inventory_view = nodes.view(common.clock.clone());
+    let inventory = {
+        let clock = common.clock.clone();
+        roots.start(Spec::permanent("inventory"), move || {
+            Inventory::new(nodes.clone(), clock.clone())
+        })
+    };
+    let ca = {
+        let (authorities, common, inventory) = (
+            keys.authorities.clone(),
+            common.clone(),
+            inventory_view.clone(),
+        );
+        let published = published.clone();
+        roots.start(Spec::permanent("ca"), move || {
+            Ca::new(
+                authorities.clone(),
+                published.clone(),
+                inventory.clone(),
+                common.trail.clone(),
+                common.clock.clone(),
+            )
+        })
+    };
+    let joins = {
+        let (tokens, issue, common) = (Arc::new(tokens(config)?), ca.address(), common.clone());
+        roots.start(Spec::permanent("joins"), move || {
+            let anchors = common.identity.anchors.clone();
+            Joins::new(
+                tokens.clone(),
+                issue.clone(),
+                common.identity.cluster.clone(),
+                anchors,
+                common.trail.clone(),
+            )
+        })
+    };
+    let links = {
+        let parts = Arc::new(LinkParts {
+            issue: ca.address(),
+            store_lines: audit_log.address(),
+            heard: inventory.address(),
+            published: published.clone(),
+            trail: common.trail.clone(),
+        });
+        roots.start(Spec::permanent("links"), move || Links::new(parts.clone()))
+    };
+    let parts = Arc::new(ConnectionParts {
+        cluster: common.identity.cluster.clone(),
+        sides: common.sides.clone(),
+        anchors: common.identity.anchors.clone(),
+        clock: common.clock.clone(),
+        trail: common.trail.clone(),
+        proxy: None,
+        auth: Some(AuthParts {
+            adopt_link: links.address(),
+            join: joins.address(),
+        }),
+    });
+    super::proxy::start_listener(common, roots, "auth-listener", socket, parts);
+    follow_locally(&common.runtimes.control, &published, received, confirmed);
+    heartbeat_locally(common, inventory.address())?;
+    let admin = Arc::new(AdminParts {
+        cluster: common.identity.cluster.clone(),
+        anchors: common.identity.anchors.clone(),
+        clock: common.clock.clone(),
+        trail: common.trail.clone(),
+        published: published.clone(),
+        inventory: inventory_view,
+        put: rbac.address(),
+        remove: rbac.address(),
+        issue_person: ca.address(),
+        issue_db_server: ca.address(),
+        query: audit_log.address(),
+    });
+    start_admin(roots, data_dir, admin)?;
+    first_policy(common).await?;
+    tracing::info!(%listening, "auth listens");
+    Ok(Auth {
+        listening,
+        addresses: AuthAddresses {
+            issue: ca.address(),
+            store_lines: audit_log.address(),
+        },
+    })
+}
+
+fn start_admin(
+    roots: &mut Roots,
+    data_dir: &DataDir,
+    parts: Arc<AdminParts>,
+) -> Result<(), StartError> {
+    let path = data_dir.admin_socket();
+    let socket = crate::net::socket::AdminListener::bind(&path).map_err(|error| {
+        StartError::Listen(format!(
+            "the administrator's socket {}: {error}",
+            path.display()
+        ))
+    })?;
+    let socket = Arc::new(socket);
+    roots.start(Spec::permanent("admin"), move || {
+        Admin::new(socket.clone(), parts.clone())
+    });
+    Ok(())
+}
+
+/// The services of this process decide from the first snapshot on, so they do not start before it is there.
+async fn first_policy(common: &Common) -> Result<(), StartError> {
+    const DEADLINE: Duration = Duration::from_secs(15);
+    let mut policy = common.policy.clone();
+    match tokio::time::timeout(DEADLINE, policy.changed()).await {
+        Ok(Some(_)) => Ok(()),
+        _ if policy.version().is_some() => Ok(()),
+        _ => Err(StartError::Other(
+            "the users and roles could not be read from the store; the log says why".to_owned(),
+        )),
+    }
+}
+
+fn tokens(config: &AuthConfig) -> Result<Vec<Token>, StartError> {
+    config
+        .tokens
+        .iter()
+        .map(|token| {
+            Ok(Token {
+                kinds: token.kinds.clone(),
+                secret: token.read()?,
+            })
+        })
+        .collect()
+}
+
+/// The policy actor of auth's own process hears what links tell the others.
+fn follow_locally(
+    runtime: &Runtime,
+    published: &Published,
+    received: Address<PolicyReceived>,
+    confirmed: Address<PolicyConfirmed>,
+) {
+    let mut published = published.subscribe();
+    let follow = async move {
+        let origin = Origin::outside("rbac");
+        loop {
+            let newest = published.borrow_and_update().clone();
+            if let Some(snapshot) = newest {
+                let version = snapshot.version;
+                let told = received
+                    .tell_when_room(&origin, PolicyReceived(snapshot))
+                    .await;
+                let told = told.and(confirmed.tell(&origin, PolicyConfirmed(version)));
+                if told == Err(crate::actors::address::TellError::Closed) {
+                    return;
+                }
+            }
+            let _news = tokio::time::timeout(CONFIRM_EVERY, published.changed()).await;
+        }
+    };
+    runtime.spawn(follow);
+}
+
+fn heartbeat_locally(common: &Arc<Common>, heard: Address<NodeHeard>) -> Result<(), StartError> {
+    let record = NodeRecord {
+        node: common.identity.node,
+        name: common.identity.name.clone(),
+        kinds: common.config.services(),
+        databases: super::agent::records(common)?,
+    };
+    common.runtimes.control.spawn(async move {
+        let origin = Origin::outside("start");
+        while heard
+            .tell_when_room(&origin, NodeHeard(record.clone()))
+            .await
+            .is_ok()
+        {
+            tokio::time::sleep(HEARTBEAT_EVERY).await;
+        }
+    });
+    Ok(())
+}

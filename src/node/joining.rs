@@ -1,0 +1,163 @@
+//! A node that is not auth: the identity it has, or the one that a token gets it.
+
+use super::{DataDir, Identity, StartError, auth_route};
+use crate::config::Config;
+use crate::model::{NodeKind, Secret, SharedClock};
+use crate::net::auth_dialer::AuthDialer;
+use crate::net::frames::{read_frame, write_frame};
+use crate::pki::{CaPin, PrivateKey, TrustAnchors};
+use crate::protocol::tunnel::{Anchors, Frame, FrameKind, Header, JoinAnswer, JoinToAuth};
+use rustls_pki_types::CertificateDer;
+use std::io;
+use std::time::Duration;
+
+/// A cluster that is just being started: auth and proxy may come up after the nodes that join. Then it is an error.
+const JOIN_TRIES: u32 = 20;
+const JOIN_PAUSE: Duration = Duration::from_secs(1);
+
+pub(super) async fn identity(
+    config: &Config,
+    data_dir: &DataDir,
+    clock: &SharedClock,
+) -> Result<Identity, StartError> {
+    if let Some(identity) = Identity::load(&data_dir.identity(), clock.now())? {
+        return Ok(identity);
+    }
+    let identity = join(config, clock).await?;
+    identity.save(&data_dir.identity())?;
+    tracing::info!(node = %identity.name, cluster = %identity.cluster, "joined");
+    Ok(identity)
+}
+
+async fn join(config: &Config, clock: &SharedClock) -> Result<Identity, StartError> {
+    let token = config.auth_token.as_ref().ok_or_else(|| {
+        StartError::Other(
+            "this node has not joined a cluster yet and has no token: set auth_token (a token, or the path of a file that \
+             holds one)"
+                .to_owned(),
+        )
+    })?;
+    let token = token.read()?;
+    let pins = pins(config)?;
+    let key = PrivateKey::generate()?;
+    let dialer = AuthDialer::joining(auth_route(config)?, pins, clock)?;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match ask(&dialer, config, &token, &key).await {
+            Ok(JoinAnswer::Joined {
+                certificate,
+                anchors,
+                ..
+            }) => {
+                let anchors = anchors_of(anchors);
+                let leaf = CertificateDer::from(certificate);
+                return Identity::new(leaf, key, anchors, clock.now()).map_err(|error| {
+                    StartError::Other(format!("auth's answer to the join is not usable: {error}"))
+                });
+            }
+            Ok(JoinAnswer::Refused { why }) => {
+                return Err(StartError::Other(format!(
+                    "the cluster refused this node: {why}"
+                )));
+            }
+            // What may be there in a moment is worth another try; a peer that is not who it should be is not.
+            Err(error) if tries < JOIN_TRIES && may_come_up(&error) => {
+                tracing::info!(via = %dialer, %error, "the cluster cannot be reached yet");
+                tokio::time::sleep(JOIN_PAUSE).await;
+            }
+            Err(error) => {
+                return Err(StartError::Other(format!(
+                    "this node could not join the cluster via {dialer}: {error}"
+                )));
+            }
+        }
+    }
+}
+
+fn may_come_up(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::NotFound
+    )
+}
+
+fn pins(config: &Config) -> Result<Vec<CaPin>, StartError> {
+    let mut pins = Vec::new();
+    for source in &config.ca_pins {
+        for text in source.read()? {
+            pins.push(text.parse()?);
+        }
+    }
+    if pins.is_empty() {
+        return Err(StartError::Other(
+            "this node has no CA pin, so it cannot tell the cluster from a stranger: set ca_pin to what \
+             `postern ctl status` prints on the auth node"
+                .to_owned(),
+        ));
+    }
+    Ok(pins)
+}
+
+async fn ask(
+    dialer: &AuthDialer,
+    config: &Config,
+    token: &Secret<String>,
+    key: &PrivateKey,
+) -> io::Result<JoinAnswer> {
+    let mut stream = dialer.dial().await?;
+    let header = Header {
+        id: 1,
+        kind: FrameKind::Ask {
+            deadline_ms: 15_000,
+        },
+        cause: None,
+        connection: None,
+    };
+    let body = JoinToAuth::Join {
+        token: token.expose().clone(),
+        name: config.nodename.clone(),
+        kinds: config.services(),
+        csr: key
+            .csr(config.nodename.as_str())
+            .map_err(io::Error::other)?,
+        hosts: if config.services().contains(&NodeKind::Proxy) {
+            super::proxy::host_names(config)
+        } else {
+            Vec::new()
+        },
+    };
+    write_frame(&mut stream, &Frame::new(header, body)).await?;
+    match read_frame::<JoinAnswer>(&mut stream)
+        .await
+        .map_err(io::Error::other)?
+    {
+        Some(Frame {
+            body: Some(answer), ..
+        }) => Ok(answer),
+        Some(Frame {
+            header:
+                Header {
+                    kind: FrameKind::Refused { why },
+                    ..
+                },
+            ..
+        }) => Err(io::Error::other(why)),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+fn anchors_of(anchors: Anchors) -> TrustAnchors {
+    let der =
+        |certificates: Vec<Vec<u8>>| certificates.into_iter().map(CertificateDer::from).collect();
+    TrustAnchors {
+        user: der(anchors.user),
+        host: der(anchors.host),
+        db: der(anchors.db),
+        db_client: der(anchors.db_client),
+    }
+}

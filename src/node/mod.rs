@@ -1,0 +1,323 @@
+//! A node: one process with any of the auth, proxy and database services, put together from a configuration.
+//!
+//! Here the actors are started, each with the addresses of its collaborators, in an order in which everything that an actor
+//! needs is there before it; they end in reverse. An actor that is exhausted ends the node with 70, because what it did for
+//! the others cannot be replaced one by one.
+
+mod agent;
+mod auth;
+pub mod data_dir;
+pub mod identity;
+mod joining;
+mod proxy;
+mod roots;
+
+pub use data_dir::DataDir;
+pub use identity::Identity;
+
+use crate::actors::address::Address;
+use crate::actors::audit::{AuditShipper, StoreLines};
+use crate::actors::auth_link::{AuthLink, AuthLinkParts};
+use crate::actors::ca::IssueDbClient;
+use crate::actors::host::ActorRef;
+use crate::actors::host::{Runtimes, Spec};
+use crate::actors::policy::{Policy, PolicyConfirmed, PolicyReceived, PolicyStock, PolicyView};
+use crate::actors::sessions::Sessions;
+use crate::actors::trail::Trail;
+use crate::audit::{EventContext, EventKind, Spool, SpoolLimits};
+use crate::config::{Config, ConfigError, JoinAddress};
+use crate::model::{NodeKind, SharedClock};
+use crate::net::auth_dialer::{AuthDialer, AuthRoute};
+use crate::net::tls::ServerSides;
+use crate::pki::entropy;
+use roots::Roots;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How an agent in the same process as the proxy is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum InProcess {
+    /// Without a tunnel between; all else is the same code.
+    #[default]
+    Direct,
+    /// Through a real tunnel over loopback.
+    Tunnel,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    DataDir(#[from] data_dir::DataDirError),
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    #[error(transparent)]
+    Audit(#[from] crate::audit::AuditError),
+    #[error(transparent)]
+    Pki(#[from] crate::pki::PkiError),
+    #[error(transparent)]
+    Tls(#[from] crate::net::tls::TlsError),
+    #[error(transparent)]
+    Resource(#[from] crate::policy::ResourceError),
+    #[error(transparent)]
+    Identity(#[from] identity::IdentityError),
+    #[error("{0}")]
+    Listen(String),
+    #[error("{0}")]
+    Other(String),
+}
+
+/// What is known of a node that runs.
+pub struct Node {
+    roots: Roots,
+    /// Taken when all actors have ended.
+    spool: Spool,
+    data_dir: DataDir,
+    pub identity: Identity,
+    pub auth_address: Option<SocketAddr>,
+    pub proxy_address: Option<SocketAddr>,
+    /// True when every service does its work: for an agent, when its first tunnel is up.
+    pub ready: watch::Receiver<bool>,
+}
+
+/// How a node's life ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NodeEnd {
+    /// It was told to.
+    Stopped,
+    /// An actor that the node cannot do without is exhausted.
+    Exhausted(String),
+}
+
+/// Everything that the services of one node share.
+pub(crate) struct Common {
+    pub config: Config,
+    pub runtimes: Runtimes,
+    pub clock: SharedClock,
+    pub identity: Identity,
+    pub trail: Trail,
+    pub policy: PolicyView,
+    pub sides: ServerSides,
+}
+
+/// What a node asks of auth, wherever auth is.
+#[derive(Clone)]
+pub(crate) struct AuthAddresses {
+    pub issue: Address<IssueDbClient>,
+    pub store_lines: Address<StoreLines>,
+}
+
+/// How long an actor has for its orderly end.
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Starts the services of a configuration.
+pub async fn start(
+    config: Config,
+    in_process: InProcess,
+    runtimes: Runtimes,
+    clock: SharedClock,
+) -> Result<Node, StartError> {
+    let data_dir = DataDir::open(&config.data_dir)?;
+    data_dir.forget_listening()?;
+    let mut roots = Roots::new(runtimes.control.clone());
+    let keys = auth::open_keys(&config, &data_dir, &clock).await?;
+    let identity = match &keys {
+        Some(keys) => keys.own_identity(&config, &data_dir, clock.now())?,
+        None => joining::identity(&config, &data_dir, &clock).await?,
+    };
+    tracing::info!(
+        node = %identity.name, id = %identity.node, cluster = %identity.cluster, services = ?config.services(),
+        version = env!("CARGO_PKG_VERSION"), "node starts"
+    );
+    let spool = Spool::open(
+        &data_dir.spool(),
+        SpoolLimits::default(),
+        clock.clone(),
+        entropy::fill,
+    )?;
+    let trail = Trail {
+        spool: spool.clone(),
+        context: EventContext::new(&identity.cluster, clock.clone(), entropy::fill),
+        node: identity.node,
+        node_name: identity.name.clone(),
+    };
+    let stock = PolicyStock::default();
+    let view = stock.view(clock.clone());
+    let policy = {
+        let (stock, clock) = (stock.clone(), clock.clone());
+        roots.start(Spec::permanent("policy"), move || {
+            Policy::new(stock.clone(), clock.clone())
+        })
+    };
+    let common = Arc::new(Common {
+        sides: ServerSides::new(&identity.credentials, &identity.anchors, &clock)?,
+        config,
+        runtimes,
+        clock,
+        trail,
+        policy: view,
+        identity: identity.clone(),
+    });
+    let (ready_sender, ready) = watch::channel(false);
+    let received = policy.address::<PolicyReceived>();
+    let confirmed = policy.address::<PolicyConfirmed>();
+    let mut auth_address = None;
+    let addresses = match keys {
+        Some(keys) => {
+            let auth =
+                auth::start(&common, keys, &data_dir, &mut roots, (received, confirmed)).await?;
+            auth_address = Some(auth.listening);
+            auth.addresses
+        }
+        None => link_to_auth(&common, &mut roots, (received, confirmed))?,
+    };
+    start_shipper(&common, &mut roots, &addresses);
+    let mut proxy_address = None;
+    let mut serve_locally = None;
+    if common.config.proxy.is_some() {
+        let proxy = proxy::start(&common, auth_address, &mut roots)?;
+        proxy_address = Some(proxy.listening);
+        serve_locally = Some(proxy.serve_locally);
+    }
+    if common.config.db.is_some() {
+        let local = serve_locally.filter(|_| in_process == InProcess::Direct);
+        agent::start(
+            &common,
+            &addresses,
+            local,
+            proxy_address,
+            &mut roots,
+            Arc::new(ready_sender),
+        )?;
+    } else {
+        ready_sender.send_replace(true);
+    }
+    let services: Vec<String> = common
+        .config
+        .services()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    common
+        .trail
+        .note(
+            common
+                .trail
+                .event(EventKind::NodeStarted)
+                .field("services", services.join(",")),
+        )
+        .await;
+    Ok(Node {
+        roots,
+        spool,
+        data_dir,
+        identity,
+        auth_address,
+        proxy_address,
+        ready,
+    })
+}
+
+fn link_to_auth(
+    common: &Arc<Common>,
+    roots: &mut Roots,
+    (received, confirmed): (Address<PolicyReceived>, Address<PolicyConfirmed>),
+) -> Result<AuthAddresses, StartError> {
+    let route = auth_route(&common.config)?;
+    let identity = &common.identity;
+    let kind = if common.config.db.is_some() {
+        NodeKind::Db
+    } else {
+        NodeKind::Proxy
+    };
+    let parts = Arc::new(AuthLinkParts {
+        dialer: AuthDialer::linked(
+            route,
+            &identity.credentials,
+            &identity.anchors,
+            &common.clock,
+        )?,
+        kind,
+        name: identity.name.clone(),
+        databases: agent::records(common)?,
+        received,
+        confirmed,
+        policy: common.policy.clone(),
+    });
+    let link = roots.start(Spec::permanent("auth-link"), move || {
+        AuthLink::new(parts.clone())
+    });
+    Ok(AuthAddresses {
+        issue: link.address(),
+        store_lines: link.address(),
+    })
+}
+
+/// A database node reaches auth through the proxy that it dials anyway; a proxy reaches it directly.
+pub(crate) fn auth_route(config: &Config) -> Result<AuthRoute, StartError> {
+    match &config.join {
+        Some(JoinAddress::Proxy(proxy)) => Ok(AuthRoute::ThroughProxy(proxy.clone())),
+        Some(JoinAddress::Auth(endpoints)) if config.db.is_some() => match endpoints.first() {
+            Some(proxy) => Ok(AuthRoute::ThroughProxy(proxy.clone())),
+            None => Err(nowhere()),
+        },
+        Some(JoinAddress::Auth(endpoints)) => Ok(AuthRoute::Direct(endpoints.clone())),
+        None => Err(nowhere()),
+    }
+}
+
+fn nowhere() -> StartError {
+    StartError::Other("the configuration names no proxy_server or auth_server to join".to_owned())
+}
+
+/// The sessions of one service: where proxy and agent share a process, each registers and decides for itself.
+pub(crate) fn start_sessions(common: &Common, roots: &mut Roots, name: &str) -> ActorRef<Sessions> {
+    let (policy, clock) = (common.policy.clone(), common.clock.clone());
+    roots.start(Spec::permanent(name), move || {
+        Sessions::new(policy.clone(), clock.clone())
+    })
+}
+
+fn start_shipper(common: &Arc<Common>, roots: &mut Roots, addresses: &AuthAddresses) {
+    let (spool, log) = (common.trail.spool.clone(), addresses.store_lines.clone());
+    roots.start(Spec::permanent("audit"), move || {
+        AuditShipper::new(spool.clone(), log.clone())
+    });
+}
+
+impl Node {
+    /// Writes `listening.json` when the node is ready, then waits until it is told to stop or cannot go on.
+    pub async fn run(&mut self, stop: impl Future<Output = ()>) -> NodeEnd {
+        let mut ready = self.ready.clone();
+        let announced = async {
+            if ready.wait_for(|ready| *ready).await.is_ok() {
+                self.data_dir
+                    .announce_listening(self.auth_address, self.proxy_address);
+                tracing::info!(auth = ?self.auth_address, proxy = ?self.proxy_address, "node is ready");
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            biased;
+            () = stop => NodeEnd::Stopped,
+            exhausted = self.roots.exhausted() => NodeEnd::Exhausted(exhausted),
+            () = announced => NodeEnd::Stopped,
+        }
+    }
+
+    /// Ends the actors in the reverse order of their start, then what they wrote to.
+    pub async fn stop(mut self) {
+        tracing::info!("node stops");
+        self.roots.stop_all(STOP_DEADLINE).await;
+        let spool = self.spool.clone();
+        match tokio::task::spawn_blocking(move || spool.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the audit spool was not closed cleanly"),
+            Err(error) => tracing::error!(%error, "the audit spool was not closed"),
+        }
+        self.data_dir.close();
+    }
+}

@@ -1,0 +1,164 @@
+//! The proxy service of a node.
+
+use super::roots::Roots;
+use super::{Common, StartError};
+use crate::actors::address::Address;
+use crate::actors::cancels::ClientKeys;
+use crate::actors::connection::{ConnectionParts, ProxyParts};
+use crate::actors::host::Spec;
+use crate::actors::listener::PortListener;
+use crate::actors::tunnels::{RoutesStock, ServeLocally, Tunnels};
+use crate::config::{Config, JoinAddress, ListenAddr, ListenHost};
+use crate::model::{Endpoint, NodeKind};
+use crate::net::socket::Listener;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
+use std::sync::Arc;
+
+pub(super) struct Proxy {
+    pub listening: SocketAddr,
+    pub serve_locally: Address<ServeLocally>,
+}
+
+pub(super) fn start(
+    common: &Arc<Common>,
+    local_auth: Option<SocketAddr>,
+    roots: &mut Roots,
+) -> Result<Proxy, StartError> {
+    let Some(config) = &common.config.proxy else {
+        return Err(StartError::Other(
+            "the proxy service is not configured".to_owned(),
+        ));
+    };
+    let (socket, listening) = listen(&config.web_listen_addr, NodeKind::Proxy)?;
+    let stock = RoutesStock::default();
+    let routes = stock.view();
+    let tunnels = {
+        let (trail, clock) = (common.trail.clone(), common.clock.clone());
+        roots.start(Spec::permanent("tunnels"), move || {
+            Tunnels::new(stock.clone(), trail.clone(), clock.clone())
+        })
+    };
+    let cancels = roots.start(Spec::permanent("cancels"), ClientKeys::default);
+    let sessions = super::start_sessions(common, roots, "proxy-sessions");
+    let parts = Arc::new(ConnectionParts {
+        cluster: common.identity.cluster.clone(),
+        sides: common.sides.clone(),
+        anchors: common.identity.anchors.clone(),
+        clock: common.clock.clone(),
+        trail: common.trail.clone(),
+        proxy: Some(ProxyParts {
+            policy: common.policy.clone(),
+            routes,
+            register: sessions.address(),
+            closed: sessions.address(),
+            keep_key: cancels.address(),
+            find_key: cancels.address(),
+            forget_key: cancels.address(),
+            adopt_tunnel: tunnels.address(),
+            auth: auth_endpoint(&common.config, local_auth)?,
+        }),
+        auth: None,
+    });
+    start_listener(common, roots, "listener", socket, parts);
+    tracing::info!(%listening, "the proxy listens");
+    Ok(Proxy {
+        listening,
+        serve_locally: tunnels.address(),
+    })
+}
+
+pub(super) fn start_listener(
+    common: &Common,
+    roots: &mut Roots,
+    name: &str,
+    socket: Listener,
+    parts: Arc<ConnectionParts>,
+) {
+    let (socket, runtimes) = (Arc::new(socket), common.runtimes.clone());
+    let open = Arc::default();
+    roots.start(Spec::permanent(name), move || {
+        PortListener::new(
+            socket.clone(),
+            runtimes.clone(),
+            parts.clone(),
+            Arc::clone(&open),
+        )
+    });
+}
+
+/// Where this proxy reaches auth for nodes that come through it.
+fn auth_endpoint(config: &Config, local: Option<SocketAddr>) -> Result<Endpoint, StartError> {
+    if let Some(address) = local {
+        return Ok(reachable(address));
+    }
+    match &config.join {
+        Some(JoinAddress::Auth(endpoints)) if !endpoints.is_empty() => Ok(endpoints[0].clone()),
+        _ => Err(StartError::Other(
+            "a proxy without an auth service beside it needs the address of one: set auth_server"
+                .to_owned(),
+        )),
+    }
+}
+
+/// From this machine, an address that stands for all of them is reached on loopback.
+pub(super) fn reachable(address: SocketAddr) -> Endpoint {
+    let ip = if address.ip().is_unspecified() {
+        IpAddr::V4(Ipv4Addr::LOCALHOST)
+    } else {
+        address.ip()
+    };
+    Endpoint {
+        host: ip.to_string(),
+        port: address.port(),
+    }
+}
+
+pub(super) fn listen(
+    address: &ListenAddr,
+    what: NodeKind,
+) -> Result<(Listener, SocketAddr), StartError> {
+    let addresses = address.to_socket_addrs().map_err(|error| {
+        StartError::Listen(format!(
+            "the {what} service cannot listen on {address}: {error}"
+        ))
+    })?;
+    let mut last =
+        format!("the {what} service cannot listen on {address}: it is no address of this machine");
+    for candidate in addresses {
+        match Listener::bind(candidate, what) {
+            Ok(socket) => {
+                let listening = socket
+                    .local_addr()
+                    .map_err(|error| StartError::Listen(error.to_string()))?;
+                return Ok((socket, listening));
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(StartError::Listen(last))
+}
+
+/// The names and addresses that clients reach this proxy by: what is configured, and loopback.
+pub(super) fn host_names(config: &Config) -> Vec<String> {
+    let mut names = vec![
+        "localhost".to_owned(),
+        "127.0.0.1".to_owned(),
+        "::1".to_owned(),
+    ];
+    if let Some(proxy) = &config.proxy {
+        names.extend(
+            proxy
+                .public_addr
+                .iter()
+                .map(|endpoint| endpoint.host.clone()),
+        );
+        if let ListenHost::Ip(ip) = &proxy.web_listen_addr.host
+            && !ip.is_unspecified()
+        {
+            names.push(ip.to_string());
+        }
+    }
+    names.sort_unstable();
+    names.dedup();
+    names
+}

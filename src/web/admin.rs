@@ -1,0 +1,103 @@
+//! The administrator's socket.
+//!
+//! **Owns** `admin.sock` in the data directory: whoever may open it (0600) is an administrator of this machine.
+//! **Hears** nothing; requests come from the socket.
+//! **Tells** the actors of auth what is asked; the audit trail, with the uid of the process that asked.
+//! **Never** serves more than [`CONNECTIONS_MAX`] at a time.
+//! **Ends** with the node. Permanent.
+
+use super::routes::{self, Caller};
+use crate::actors::address::Address;
+use crate::actors::audit_log::QueryAudit;
+use crate::actors::ca::{IssueDbServer, IssuePerson};
+use crate::actors::host::{Behavior, Ctx};
+use crate::actors::inventory::InventoryView;
+use crate::actors::rbac::{Published, PutResource, RemoveResource};
+use crate::actors::trail::Trail;
+use crate::model::{ClusterName, SharedClock};
+use crate::net::socket::{AdminListener, Unix};
+use crate::pki::TrustAnchors;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// Administrators and their scripts on one machine.
+const CONNECTIONS_MAX: usize = 64;
+/// A request that is not done by then is a client that went away without closing.
+const CONNECTION_DEADLINE: Duration = Duration::from_secs(120);
+
+/// What the API is made of.
+pub struct AdminParts {
+    pub cluster: ClusterName,
+    pub anchors: TrustAnchors,
+    pub clock: SharedClock,
+    pub trail: Trail,
+    pub published: Published,
+    pub inventory: InventoryView,
+    pub put: Address<PutResource>,
+    pub remove: Address<RemoveResource>,
+    pub issue_person: Address<IssuePerson>,
+    pub issue_db_server: Address<IssueDbServer>,
+    pub query: Address<QueryAudit>,
+}
+
+pub struct Admin {
+    socket: Arc<AdminListener>,
+    parts: Arc<AdminParts>,
+    room: Arc<Semaphore>,
+}
+
+impl Admin {
+    pub fn new(socket: Arc<AdminListener>, parts: Arc<AdminParts>) -> Self {
+        Self {
+            socket,
+            parts,
+            room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        }
+    }
+
+    fn accept_next(&self, ctx: &mut Ctx<'_, Self>) {
+        let (socket, room) = (self.socket.clone(), self.room.clone());
+        let accepted = async move {
+            // The semaphore is never closed.
+            let permit = room.acquire_owned().await.ok();
+            (socket.accept().await, permit)
+        };
+        ctx.run(accepted, |admin, (accepted, permit), ctx| match accepted {
+            Ok((stream, uid)) => {
+                let served = serve(stream, uid, admin.parts.clone());
+                ctx.run(served, move |_, (), _| drop(permit));
+                admin.accept_next(ctx);
+            }
+            Err(error) => {
+                tracing::error!(%error, "the administrator's socket failed");
+                ctx.after(Duration::from_millis(100), |admin, ctx| {
+                    admin.accept_next(ctx)
+                });
+            }
+        });
+    }
+}
+
+async fn serve(stream: Unix, uid: u32, parts: Arc<AdminParts>) {
+    let router = routes::router(parts, Caller { uid });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    match tokio::time::timeout(CONNECTION_DEADLINE, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "an administrator's request was not finished"),
+        Err(_) => tracing::warn!("an administrator's request was not done in time"),
+    }
+}
+
+impl Behavior for Admin {
+    /// It hears nothing but its stop.
+    const MAILBOX: usize = 4;
+
+    fn started(&mut self, ctx: &mut Ctx<'_, Self>) {
+        self.accept_next(ctx);
+    }
+}

@@ -1,0 +1,112 @@
+//! The shapes of the API: what `ctl` sends and reads. Times are RFC 3339, durations are seconds, certificates are PEM.
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/status`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    pub cluster: String,
+    pub version: String,
+    pub ca_pins: Vec<String>,
+    pub policy_version: Option<u64>,
+    pub nodes: Vec<NodeStatus>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeStatus {
+    pub id: String,
+    pub name: String,
+    pub kinds: Vec<String>,
+    pub databases: Vec<DatabaseStatus>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DatabaseStatus {
+    pub name: String,
+    pub description: String,
+    pub labels: std::collections::BTreeMap<String, String>,
+    pub uri: String,
+}
+
+/// `PUT /v1/resources`: one or more YAML documents.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PutResources {
+    pub yaml: String,
+    /// Replace what is there.
+    pub replace: bool,
+}
+
+/// The answer: what became of each, in order.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ResourcesPut {
+    pub done: Vec<ResourceDone>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ResourceDone {
+    pub kind: String,
+    pub name: String,
+    pub replaced: bool,
+}
+
+/// `GET /v1/resources?kind=role&name=access`: JSON documents.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Resources {
+    pub documents: Vec<serde_json::Value>,
+    /// The same as YAML.
+    pub yaml: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ResourceQuery {
+    pub kind: String,
+    pub name: Option<String>,
+}
+
+/// `POST /v1/certificates/person`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SignPerson {
+    pub user: String,
+    pub db_service: Option<String>,
+    pub ttl_secs: u64,
+    /// PKCS#10 in base64: the key stays with whoever asks.
+    pub csr: String,
+}
+
+/// `POST /v1/certificates/database`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SignDatabase {
+    pub hosts: Vec<String>,
+    pub ttl_secs: u64,
+    pub csr: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SignedCertificate {
+    pub certificate: String,
+    /// Whom the holder has to trust: for a person the proxy's authority, for a database the authority of its clients.
+    pub authorities: String,
+    pub not_after: String,
+}
+
+/// `GET /v1/audit`
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct AuditQuery {
+    pub user: Option<String>,
+    pub db: Option<String>,
+    pub event: Option<String>,
+    pub since: Option<String>,
+    pub limit: Option<usize>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AuditEvents {
+    /// Each the event's JSON as it was written, oldest first.
+    pub events: Vec<String>,
+}
+
+/// Every answer that is not 2xx.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Problem {
+    pub error: String,
+}

@@ -1,0 +1,383 @@
+//! The administrator's API: each route asks one actor and audits what it changed before it answers.
+
+use super::admin::AdminParts;
+use super::api::{
+    AuditEvents, AuditQuery, DatabaseStatus, NodeStatus, Problem, PutResources, ResourceDone,
+    ResourceQuery, Resources, ResourcesPut, SignDatabase, SignPerson, SignedCertificate, Status,
+};
+use crate::actors::address::{AskError, Origin};
+use crate::actors::audit_log::QueryAudit;
+use crate::actors::ca::{IssueDbServer, IssuePerson, Issued};
+use crate::actors::inventory::NodeRecord;
+use crate::actors::rbac::{Put, PutResource, RbacError, RemoveResource, ResourceRef};
+use crate::audit::{EventKind, Query};
+use crate::model::{PersonName, Refusal, RoleName, ServiceName, Timestamp};
+use crate::pki::CaPin;
+use crate::pki::pem::certificates_to_pem;
+use crate::policy::{PolicySnapshot, Resource, parse_resources};
+use axum::Json;
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Path, Query as UrlQuery, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post, put};
+use data_encoding::BASE64;
+use rustls_pki_types::CertificateDer;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A file of roles; the parser has its own limit below it.
+const BODY_MAX_BYTES: usize = 8 * 1024 * 1024;
+const ASK_DEADLINE: Duration = Duration::from_secs(15);
+const AUDIT_LIMIT: usize = 100;
+
+/// The process at the other end of the socket.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller {
+    pub uid: u32,
+}
+
+impl Caller {
+    fn name(self) -> String {
+        format!("local administrator (uid {})", self.uid)
+    }
+}
+
+#[derive(Clone)]
+struct Api {
+    parts: Arc<AdminParts>,
+    caller: Caller,
+}
+
+pub fn router(parts: Arc<AdminParts>, caller: Caller) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/resources", put(put_resources).get(get_resources))
+        .route("/v1/resources/{kind}/{name}", delete(remove_resource))
+        .route("/v1/certificates/person", post(sign_person))
+        .route("/v1/certificates/database", post(sign_database))
+        .route("/v1/audit", get(audit))
+        .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
+        .with_state(Api { parts, caller })
+}
+
+/// Why a request was not done, as the person who typed the command reads it.
+struct Failed(StatusCode, String);
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        (self.0, Json(Problem { error: self.1 })).into_response()
+    }
+}
+
+fn bad(why: impl ToString) -> Failed {
+    Failed(StatusCode::BAD_REQUEST, why.to_string())
+}
+
+impl From<AskError> for Failed {
+    fn from(error: AskError) -> Self {
+        Self(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("{error}; nothing is known of the outcome, look and repeat"),
+        )
+    }
+}
+
+impl From<RbacError> for Failed {
+    fn from(error: RbacError) -> Self {
+        let status = match error {
+            RbacError::Exists { .. } => StatusCode::CONFLICT,
+            RbacError::TooMany => StatusCode::BAD_REQUEST,
+            RbacError::Unreadable(_) | RbacError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self(status, error.to_string())
+    }
+}
+
+impl From<Refusal> for Failed {
+    fn from(refusal: Refusal) -> Self {
+        Self(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("it was done, but the audit log could not be written: {refusal}"),
+        )
+    }
+}
+
+type Answer<T> = Result<Json<T>, Failed>;
+
+impl Api {
+    fn origin(&self) -> Origin {
+        Origin::outside("admin")
+    }
+
+    fn snapshot(&self) -> Result<Arc<PolicySnapshot>, Failed> {
+        let newest = self.parts.published.borrow().clone();
+        newest.ok_or_else(|| {
+            Failed(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the rules have not been read yet".to_owned(),
+            )
+        })
+    }
+
+    async fn audit_change(&self, kind: EventKind, name: &str) -> Result<(), Failed> {
+        let event = self
+            .parts
+            .trail
+            .event(kind)
+            .field("name", name)
+            .field("user", self.caller.name());
+        Ok(self.parts.trail.write(event).await?)
+    }
+}
+
+async fn status(State(api): State<Api>) -> Answer<Status> {
+    let pins = api
+        .parts
+        .anchors
+        .host
+        .iter()
+        .map(|ca| CaPin::of(ca).map(|pin| pin.to_string()));
+    Ok(Json(Status {
+        cluster: api.parts.cluster.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ca_pins: pins.collect::<Result<_, _>>().map_err(bad)?,
+        policy_version: api
+            .parts
+            .published
+            .borrow()
+            .as_ref()
+            .map(|snapshot| snapshot.version),
+        nodes: api
+            .parts
+            .inventory
+            .nodes()
+            .into_iter()
+            .map(node_status)
+            .collect(),
+    }))
+}
+
+fn node_status(record: NodeRecord) -> NodeStatus {
+    NodeStatus {
+        id: record.node.to_string(),
+        name: record.name.to_string(),
+        kinds: record.kinds.iter().map(ToString::to_string).collect(),
+        databases: record
+            .databases
+            .into_iter()
+            .map(|database| DatabaseStatus {
+                name: database.service.to_string(),
+                description: database.description,
+                labels: database.labels.0,
+                uri: database.uri,
+            })
+            .collect(),
+    }
+}
+
+async fn put_resources(
+    State(api): State<Api>,
+    Json(ask): Json<PutResources>,
+) -> Answer<ResourcesPut> {
+    // All documents are read before the first one is stored: a mistake in the last leaves nothing half done.
+    let resources = parse_resources(&ask.yaml).map_err(bad)?;
+    let mut done = Vec::new();
+    for resource in resources {
+        let (kind, name) = (resource.kind().to_owned(), resource.name().to_owned());
+        let message = PutResource {
+            resource: resource.clone(),
+            replace: ask.replace,
+        };
+        let put = api
+            .parts
+            .put
+            .ask(&api.origin(), message, ASK_DEADLINE)
+            .await??;
+        let event = match (&resource, put) {
+            (Resource::Role(_), Put::Created) => EventKind::RoleCreated,
+            (Resource::Role(_), Put::Replaced) => EventKind::RoleUpdated,
+            (Resource::User(_), Put::Created) => EventKind::UserCreated,
+            (Resource::User(_), Put::Replaced) => EventKind::UserUpdated,
+        };
+        api.audit_change(event, &name).await?;
+        done.push(ResourceDone {
+            kind,
+            name,
+            replaced: put == Put::Replaced,
+        });
+    }
+    Ok(Json(ResourcesPut { done }))
+}
+
+async fn get_resources(
+    State(api): State<Api>,
+    UrlQuery(query): UrlQuery<ResourceQuery>,
+) -> Answer<Resources> {
+    let snapshot = api.snapshot()?;
+    let wanted = |name: &str| query.name.as_ref().is_none_or(|want| want == name);
+    let found: Vec<Resource> = match query.kind.as_str() {
+        "role" | "roles" => snapshot
+            .roles
+            .values()
+            .cloned()
+            .map(Resource::Role)
+            .collect(),
+        "user" | "users" => snapshot
+            .users
+            .values()
+            .cloned()
+            .map(Resource::User)
+            .collect(),
+        other => {
+            return Err(bad(format!(
+                "{other:?} is not a kind of resource; there are role and user"
+            )));
+        }
+    };
+    let found: Vec<Resource> = found
+        .into_iter()
+        .filter(|resource| wanted(resource.name()))
+        .collect();
+    if let (true, Some(name)) = (found.is_empty(), &query.name) {
+        return Err(Failed(
+            StatusCode::NOT_FOUND,
+            format!("there is no {} called {name:?}", query.kind),
+        ));
+    }
+    let documents = found
+        .iter()
+        .map(|resource| serde_json::from_str(&resource.to_json()));
+    Ok(Json(Resources {
+        documents: documents.collect::<Result<_, _>>().map_err(bad)?,
+        yaml: found
+            .iter()
+            .map(Resource::to_yaml)
+            .collect::<Result<_, _>>()
+            .map_err(bad)?,
+    }))
+}
+
+async fn remove_resource(
+    State(api): State<Api>,
+    Path((kind, name)): Path<(String, String)>,
+) -> Answer<serde_json::Value> {
+    let (resource, event) = match kind.as_str() {
+        "role" => (
+            ResourceRef::Role(RoleName::new(name.as_str()).map_err(bad)?),
+            EventKind::RoleDeleted,
+        ),
+        "user" => (
+            ResourceRef::User(PersonName::new(name.as_str()).map_err(bad)?),
+            EventKind::UserDeleted,
+        ),
+        other => {
+            return Err(bad(format!(
+                "{other:?} is not a kind of resource; there are role and user"
+            )));
+        }
+    };
+    let was_there = api
+        .parts
+        .remove
+        .ask(&api.origin(), RemoveResource(resource), ASK_DEADLINE)
+        .await??;
+    if !was_there {
+        return Err(Failed(
+            StatusCode::NOT_FOUND,
+            format!("there is no {kind} called {name:?}"),
+        ));
+    }
+    api.audit_change(event, &name).await?;
+    Ok(Json(serde_json::json!({ "removed": name })))
+}
+
+async fn sign_person(
+    State(api): State<Api>,
+    Json(ask): Json<SignPerson>,
+) -> Answer<SignedCertificate> {
+    let service = ask
+        .db_service
+        .map(ServiceName::new)
+        .transpose()
+        .map_err(bad)?;
+    let message = IssuePerson {
+        by: api.caller.name(),
+        name: PersonName::new(ask.user).map_err(bad)?,
+        service,
+        ttl: Duration::from_secs(ask.ttl_secs),
+        csr: csr(&ask.csr)?,
+    };
+    let issued = api
+        .parts
+        .issue_person
+        .ask(&api.origin(), message, ASK_DEADLINE)
+        .await?
+        .map_err(bad)?;
+    signed(issued, &api.parts.anchors.host)
+}
+
+async fn sign_database(
+    State(api): State<Api>,
+    Json(ask): Json<SignDatabase>,
+) -> Answer<SignedCertificate> {
+    let message = IssueDbServer {
+        by: api.caller.name(),
+        hosts: ask.hosts,
+        ttl: Duration::from_secs(ask.ttl_secs),
+        csr: csr(&ask.csr)?,
+    };
+    let issued = api
+        .parts
+        .issue_db_server
+        .ask(&api.origin(), message, ASK_DEADLINE)
+        .await?
+        .map_err(bad)?;
+    signed(issued, &api.parts.anchors.db_client)
+}
+
+fn csr(base64: &str) -> Result<Vec<u8>, Failed> {
+    BASE64
+        .decode(base64.as_bytes())
+        .map_err(|error| bad(format!("the certificate request is not base64: {error}")))
+}
+
+fn signed(issued: Issued, authorities: &[CertificateDer<'static>]) -> Answer<SignedCertificate> {
+    let leaf = CertificateDer::from(issued.certificate);
+    Ok(Json(SignedCertificate {
+        certificate: certificates_to_pem(&[leaf]).map_err(bad)?,
+        authorities: certificates_to_pem(authorities).map_err(bad)?,
+        not_after: issued.not_after.to_string(),
+    }))
+}
+
+async fn audit(
+    State(api): State<Api>,
+    UrlQuery(query): UrlQuery<AuditQuery>,
+) -> Answer<AuditEvents> {
+    let since = query
+        .since
+        .map(|text| {
+            Timestamp::parse_rfc3339(&text).ok_or_else(|| {
+                bad(format!(
+                    "{text:?} is not a time; write RFC 3339, for example 2026-01-31T12:00:00Z"
+                ))
+            })
+        })
+        .transpose()?;
+    let query = Query {
+        user: query.user,
+        db: query.db,
+        event: query.event,
+        since,
+        limit: query.limit.unwrap_or(AUDIT_LIMIT),
+        ..Query::default()
+    };
+    let events = api
+        .parts
+        .query
+        .ask(&api.origin(), QueryAudit(query), ASK_DEADLINE)
+        .await?
+        .map_err(bad)?;
+    Ok(Json(AuditEvents { events }))
+}
