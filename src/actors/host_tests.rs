@@ -141,9 +141,12 @@ fn tell_fails_when_the_mailbox_is_full_and_when_the_actor_has_ended() {
             .unwrap();
         // The actor's runtime is held by this task, so nothing is taken out of the mailbox meanwhile.
         let (hold, release) = std::sync::mpsc::channel::<()>();
+        let (held, is_held) = tokio::sync::oneshot::channel();
         runtimes.workers[0].spawn(async move {
+            held.send(()).unwrap();
             let _released = release.recv();
         });
+        is_held.await.unwrap();
         let add = sum.address::<Add>();
         let sent = (0..50)
             .filter(|_| add.tell(&outside(), Add(1)).is_ok())

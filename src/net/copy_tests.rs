@@ -1,1 +1,195 @@
+use super::*;
+use crate::model::RefusalKind;
+use std::future::pending;
+use tokio::io::{DuplexStream, duplex};
 
+const SOON: Duration = Duration::from_secs(20);
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async { tokio::time::timeout(SOON, future).await.unwrap() })
+}
+
+/// A relay in memory: the far ends of client and upstream, and the relay between them.
+fn relay<T: Tap>(
+    pipe: usize,
+    to_upstream: T,
+) -> (
+    DuplexStream,
+    DuplexStream,
+    Relay<DuplexStream, DuplexStream, T, Counting>,
+) {
+    let (client, near_client) = duplex(pipe);
+    let (upstream, near_upstream) = duplex(pipe);
+    (
+        client,
+        upstream,
+        Relay::new(near_client, near_upstream, to_upstream, Counting::default()),
+    )
+}
+
+/// Messages of ten bytes each.
+#[derive(Default)]
+struct Counting {
+    seen: usize,
+}
+
+impl Tap for Counting {
+    fn observe(&mut self, chunk: &[u8]) -> Result<(), Refusal> {
+        self.seen += chunk.len();
+        Ok(())
+    }
+
+    fn missing_to_boundary(&self) -> usize {
+        (10 - self.seen % 10) % 10
+    }
+}
+
+#[test]
+fn both_directions_progress_although_neither_end_reads_before_it_has_written() {
+    block_on(async {
+        let (mut client, mut upstream, mut relay) = relay(1024, NoTap);
+        let up = vec![1_u8; 3_000_000];
+        let down = vec![2_u8; 3_000_000];
+        let client_side = async {
+            let (mut read, mut write) = tokio::io::split(&mut client);
+            let mut got = vec![0; 3_000_000];
+            let (wrote, got_all) = tokio::join!(write.write_all(&up), read.read_exact(&mut got));
+            wrote.and(got_all.map(drop)).unwrap();
+            got
+        };
+        let upstream_side = async {
+            let mut got = vec![0; 3_000_000];
+            upstream.write_all(&down).await.unwrap();
+            upstream.read_exact(&mut got).await.unwrap();
+            upstream.shutdown().await.unwrap();
+            got
+        };
+        let (got_down, got_up, end) =
+            tokio::join!(client_side, upstream_side, relay.run(pending()));
+        assert!(got_down == down && got_up == up);
+        assert!(matches!(end, RelayEnd::Finished), "{end:?}");
+        assert_eq!(
+            relay.counts(),
+            Counts {
+                to_upstream: 3_000_000,
+                to_client: 3_000_000
+            }
+        );
+    });
+}
+
+#[test]
+fn a_client_that_closes_its_side_still_gets_what_the_upstream_sends() {
+    block_on(async {
+        let (mut client, mut upstream, mut relay) = relay(64, NoTap);
+        let talk = async {
+            client.write_all(b"bye").await.unwrap();
+            client.shutdown().await.unwrap();
+            let mut heard = Vec::new();
+            upstream.read_to_end(&mut heard).await.unwrap();
+            upstream.write_all(b"farewell").await.unwrap();
+            upstream.shutdown().await.unwrap();
+            let mut answer = [0; 8];
+            client.read_exact(&mut answer).await.unwrap();
+            (heard, answer)
+        };
+        let ((heard, answer), end) = tokio::join!(talk, relay.run(pending()));
+        assert_eq!(
+            (heard.as_slice(), &answer),
+            (b"bye".as_slice(), b"farewell")
+        );
+        assert!(
+            matches!(end, RelayEnd::Finished) && relay.client_closed(),
+            "{end:?}"
+        );
+    });
+}
+
+#[test]
+fn last_words_come_between_two_messages_and_never_inside_one() {
+    block_on(async {
+        let (mut client, mut upstream, mut relay) = relay(4096, NoTap);
+        // Two messages and a half; the rest of the third is still to come.
+        upstream.write_all(&[7; 25]).await.unwrap();
+        let (end, ended) = tokio::sync::oneshot::channel();
+        let ending = async {
+            let mut first = [0; 25];
+            client.read_exact(&mut first).await.unwrap();
+            end.send(Refusal::new(RefusalKind::AccessRevoked, "over"))
+                .unwrap();
+        };
+        let run = relay.run(async { ended.await.unwrap() });
+        let ((), how) = tokio::join!(ending, run);
+        assert!(matches!(how, RelayEnd::Refused(_)), "{how:?}");
+        // What comes after the third message is not the client's any more.
+        upstream.write_all(&[7; 5]).await.unwrap();
+        upstream.write_all(&[8; 10]).await.unwrap();
+        relay.last_words(b"LAST").await;
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, [&[7; 5][..], b"LAST"].concat());
+    });
+}
+
+#[test]
+fn nothing_is_said_when_the_message_under_way_never_ends() {
+    block_on(async {
+        let (mut client, mut upstream, mut relay) = relay(4096, NoTap);
+        upstream.write_all(&[7; 5]).await.unwrap();
+        drop(upstream);
+        let end = relay.run(pending()).await;
+        assert!(matches!(end, RelayEnd::Finished), "{end:?}");
+        relay.last_words(b"LAST").await;
+        drop(relay);
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(
+            heard, [7; 5],
+            "the error would be read as part of the message"
+        );
+    });
+}
+
+/// Lets nothing through until it is told to.
+struct Gate(tokio::sync::watch::Receiver<bool>);
+
+impl Tap for Gate {
+    fn observe(&mut self, _: &[u8]) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn poll_admit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        let open = self.0.wait_for(|open| *open);
+        tokio::pin!(open);
+        open.poll(cx).map(|_| Ok(()))
+    }
+}
+
+#[test]
+fn what_a_tap_holds_back_is_not_passed_on_and_the_other_direction_goes_on() {
+    block_on(async {
+        let (open, gate) = tokio::sync::watch::channel(false);
+        let (mut client, mut upstream, mut relay) = relay(4096, Gate(gate));
+        client.write_all(b"select").await.unwrap();
+        upstream.write_all(b"notice").await.unwrap();
+        let talk = async {
+            let mut heard = [0; 6];
+            client.read_exact(&mut heard).await.unwrap();
+            let early = tokio::time::timeout(Duration::from_millis(50), upstream.read_u8()).await;
+            assert!(early.is_err(), "a byte passed the gate");
+            open.send(true).unwrap();
+            // A pending gate is asked again when the task is polled; its waker here is the one of the last poll.
+            client.write_all(b";").await.unwrap();
+            let mut passed = [0; 7];
+            upstream.read_exact(&mut passed).await.unwrap();
+            drop(upstream);
+            passed
+        };
+        let (passed, _end) = tokio::join!(talk, relay.run(pending()));
+        assert_eq!(&passed, b"select;");
+    });
+}

@@ -1,5 +1,6 @@
 //! Frames of node messages on a stream: read with the length judged first, written whole.
 
+use crate::protocol::tunnel::frame::Undecodable;
 use crate::protocol::tunnel::{
     Dialect, Frame, FrameError, MAX_HEADER_BYTES, PREFIX_BYTES, Wire, frame,
 };
@@ -30,7 +31,7 @@ pub async fn read_frame<B: Wire>(
 }
 
 pub fn decode<B: Wire>(bytes: &[u8]) -> Result<Frame<B>, ReadFrameError> {
-    Frame::decode(bytes).map_err(|(id, error)| ReadFrameError::Refused { id, error })
+    Frame::decode(bytes).map_err(|Undecodable { id, error }| ReadFrameError::Refused { id, error })
 }
 
 /// Reads what follows the length field, of a frame of at most `max` bytes. A longer one is skipped and refused;

@@ -26,6 +26,13 @@ const fn header_encoding() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<MAX_HEADER_BYTES>()
 }
 
+/// Why a frame is not accepted, and its id where the header could be read, so that it can be refused by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undecodable {
+    pub id: Option<u64>,
+    pub error: FrameError,
+}
+
 /// No message of any dialect is longer; each dialect has a limit of its own below it.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
@@ -138,40 +145,34 @@ impl<B: Wire> Frame<B> {
         }
     }
 
-    /// Decodes what follows the length field. On an error the id is given where the header could be read, so that the
-    /// message can be refused by it.
-    pub fn decode(bytes: &[u8]) -> Result<Self, (Option<u64>, FrameError)> {
+    /// Decodes what follows the length field.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Undecodable> {
         let (header, rest) = decode_header::<B>(bytes)?;
-        let id = Some(header.id);
+        let refuse = |error| Undecodable {
+            id: Some(header.id),
+            error,
+        };
+        let trailing = |bytes| {
+            refuse(FrameError::Trailing {
+                dialect: B::DIALECT,
+                bytes,
+            })
+        };
         if matches!(header.kind, FrameKind::Refused { .. }) {
             return match rest.len() {
                 0 => Ok(Self { header, body: None }),
-                bytes => Err((
-                    id,
-                    FrameError::Trailing {
-                        dialect: B::DIALECT,
-                        bytes,
-                    },
-                )),
+                bytes => Err(trailing(bytes)),
             };
         }
-        let (body, used) =
-            bincode::serde::decode_from_slice(rest, body_encoding()).map_err(|error| {
-                let why = error.to_string();
-                (
-                    id,
-                    FrameError::Body {
-                        dialect: B::DIALECT,
-                        why,
-                    },
-                )
-            })?;
-        if used != rest.len() {
-            let error = FrameError::Trailing {
+        let decoded = bincode::serde::decode_from_slice(rest, body_encoding());
+        let (body, used) = decoded.map_err(|error| {
+            refuse(FrameError::Body {
                 dialect: B::DIALECT,
-                bytes: rest.len() - used,
-            };
-            return Err((id, error));
+                why: error.to_string(),
+            })
+        })?;
+        if used != rest.len() {
+            return Err(trailing(rest.len() - used));
         }
         Ok(Self {
             header,
@@ -192,22 +193,26 @@ pub fn id_of(bytes: &[u8]) -> Option<u64> {
     (bytes.first() == Some(&VERSION)).then_some(header.id)
 }
 
-fn decode_header<B: Wire>(bytes: &[u8]) -> Result<(Header, &[u8]), (Option<u64>, FrameError)> {
+fn decode_header<B: Wire>(bytes: &[u8]) -> Result<(Header, &[u8]), Undecodable> {
+    let unknown = |error| Undecodable { id: None, error };
     let [version, dialect, rest @ ..] = bytes else {
-        return Err((None, FrameError::Header));
+        return Err(unknown(FrameError::Header));
     };
     if *version != VERSION {
-        return Err((None, FrameError::Version { found: *version }));
+        return Err(unknown(FrameError::Version { found: *version }));
     }
     let (header, used): (Header, usize) =
         bincode::serde::decode_from_slice(rest, header_encoding())
-            .map_err(|_| (None, FrameError::Header))?;
+            .map_err(|_| unknown(FrameError::Header))?;
     if *dialect != B::DIALECT as u8 {
         let error = FrameError::OtherDialect {
             found: *dialect,
             expected: B::DIALECT,
         };
-        return Err((Some(header.id), error));
+        return Err(Undecodable {
+            id: Some(header.id),
+            error,
+        });
     }
     Ok((header, &rest[used..]))
 }

@@ -1,1 +1,235 @@
+//! Version 1, frozen: every message of every dialect, byte for byte.
+//!
+//! A message that is added gets a line of its own (run the test with `POSTERN_BLESS=1`, and look at the difference before it is
+//! committed). A line that changes means that a node of today does not understand one of yesterday: that is a new version.
 
+use super::*;
+use crate::model::{
+    ConnectionId, Labels, NodeId, NodeKind, Refusal, RefusalKind, SessionId, Timestamp,
+};
+use data_encoding::HEXLOWER;
+use std::fmt::Write as _;
+
+const GOLDEN: &str = include_str!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/golden/wire-v1.txt"
+));
+
+fn header(kind: FrameKind) -> Header {
+    Header {
+        id: 7,
+        kind,
+        cause: Some(300),
+        connection: Some(0x0123_4567_89ab_cdef),
+    }
+}
+
+/// The name, the bytes, and that they decode to what they were.
+fn sample<B: Wire + PartialEq>(name: &str, body: B) -> (String, Vec<u8>) {
+    let frame = Frame::new(
+        header(FrameKind::Ask {
+            deadline_ms: 15_000,
+        }),
+        body,
+    );
+    let bytes = frame.encode().unwrap();
+    assert_eq!(Frame::decode(&bytes[PREFIX_BYTES..]), Ok(frame), "{name}");
+    (format!("{}::{name}", B::DIALECT), bytes)
+}
+
+fn database() -> DatabaseRecord {
+    DatabaseRecord {
+        service: "orders".parse().unwrap(),
+        description: "Orders".into(),
+        labels: Labels::parse("env=dev,team=a").unwrap(),
+        uri: "db.example.com:5432".into(),
+    }
+}
+
+fn samples() -> Vec<(String, Vec<u8>)> {
+    let mut all = joining();
+    all.extend(to_auth());
+    all.extend(from_auth());
+    all.extend(tunnel());
+    let refused = Frame::<AuthToNode>::refused(7, "no");
+    all.push(("Refused".into(), refused.encode().unwrap()));
+    let tell = Frame::new(header(FrameKind::Tell), AuthToNode::Done);
+    all.push(("Tell".into(), tell.encode().unwrap()));
+    let answer = Frame::new(header(FrameKind::Answer), AuthToNode::Done);
+    all.push(("Answer".into(), answer.encode().unwrap()));
+    all
+}
+
+fn joining() -> Vec<(String, Vec<u8>)> {
+    let anchors = Anchors {
+        user: vec![vec![1]],
+        host: vec![vec![2], vec![3]],
+        db: vec![],
+        db_client: vec![vec![4, 5]],
+    };
+    vec![
+        sample(
+            "Join",
+            JoinToAuth::Join {
+                token: "0123456789abcdef".into(),
+                name: "agent-1".parse().unwrap(),
+                kinds: vec![NodeKind::Auth, NodeKind::Proxy, NodeKind::Db],
+                csr: vec![9, 8],
+                hosts: vec!["proxy.example.com".into()],
+            },
+        ),
+        sample(
+            "Joined",
+            JoinAnswer::Joined {
+                cluster: "root".parse().unwrap(),
+                certificate: vec![6],
+                anchors,
+            },
+        ),
+        sample("Refused", JoinAnswer::Refused { why: "no".into() }),
+    ]
+}
+
+fn to_auth() -> Vec<(String, Vec<u8>)> {
+    let lines = || vec!["{}".to_owned(), "{\"a\":1}".to_owned()];
+    vec![
+        sample("WatchPolicy", DbToAuth::WatchPolicy { have: Some(5) }),
+        sample(
+            "Heartbeat",
+            DbToAuth::Heartbeat {
+                name: "agent-1".parse().unwrap(),
+                databases: vec![database()],
+            },
+        ),
+        sample(
+            "ShipAudit",
+            DbToAuth::ShipAudit {
+                spool: "ab".into(),
+                first_seq: 70_000,
+                lines: lines(),
+            },
+        ),
+        sample(
+            "IssueDbClient",
+            DbToAuth::IssueDbClient {
+                person: vec![vec![1, 2]],
+                service: "orders".parse().unwrap(),
+                db_user: "app".parse().unwrap(),
+                db_name: "shop".parse().unwrap(),
+                csr: vec![3],
+            },
+        ),
+        sample("WatchPolicy", ProxyToAuth::WatchPolicy { have: None }),
+        sample(
+            "Heartbeat",
+            ProxyToAuth::Heartbeat {
+                name: "proxy-1".parse().unwrap(),
+                agents: vec![NodeId::from_random([7; 16])],
+            },
+        ),
+        sample(
+            "ShipAudit",
+            ProxyToAuth::ShipAudit {
+                spool: "ab".into(),
+                first_seq: 1,
+                lines: lines(),
+            },
+        ),
+    ]
+}
+
+fn from_auth() -> Vec<(String, Vec<u8>)> {
+    vec![
+        sample("Done", AuthToNode::Done),
+        sample("AuditStored", AuthToNode::AuditStored { last_seq: 70_001 }),
+        sample(
+            "DbClientIssued",
+            AuthToNode::DbClientIssued {
+                certificate: vec![1],
+                not_after: Timestamp::from_secs(1_700_000_000),
+            },
+        ),
+        sample(
+            "PolicyPublished",
+            AuthToNode::PolicyPublished {
+                version: 12,
+                published_at: Timestamp::from_secs(1_700_000_000),
+                documents: vec!["{}".into()],
+            },
+        ),
+        sample(
+            "PolicyConfirmed",
+            AuthToNode::PolicyConfirmed { version: 12 },
+        ),
+        sample("Declined", AuthToNode::Declined { why: "no".into() }),
+    ]
+}
+
+fn tunnel() -> Vec<(String, Vec<u8>)> {
+    let connection = ConnectionId::from_random([1; 8]);
+    let mut all = vec![
+        sample(
+            "OpenRelay",
+            ProxyToDb::OpenRelay {
+                connection,
+                session: SessionId::from_random([2; 16]),
+                person: vec![vec![1, 2], vec![3]],
+                service: "orders".parse().unwrap(),
+                db_user: "app".parse().unwrap(),
+                db_name: "shop".parse().unwrap(),
+                parameters: vec![("application_name".into(), "psql".into())],
+                client_address: "192.0.2.1:5000".into(),
+                cancel_secret: vec![1, 2, 3, 4],
+                policy_version: 12,
+            },
+        ),
+        sample("CancelQuery", ProxyToDb::CancelQuery { connection }),
+        sample("Announced", ProxyToDb::Announced),
+        sample(
+            "Announce",
+            DbToProxy::Announce {
+                name: "agent-1".parse().unwrap(),
+                databases: vec![database()],
+            },
+        ),
+        sample("RelayOpened", DbToProxy::RelayOpened { process_id: 4711 }),
+        sample(
+            "UpstreamSaidNo",
+            DbToProxy::UpstreamSaidNo {
+                error_response: b"E\0\0\0\x05\0".to_vec(),
+            },
+        ),
+        sample("CancelForwarded", DbToProxy::CancelForwarded),
+    ];
+    for kind in RefusalKind::ALL {
+        let refusal = Refusal::new(*kind, "no").hint("next");
+        all.push(sample(
+            &format!("Declined({})", kind.label()),
+            DbToProxy::Declined(refusal),
+        ));
+    }
+    all
+}
+
+#[test]
+fn every_message_of_version_1_has_the_bytes_that_it_always_had() {
+    let mut text = String::from(
+        "# Frames of version 1, whole, in hexadecimal. See src/protocol/tunnel/golden_tests.rs.\n",
+    );
+    for (name, bytes) in samples() {
+        writeln!(text, "{name} {}", HEXLOWER.encode(&bytes)).unwrap();
+    }
+    if std::env::var_os("POSTERN_BLESS").is_some() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/wire-v1.txt");
+        std::fs::write(path, &text).unwrap();
+        return;
+    }
+    for (ours, golden) in text.lines().zip(GOLDEN.lines()) {
+        assert_eq!(ours, golden);
+    }
+    assert_eq!(
+        text.lines().count(),
+        GOLDEN.lines().count(),
+        "messages were added or taken away"
+    );
+}
