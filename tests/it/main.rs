@@ -1,1 +1,30 @@
-fn main() {}
+//! The behaviour of Postern as its users meet it: real processes, a real PostgreSQL, real clients. One binary, a module per
+//! behaviour; `make test` installs what it needs and runs it.
+
+/// The rules about the source: which room may use which, and what may be named where.
+mod architecture;
+/// A configuration, a resource, a port or a data directory that cannot be used: what is said, and the exit code.
+mod bad_start;
+/// PostgreSQL unreachable, without TLS, with a certificate that is not trusted, or distrusting ours.
+mod bad_upstream;
+/// Whole databases and hundreds of megabytes through the gateway.
+mod bulk;
+/// Ctrl-C in psql.
+mod cancel;
+/// Who is turned away, with which SQLSTATE and in which words.
+mod denials;
+/// `postern dev`, and the example that starts several nodes.
+mod dev;
+/// Panics inside the program, provoked.
+#[cfg(feature = "fault-points")]
+mod faults;
+/// What the proxy's port answers to those who do not speak as they should.
+mod first_bytes;
+/// What the tests stand on.
+mod harness;
+/// `kill -9` of a node, and of all of them.
+mod killed;
+/// Queries of psql, pgbench and psycopg, and what the audit log has of them.
+mod queries;
+/// A role taken away from somebody who is connected.
+mod revoked;
