@@ -261,7 +261,7 @@ impl Asked {
     /// A node's spool is known by the node, too: none can write into another's sequence.
     fn lines(&self, spool: &str, first_seq: u64, lines: Vec<String>) -> StoreLines {
         StoreLines {
-            spool: format!("{}/{spool}", self.peer.node_id),
+            spool: format!("{}-{spool}", self.peer.node_id),
             first_seq,
             lines,
         }

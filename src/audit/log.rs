@@ -20,7 +20,7 @@ const MAX_BATCH_BYTES: usize = 16 << 20;
 /// Lines per transaction while the index is made anew.
 const CATCH_UP_LINES: usize = 2000;
 /// A spool's id has 32 bytes; room for the names of other sources.
-const MAX_SOURCE_BYTES: usize = 64;
+const MAX_SOURCE_BYTES: usize = 128;
 /// The two added members: `,"src":"…","seq":…}` with a source and a number of the largest size.
 const SUFFIX_BYTES: usize = 18 + MAX_SOURCE_BYTES + 20;
 

@@ -8,6 +8,8 @@ use std::process::{Command, Output, Stdio};
 
 /// Where Debian and Ubuntu put PostgreSQL, a directory for each major version.
 const DEBIAN_ROOT: &str = "/usr/lib/postgresql";
+/// Names another directory of that form, for a PostgreSQL that was installed elsewhere.
+const ROOT_VARIABLE: &str = "POSTERN_POSTGRES_DIR";
 /// Account that packages of PostgreSQL make.
 pub(super) const ACCOUNT: &str = "postgres";
 
@@ -18,13 +20,14 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// The newest version under `/usr/lib/postgresql`, else the one whose `initdb` is in `PATH`.
+    /// The newest version under `/usr/lib/postgresql` (or `POSTERN_POSTGRES_DIR`), else the one whose `initdb` is in `PATH`.
     ///
     /// # Errors
     /// [`PostgresError::NotInstalled`], which says what to do.
     pub fn find() -> Result<Self, PostgresError> {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        Self::find_in(Path::new(DEBIAN_ROOT), std::env::split_paths(&path))
+        let root = std::env::var_os(ROOT_VARIABLE).unwrap_or_else(|| DEBIAN_ROOT.into());
+        Self::find_in(Path::new(&root), std::env::split_paths(&path))
     }
 
     pub(super) fn find_in(
