@@ -205,12 +205,7 @@ impl<M: Message> Address<M> {
         self.inner.deliver(envelope).await
     }
 
-    pub async fn ask(
-        &self,
-        origin: &Origin,
-        message: M,
-        within: Duration,
-    ) -> Result<M::Reply, AskError> {
+    pub async fn ask(&self, origin: &Origin, message: M, within: Duration) -> Result<M::Reply, AskError> {
         let (sender, receiver) = oneshot::channel();
         let envelope = Envelope {
             message,

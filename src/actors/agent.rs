@@ -15,8 +15,8 @@ use super::sessions::{RegisterSession, SessionClosed};
 use super::trail::Trail;
 use super::upstream::Upstream;
 use crate::model::{
-    ConnectionId, DbName, DbUser, Endpoint, Labels, NodeId, PersonName, Refusal, RefusalKind,
-    ServiceName, SharedClock, Timestamp,
+    ConnectionId, DbName, DbUser, Endpoint, Labels, NodeId, PersonName, Refusal, RefusalKind, ServiceName, SharedClock,
+    Timestamp,
 };
 use crate::net::BoxStream;
 use crate::net::tls::{Credentials, UpstreamClient};
@@ -113,10 +113,7 @@ impl Agent {
 
     fn keep(&mut self, key: CertificateKey, client: &UpstreamClient, not_after: Timestamp) {
         if self.certificates.len() >= CERTIFICATES_MAX {
-            let first_to_end = self
-                .certificates
-                .iter()
-                .min_by_key(|(_, (_, until))| *until);
+            let first_to_end = self.certificates.iter().min_by_key(|(_, (_, until))| *until);
             if let Some(key) = first_to_end.map(|(key, _)| key.clone()) {
                 self.certificates.remove(&key);
             }
@@ -131,11 +128,7 @@ impl Behavior for Agent {
 }
 
 impl Handle<ServeStream> for Agent {
-    fn handle(
-        &mut self,
-        ServeStream { stream, runtime }: ServeStream,
-        ctx: &mut Ctx<'_, Self>,
-    ) -> Reply<()> {
+    fn handle(&mut self, ServeStream { stream, runtime }: ServeStream, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
         let name = format!("upstream#{}", self.next_upstream);
         self.next_upstream += 1;
         let parts = self.parts.clone();
@@ -149,17 +142,9 @@ impl Handle<ServeStream> for Agent {
 }
 
 impl Handle<GetUpstreamClient> for Agent {
-    fn handle(
-        &mut self,
-        want: GetUpstreamClient,
-        ctx: &mut Ctx<'_, Self>,
-    ) -> Reply<Result<UpstreamClient, Refusal>> {
+    fn handle(&mut self, want: GetUpstreamClient, ctx: &mut Ctx<'_, Self>) -> Reply<Result<UpstreamClient, Refusal>> {
         ctx.serve(want.connection);
-        let key = (
-            want.person.clone(),
-            want.service.clone(),
-            want.db_user.clone(),
-        );
+        let key = (want.person.clone(), want.service.clone(), want.db_user.clone());
         let now = self.parts.clock.now();
         let spare = CERTIFICATE_SPARE.min(want.person_until.since(now) / 2);
         match self.certificates.get(&key) {
@@ -191,9 +176,7 @@ async fn ask_for_certificate(
         .get(&want.service)
         .ok_or_else(|| not_served(&want.service))?;
     let key = PrivateKey::generate().map_err(|error| internal(&error))?;
-    let csr = key
-        .csr(want.db_user.as_str())
-        .map_err(|error| internal(&error))?;
+    let csr = key.csr(want.db_user.as_str()).map_err(|error| internal(&error))?;
     let ask = IssueDbClient {
         agent: parts.node,
         connection: want.connection,
@@ -203,30 +186,21 @@ async fn ask_for_certificate(
         db_name: want.db_name,
         csr,
     };
-    let Issued {
-        certificate,
-        not_after,
-    } = parts
+    let Issued { certificate, not_after } = parts
         .issue
         .ask(origin, ask, ISSUE_DEADLINE)
         .await
         .map_err(|error| auth_away(&error))?
         .map_err(|why| {
             tracing::warn!(%why, "auth refused a certificate for PostgreSQL");
-            Refusal::new(RefusalKind::AccessDenied, crate::policy::DENIED_MESSAGE)
-                .hint(crate::policy::DENIED_HINT)
+            Refusal::new(RefusalKind::AccessDenied, crate::policy::DENIED_MESSAGE).hint(crate::policy::DENIED_HINT)
         })?;
     let credentials = Credentials {
         chain: vec![CertificateDer::from(certificate)],
         key,
     };
-    let client = UpstreamClient::new(
-        &credentials,
-        &database.trusted,
-        &database.server_name,
-        &parts.clock,
-    )
-    .map_err(|error| internal(&error))?;
+    let client = UpstreamClient::new(&credentials, &database.trusted, &database.server_name, &parts.clock)
+        .map_err(|error| internal(&error))?;
     Ok((client, not_after))
 }
 

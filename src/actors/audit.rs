@@ -75,11 +75,7 @@ impl AuditShipper {
 }
 
 /// Ships until nothing is left that is on disk and not confirmed.
-async fn ship_all(
-    spool: &Spool,
-    log: &Address<StoreLines>,
-    origin: &Origin,
-) -> Result<(), ShipError> {
+async fn ship_all(spool: &Spool, log: &Address<StoreLines>, origin: &Origin) -> Result<(), ShipError> {
     while let Some(batch) = next_batch(spool).await? {
         let lines = StoreLines {
             spool: spool.id().to_owned(),

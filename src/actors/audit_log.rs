@@ -61,13 +61,7 @@ impl Handle<StoreLines> for AuditLogKeeper {
 }
 
 impl Handle<QueryAudit> for AuditLogKeeper {
-    fn handle(
-        &mut self,
-        QueryAudit(query): QueryAudit,
-        ctx: &mut Ctx<'_, Self>,
-    ) -> Reply<Result<Vec<String>, String>> {
-        self.on_log(ctx, move |log| {
-            log.query(&query).map_err(|error| error.to_string())
-        })
+    fn handle(&mut self, QueryAudit(query): QueryAudit, ctx: &mut Ctx<'_, Self>) -> Reply<Result<Vec<String>, String>> {
+        self.on_log(ctx, move |log| log.query(&query).map_err(|error| error.to_string()))
     }
 }

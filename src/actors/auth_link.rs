@@ -18,9 +18,7 @@ use crate::net::frames::{read_frame, write_frame};
 use crate::net::mux::{self, Mux, MuxSide, MuxStream};
 use crate::pki::entropy;
 use crate::policy::PolicySnapshot;
-use crate::protocol::tunnel::{
-    AuthToNode, DatabaseRecord, DbToAuth, Frame, FrameKind, Header, ProxyToAuth, Wire,
-};
+use crate::protocol::tunnel::{AuthToNode, DatabaseRecord, DbToAuth, Frame, FrameKind, Header, ProxyToAuth, Wire};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,8 +118,7 @@ impl AuthLink {
         };
         let kind = self.parts.kind;
         let answered = async move {
-            let asked =
-                tokio::time::timeout(ASK_DEADLINE, exchange(&mux, kind, header, question)).await;
+            let asked = tokio::time::timeout(ASK_DEADLINE, exchange(&mux, kind, header, question)).await;
             match asked {
                 Ok(Ok(answer)) => read(answer),
                 Ok(Err(error)) => Err(error.to_string()),
@@ -141,22 +138,12 @@ enum Question {
     Issue(Box<IssueDbClient>),
 }
 
-async fn exchange(
-    mux: &Mux,
-    kind: NodeKind,
-    header: Header,
-    question: Question,
-) -> io::Result<AuthToNode> {
+async fn exchange(mux: &Mux, kind: NodeKind, header: Header, question: Question) -> io::Result<AuthToNode> {
     let mut stream = send(mux, kind, header, question).await?;
     next(&mut stream).await
 }
 
-async fn send(
-    mux: &Mux,
-    kind: NodeKind,
-    header: Header,
-    question: Question,
-) -> io::Result<MuxStream> {
+async fn send(mux: &Mux, kind: NodeKind, header: Header, question: Question) -> io::Result<MuxStream> {
     let mut stream = mux.open().await.map_err(io::Error::other)?;
     match kind {
         NodeKind::Proxy => write(&mut stream, header, in_proxy_words(question)?).await?,
@@ -185,9 +172,7 @@ fn in_proxy_words(question: Question) -> io::Result<ProxyToAuth> {
             first_seq,
             lines,
         }),
-        Question::Issue(_) => Err(io::Error::other(
-            "a proxy is given no certificates for databases",
-        )),
+        Question::Issue(_) => Err(io::Error::other("a proxy is given no certificates for databases")),
     }
 }
 
@@ -216,19 +201,13 @@ fn in_db_words(question: Question) -> DbToAuth {
 
 /// The next message of auth on a stream.
 async fn next(stream: &mut MuxStream) -> io::Result<AuthToNode> {
-    match read_frame::<AuthToNode>(stream)
-        .await
-        .map_err(io::Error::other)?
-    {
+    match read_frame::<AuthToNode>(stream).await.map_err(io::Error::other)? {
+        Some(Frame { body: Some(body), .. }) => Ok(body),
         Some(Frame {
-            body: Some(body), ..
-        }) => Ok(body),
-        Some(Frame {
-            header:
-                Header {
-                    kind: FrameKind::Refused { why },
-                    ..
-                },
+            header: Header {
+                kind: FrameKind::Refused { why },
+                ..
+            },
             ..
         }) => Err(io::Error::other(format!("auth refused the message: {why}"))),
         _ => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -274,23 +253,18 @@ async fn hand_on(parts: &AuthLinkParts, news: AuthToNode, origin: &Origin) -> io
             published_at,
             documents,
         } => {
-            let snapshot = PolicySnapshot::from_documents(version, published_at, &documents)
-                .map_err(io::Error::other)?;
+            let snapshot =
+                PolicySnapshot::from_documents(version, published_at, &documents).map_err(io::Error::other)?;
             parts
                 .received
                 .tell_when_room(origin, PolicyReceived(Arc::new(snapshot)))
                 .await
         }
         AuthToNode::PolicyConfirmed { version } => {
-            parts
-                .confirmed
-                .tell_when_room(origin, PolicyConfirmed(version))
-                .await
+            parts.confirmed.tell_when_room(origin, PolicyConfirmed(version)).await
         }
         other => {
-            return Err(io::Error::other(format!(
-                "auth sent {other:?} on the policy stream"
-            )));
+            return Err(io::Error::other(format!("auth sent {other:?} on the policy stream")));
         }
     };
     told.map_err(io::Error::other)
@@ -299,11 +273,7 @@ async fn hand_on(parts: &AuthLinkParts, news: AuthToNode, origin: &Origin) -> io
 async fn keep_alive(parts: &AuthLinkParts, mux: &Mux) -> io::Error {
     loop {
         let beat = Question::Heartbeat(parts.name.clone(), parts.databases.clone());
-        let beaten = tokio::time::timeout(
-            AUTH_SILENT_AFTER,
-            exchange(mux, parts.kind, plain_header(), beat),
-        )
-        .await;
+        let beaten = tokio::time::timeout(AUTH_SILENT_AFTER, exchange(mux, parts.kind, plain_header(), beat)).await;
         match beaten {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return error,
@@ -336,20 +306,10 @@ impl Behavior for AuthLink {
 }
 
 impl Handle<IssueDbClient> for AuthLink {
-    fn handle(
-        &mut self,
-        ask: IssueDbClient,
-        ctx: &mut Ctx<'_, Self>,
-    ) -> Reply<Result<Issued, String>> {
+    fn handle(&mut self, ask: IssueDbClient, ctx: &mut Ctx<'_, Self>) -> Reply<Result<Issued, String>> {
         let connection = Some(ask.connection);
         let read = |answer| match answer {
-            AuthToNode::DbClientIssued {
-                certificate,
-                not_after,
-            } => Ok(Issued {
-                certificate,
-                not_after,
-            }),
+            AuthToNode::DbClientIssued { certificate, not_after } => Ok(Issued { certificate, not_after }),
             AuthToNode::Declined { why } => Err(why),
             other => Err(format!("auth answered {other:?}")),
         };

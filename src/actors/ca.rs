@@ -14,12 +14,11 @@ use super::rbac::Published;
 use super::trail::Trail;
 use crate::audit::EventKind;
 use crate::model::{
-    ConnectionId, DbName, DbUser, NodeId, NodeKind, NodeName, PersonName, Route, ServiceName,
-    SharedClock, Timestamp,
+    ConnectionId, DbName, DbUser, NodeId, NodeKind, NodeName, PersonName, Route, ServiceName, SharedClock, Timestamp,
 };
 use crate::pki::{
-    CertificateAuthority, DbClientProfile, DbServerProfile, HostName, HostProfile, PersonProfile,
-    PkiError, PublicKey, TrustAnchors, verify_person,
+    CertificateAuthority, DbClientProfile, DbServerProfile, HostName, HostProfile, PersonProfile, PkiError, PublicKey,
+    TrustAnchors, verify_person,
 };
 use crate::policy::{AccessRequest, PolicySnapshot, decide, max_session_ttl};
 use rustls_pki_types::CertificateDer;
@@ -140,15 +139,12 @@ impl Ca {
             .field("expires", signed.issued.not_after);
         let (reply, promise) = Reply::later();
         let trail = self.trail.clone();
-        ctx.run(
-            async move { trail.write(event).await },
-            move |_, written, _| {
-                promise.keep(match written {
-                    Ok(()) => Ok(signed.issued),
-                    Err(refusal) => Err(refusal.to_string()),
-                });
-            },
-        );
+        ctx.run(async move { trail.write(event).await }, move |_, written, _| {
+            promise.keep(match written {
+                Ok(()) => Ok(signed.issued),
+                Err(refusal) => Err(refusal.to_string()),
+            });
+        });
         reply
     }
 
@@ -164,17 +160,11 @@ impl Ca {
             .iter()
             .map(|der| CertificateDer::from(der.as_slice()))
             .collect();
-        let principal = verify_person(&chain, &self.authorities.anchors(), now)
-            .map_err(|error| error.to_string())?;
+        let principal = verify_person(&chain, &self.authorities.anchors(), now).map_err(|error| error.to_string())?;
         let labels = self
             .inventory
             .labels_of(ask.agent, &ask.service)
-            .ok_or_else(|| {
-                format!(
-                    "this agent is not known to serve database service {}",
-                    ask.service
-                )
-            })?;
+            .ok_or_else(|| format!("this agent is not known to serve database service {}", ask.service))?;
         let snapshot = self.snapshot()?;
         let request = AccessRequest {
             principal: Arc::new(principal),
@@ -212,12 +202,10 @@ impl Ca {
     fn person(&self, ask: &IssuePerson) -> Result<Signed, String> {
         let now = self.clock.now();
         let snapshot = self.snapshot()?;
-        let record = snapshot.users.get(&ask.name).ok_or_else(|| {
-            format!(
-                "there is no user {}; to see those that exist: ctl get users",
-                ask.name
-            )
-        })?;
+        let record = snapshot
+            .users
+            .get(&ask.name)
+            .ok_or_else(|| format!("there is no user {}; to see those that exist: ctl get users", ask.name))?;
         let longest = max_session_ttl(&snapshot, &ask.name)
             .unwrap_or(PERSON_TTL_MAX)
             .min(PERSON_TTL_MAX);
@@ -316,10 +304,7 @@ fn public_key(csr: &[u8]) -> Result<PublicKey, String> {
 }
 
 fn host_names(hosts: &[String]) -> Result<Vec<HostName>, String> {
-    hosts
-        .iter()
-        .map(|host| HostName::new(host).map_err(text))
-        .collect()
+    hosts.iter().map(|host| HostName::new(host).map_err(text)).collect()
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]

@@ -75,8 +75,7 @@ impl Handle<FindClientKey> for ClientKeys {
     ) -> Reply<Option<(ConnectionId, Transport)>> {
         // Two databases may give out the same process id; the secret decides between them.
         let found = self.by_connection.values().find(|key| {
-            key.process_id == process_id
-                && verify_slices_are_equal(key.secret.expose(), secret.expose()).is_ok()
+            key.process_id == process_id && verify_slices_are_equal(key.secret.expose(), secret.expose()).is_ok()
         });
         Reply::Now(found.map(|key| (key.connection, key.transport.clone())))
     }
@@ -106,11 +105,7 @@ impl Behavior for UpstreamKeys {
 }
 
 impl Handle<UpstreamKey> for UpstreamKeys {
-    fn handle(
-        &mut self,
-        UpstreamKey(connection, target): UpstreamKey,
-        _: &mut Ctx<'_, Self>,
-    ) -> Reply<()> {
+    fn handle(&mut self, UpstreamKey(connection, target): UpstreamKey, _: &mut Ctx<'_, Self>) -> Reply<()> {
         self.by_connection.insert(connection, target);
         Reply::Now(())
     }

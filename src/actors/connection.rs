@@ -19,9 +19,7 @@ use super::sessions::{RegisterSession, SessionClosed};
 use super::trail::Trail;
 use super::tunnels::{AdoptTunnel, RoutesView};
 use crate::audit::EventKind;
-use crate::model::{
-    ClusterName, ConnectionId, Endpoint, NodeKind, Refusal, RefusalKind, SharedClock,
-};
+use crate::model::{ClusterName, ConnectionId, Endpoint, NodeKind, Refusal, RefusalKind, SharedClock};
 use crate::net::copy::NoTap;
 use crate::net::greeting::{self, Greeted};
 use crate::net::socket;
@@ -91,9 +89,7 @@ impl Drop for OpenSession {
     fn drop(&mut self) {
         if let Some(proxy) = &self.parts.proxy {
             let _full = proxy.closed.tell(&self.origin, SessionClosed(self.session));
-            let _full = proxy
-                .forget_key
-                .tell(&self.origin, ForgetKey(self.connection));
+            let _full = proxy.forget_key.tell(&self.origin, ForgetKey(self.connection));
         }
     }
 }
@@ -184,10 +180,7 @@ impl Connection {
         self.session = Some(session);
         let negotiation = client.startup.needs_negotiation().then(|| {
             let unknown = client.startup.unknown_protocol_options();
-            backend::negotiate_protocol_version(
-                crate::protocol::postgres::startup::NEWEST_MINOR,
-                &unknown,
-            )
+            backend::negotiate_protocol_version(crate::protocol::postgres::startup::NEWEST_MINOR, &unknown)
         });
         let task = spawn_here(async move {
             if let Some(negotiation) = negotiation {
@@ -196,16 +189,10 @@ impl Connection {
             let relay = SessionRelay::new(permit, tls, stream, NoTap);
             Ok::<_, std::io::Error>(relay.run(end, |permit| agent_lost(permit, &agent)).await)
         });
-        ctx.run(task.join(), |connection, outcome, ctx| {
-            connection.ended(outcome, ctx)
-        });
+        ctx.run(task.join(), |connection, outcome, ctx| connection.ended(outcome, ctx));
     }
 
-    fn ended(
-        &mut self,
-        outcome: Result<std::io::Result<SessionOutcome>, String>,
-        ctx: &mut Ctx<'_, Self>,
-    ) {
+    fn ended(&mut self, outcome: Result<std::io::Result<SessionOutcome>, String>, ctx: &mut Ctx<'_, Self>) {
         match outcome {
             Ok(Ok(SessionOutcome { counts, refusal })) => tracing::info!(
                 connection = %self.id, bytes_from_client = counts.to_upstream, bytes_to_client = counts.to_client,
@@ -302,11 +289,7 @@ impl Connection {
     }
 }
 
-fn hand_over<M: super::address::Message<Reply = ()>>(
-    to: &Address<M>,
-    message: M,
-    ctx: &Ctx<'_, Connection>,
-) {
+fn hand_over<M: super::address::Message<Reply = ()>>(to: &Address<M>, message: M, ctx: &Ctx<'_, Connection>) {
     if let Err(error) = to.tell(&ctx.origin(), message) {
         tracing::warn!(%error, to = %to.to(), "a node's connection was turned away; it will come again");
     }
@@ -329,7 +312,10 @@ async fn carry_to_auth(mut tls: ServerTls, auth: Endpoint) {
 fn agent_lost(permit: &Permit, agent: &str) -> Refusal {
     Refusal::new(
         RefusalKind::AgentLost,
-        format!("the connection to agent {agent}, which serves {}, was lost in the middle of the session", permit.service()),
+        format!(
+            "the connection to agent {agent}, which serves {}, was lost in the middle of the session",
+            permit.service()
+        ),
     )
     .hint("what the last statement did is not known; connect again")
 }
@@ -364,11 +350,7 @@ impl Behavior for Connection {
         let greeted = async move {
             tokio::time::timeout(HANDSHAKE_DEADLINE, greeting::greet(socket, &parts.sides))
                 .await
-                .unwrap_or_else(|_| {
-                    Ok(Greeted::Answered(
-                        "the handshake was not done in time".to_owned(),
-                    ))
-                })
+                .unwrap_or_else(|_| Ok(Greeted::Answered("the handshake was not done in time".to_owned())))
         };
         ctx.run(greeted, |connection, greeted, ctx| match greeted {
             Ok(greeted) => connection.greeted(greeted, ctx),

@@ -182,27 +182,18 @@ async fn announce(parts: &DialerParts, control: &mut MuxStream, id: u64) -> io::
             ..
         })) => Ok(()),
         Ok(Some(Frame {
-            header:
-                Header {
-                    kind: FrameKind::Refused { why },
-                    ..
-                },
+            header: Header {
+                kind: FrameKind::Refused { why },
+                ..
+            },
             ..
-        })) => Err(io::Error::other(format!(
-            "the proxy refused the announcement: {why}"
-        ))),
-        Ok(_) => Err(io::Error::other(
-            "the proxy did not answer the announcement",
-        )),
+        })) => Err(io::Error::other(format!("the proxy refused the announcement: {why}"))),
+        Ok(_) => Err(io::Error::other("the proxy did not answer the announcement")),
         Err(error) => Err(io::Error::other(error)),
     }
 }
 
-async fn take_streams(
-    mut inbound: Inbound,
-    serve: &Address<ServeStream>,
-    origin: &super::address::Origin,
-) {
+async fn take_streams(mut inbound: Inbound, serve: &Address<ServeStream>, origin: &super::address::Origin) {
     while let Some(stream) = inbound.recv().await {
         let stream = ServeStream {
             stream: Box::new(stream),

@@ -323,11 +323,10 @@ impl<B: Handle<M>, M: Message> actix::Handler<Delivery<M>> for Adapter<B> {
 
 impl<B: Handle<M>, M: Message> Deliver<M> for actix::Addr<Adapter<B>> {
     fn offer(&self, envelope: Envelope<M>) -> Result<(), TellError> {
-        self.try_send(Delivery(envelope))
-            .map_err(|error| match error {
-                actix::dev::SendError::Full(_) => TellError::Full,
-                actix::dev::SendError::Closed(_) => TellError::Closed,
-            })
+        self.try_send(Delivery(envelope)).map_err(|error| match error {
+            actix::dev::SendError::Full(_) => TellError::Full,
+            actix::dev::SendError::Closed(_) => TellError::Closed,
+        })
     }
 
     fn deliver(&self, envelope: Envelope<M>) -> BoxFuture<'static, Result<(), TellError>> {
@@ -379,9 +378,7 @@ impl<B: Behavior> actix::Handler<ChildNotice> for Adapter<B> {
         let escalates = matches!(exit.reason, ExitReason::Exhausted(_));
         let origin = Origin::outside(&exit.name);
         let child = exit.name.clone();
-        self.with_behavior(ctx, origin, |behavior, ctx| {
-            behavior.child_exited(exit, ctx)
-        });
+        self.with_behavior(ctx, origin, |behavior, ctx| behavior.child_exited(exit, ctx));
         if escalates {
             self.failed(&format!("child {child} is exhausted"), ctx);
         }
@@ -428,18 +425,19 @@ impl<B: Behavior> Ctx<'_, B> {
         let number = self.adapter.next_future;
         self.adapter.next_future += 1;
         let origin = self.origin.clone();
-        let contained = AssertUnwindSafe(future)
-            .catch_unwind()
-            .into_actor(&*self.adapter)
-            .map(move |result, adapter, actix| {
-                adapter.futures.remove(&number);
-                match result {
-                    Ok(value) => {
-                        adapter.with_behavior(actix, origin, |b, ctx| continuation(b, value, ctx));
+        let contained =
+            AssertUnwindSafe(future)
+                .catch_unwind()
+                .into_actor(&*self.adapter)
+                .map(move |result, adapter, actix| {
+                    adapter.futures.remove(&number);
+                    match result {
+                        Ok(value) => {
+                            adapter.with_behavior(actix, origin, |b, ctx| continuation(b, value, ctx));
+                        }
+                        Err(panic) => adapter.failed(&panic_text(panic.as_ref()), actix),
                     }
-                    Err(panic) => adapter.failed(&panic_text(panic.as_ref()), actix),
-                }
-            });
+                });
         let handle = self.actix.spawn(contained);
         self.adapter.futures.insert(number, handle);
     }

@@ -34,9 +34,7 @@ impl Handle<Boom> for Sum {
 impl Handle<BoomInFuture> for Sum {
     fn handle(&mut self, _: BoomInFuture, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
         let (reply, promise) = Reply::later();
-        ctx.run(async { panic!("in a future") }, move |_, (), _| {
-            promise.keep(())
-        });
+        ctx.run(async { panic!("in a future") }, move |_, (), _| promise.keep(()));
         reply
     }
 }
@@ -44,9 +42,7 @@ impl Handle<BoomInFuture> for Sum {
 impl Handle<Slow> for Sum {
     fn handle(&mut self, Slow(wait): Slow, ctx: &mut Ctx<'_, Self>) -> Reply<u64> {
         let (reply, promise) = Reply::later();
-        ctx.run(tokio::time::sleep(wait), move |sum, (), _| {
-            promise.keep(sum.0)
-        });
+        ctx.run(tokio::time::sleep(wait), move |sum, (), _| promise.keep(sum.0));
         reply
     }
 }
@@ -88,10 +84,7 @@ fn after_a_panic_the_same_address_leads_to_a_rebuilt_state_and_the_asker_reads_a
         let failed = sum.address::<Boom>().ask(&outside(), Boom, SOON).await;
         assert!(matches!(failed, Err(AskError::Failed { .. })), "{failed:?}");
         assert_eq!(add.ask(&outside(), Add(1), SOON).await, Ok(1));
-        let failed = sum
-            .address::<BoomInFuture>()
-            .ask(&outside(), BoomInFuture, SOON)
-            .await;
+        let failed = sum.address::<BoomInFuture>().ask(&outside(), BoomInFuture, SOON).await;
         assert!(matches!(failed, Err(AskError::Failed { .. })), "{failed:?}");
         assert_eq!(add.ask(&outside(), Add(1), SOON).await, Ok(1));
     });
@@ -123,10 +116,7 @@ fn the_sixth_panic_ends_a_permanent_actor_and_its_parent_hears_it() {
             .unwrap()
             .unwrap();
         let exits = exits.lock().unwrap();
-        assert!(
-            matches!(exits[0].reason, ExitReason::Exhausted(_)),
-            "{exits:?}"
-        );
+        assert!(matches!(exits[0].reason, ExitReason::Exhausted(_)), "{exits:?}");
     });
 }
 
@@ -135,10 +125,7 @@ fn tell_fails_when_the_mailbox_is_full_and_when_the_actor_has_ended() {
     run_system(1, |runtimes| async move {
         let (sum, _) = start_sum(&runtimes, Spec::permanent("sum"));
         // actix has its own bound until the actor runs.
-        sum.address::<Add>()
-            .ask(&outside(), Add(0), SOON)
-            .await
-            .unwrap();
+        sum.address::<Add>().ask(&outside(), Add(0), SOON).await.unwrap();
         // The actor's runtime is held by this task, so nothing is taken out of the mailbox meanwhile.
         let (hold, release) = std::sync::mpsc::channel::<()>();
         let (held, is_held) = tokio::sync::oneshot::channel();
@@ -148,13 +135,8 @@ fn tell_fails_when_the_mailbox_is_full_and_when_the_actor_has_ended() {
         });
         is_held.await.unwrap();
         let add = sum.address::<Add>();
-        let sent = (0..50)
-            .filter(|_| add.tell(&outside(), Add(1)).is_ok())
-            .count();
-        assert!(
-            (4..=6).contains(&sent),
-            "{sent} were accepted by a mailbox of 4"
-        );
+        let sent = (0..50).filter(|_| add.tell(&outside(), Add(1)).is_ok()).count();
+        assert!((4..=6).contains(&sent), "{sent} were accepted by a mailbox of 4");
         assert_eq!(add.tell(&outside(), Add(1)), Err(TellError::Full));
         drop(hold);
         assert!(sum.clone().stop(SOON).await);
@@ -174,11 +156,7 @@ fn an_ask_ends_at_its_deadline_and_says_that_the_outcome_is_unknown() {
         let (sum, _) = start_sum(&runtimes, Spec::permanent("sum"));
         let slow = sum.address::<Slow>();
         let late = slow
-            .ask(
-                &outside(),
-                Slow(Duration::from_secs(60)),
-                Duration::from_millis(20),
-            )
+            .ask(&outside(), Slow(Duration::from_secs(60)), Duration::from_millis(20))
             .await;
         assert!(matches!(late, Err(AskError::Unknown { .. })), "{late:?}");
     });
@@ -269,12 +247,9 @@ impl Handle<FailOnce> for FailsAtStart {
 #[test]
 fn an_actor_that_fails_at_its_start_is_built_again() {
     run_system(1, |runtimes| async move {
-        let actor = start_on(
-            &runtimes.control,
-            Spec::permanent("starter"),
-            Arc::new(|_| {}),
-            || FailsAtStart,
-        );
+        let actor = start_on(&runtimes.control, Spec::permanent("starter"), Arc::new(|_| {}), || {
+            FailsAtStart
+        });
         actor
             .address::<FailOnce>()
             .ask(&outside(), FailOnce, SOON)

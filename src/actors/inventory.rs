@@ -73,10 +73,7 @@ impl InventoryView {
     pub fn labels_of(&self, node: NodeId, service: &ServiceName) -> Option<Labels> {
         let nodes = self.nodes.borrow();
         let (record, _) = nodes.get(&node)?;
-        let database = record
-            .databases
-            .iter()
-            .find(|database| database.service == *service)?;
+        let database = record.databases.iter().find(|database| database.service == *service)?;
         Some(database.labels.clone())
     }
 }

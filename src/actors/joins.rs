@@ -80,24 +80,16 @@ impl Joins {
 
     /// Why this node may not join, in words that tell a stranger nothing about tokens.
     fn objection(&self, ask: &JoinCluster) -> Option<String> {
-        let token = self
-            .tokens
-            .iter()
-            .find(|token| token.matches(ask.token.expose()));
+        let token = self.tokens.iter().find(|token| token.matches(ask.token.expose()));
         let Some(token) = token else {
-            return Some(
-                "the token is not valid; see auth_service: tokens in auth's configuration"
-                    .to_owned(),
-            );
+            return Some("the token is not valid; see auth_service: tokens in auth's configuration".to_owned());
         };
         let more = ask.kinds.iter().find(|kind| !token.kinds.contains(kind));
         match more {
             Some(kind) => Some(format!(
                 "the token is not for a node of type {kind}; use a token of that type"
             )),
-            None if ask.kinds.is_empty() => {
-                Some("the node names no service that it runs".to_owned())
-            }
+            None if ask.kinds.is_empty() => Some("the node names no service that it runs".to_owned()),
             None => None,
         }
     }
@@ -151,11 +143,7 @@ impl Handle<JoinCluster> for Joins {
     }
 }
 
-async fn issue_host(
-    issue: &Address<IssueHost>,
-    ask: &JoinCluster,
-    origin: &Origin,
-) -> Result<Issued, String> {
+async fn issue_host(issue: &Address<IssueHost>, ask: &JoinCluster, origin: &Origin) -> Result<Issued, String> {
     let host = IssueHost {
         // Auth names the node: one that could choose its id could choose another's.
         node: NodeId::from_random(entropy::bytes()),
@@ -171,9 +159,7 @@ async fn issue_host(
 }
 
 pub fn plain(anchors: &TrustAnchors) -> Anchors {
-    let der = |certificates: &[rustls_pki_types::CertificateDer<'_>]| {
-        certificates.iter().map(|c| c.to_vec()).collect()
-    };
+    let der = |certificates: &[rustls_pki_types::CertificateDer<'_>]| certificates.iter().map(|c| c.to_vec()).collect();
     Anchors {
         user: der(&anchors.user),
         host: der(&anchors.host),
@@ -212,9 +198,7 @@ pub async fn serve(mut tls: ServerTls, join: Address<JoinCluster>, origin: Origi
         let body = join
             .ask(&origin, ask, ISSUE_DEADLINE)
             .await
-            .unwrap_or_else(|error| JoinAnswer::Refused {
-                why: error.to_string(),
-            });
+            .unwrap_or_else(|error| JoinAnswer::Refused { why: error.to_string() });
         write_frame(&mut tls, &answer(header.id, body))
             .await
             .map_err(|error| error.to_string())?;

@@ -23,9 +23,7 @@ use crate::net::mux::{self, Inbound, MuxSide, MuxStream};
 use crate::net::tls::{HANDSHAKE_DEADLINE, ServerTls};
 use crate::pki::HostIdentity;
 use crate::policy::PolicySnapshot;
-use crate::protocol::tunnel::{
-    AuthToNode, DbToAuth, Dialect, Frame, FrameKind, Header, ProxyToAuth, Wire, frame,
-};
+use crate::protocol::tunnel::{AuthToNode, DbToAuth, Dialect, Frame, FrameKind, Header, ProxyToAuth, Wire, frame};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,10 +57,7 @@ pub struct Links {
 
 impl Links {
     pub fn new(parts: Arc<LinkParts>) -> Self {
-        Self {
-            parts,
-            next_link: 1,
-        }
+        Self { parts, next_link: 1 }
     }
 }
 
@@ -156,8 +151,7 @@ impl Asked {
     }
 
     async fn answer_stream(&mut self, stream: &mut MuxStream) -> io::Result<()> {
-        let max = DbToAuth::MAX_BYTES.max(ProxyToAuth::MAX_BYTES)
-            + crate::protocol::tunnel::MAX_HEADER_BYTES;
+        let max = DbToAuth::MAX_BYTES.max(ProxyToAuth::MAX_BYTES) + crate::protocol::tunnel::MAX_HEADER_BYTES;
         let read = read_frame_bytes(stream, Dialect::DbToAuth, max);
         let read = tokio::time::timeout(HANDSHAKE_DEADLINE, read).await;
         let question = match read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))? {
@@ -167,9 +161,7 @@ impl Asked {
         };
         match question {
             Ok((header, question)) => {
-                self.origin.connection = header
-                    .connection
-                    .map(|id| ConnectionId::from_random(id.to_be_bytes()));
+                self.origin.connection = header.connection.map(|id| ConnectionId::from_random(id.to_be_bytes()));
                 self.carry_out(header.id, question, stream).await
             }
             Err(ReadFrameError::Io(error)) => Err(error),
@@ -196,8 +188,7 @@ impl Asked {
         } else {
             let Frame { header, body } = decode::<DbToAuth>(bytes)?;
             let body = body.ok_or_else(|| no_question(header.id))?;
-            let connection =
-                ConnectionId::from_random(header.connection.unwrap_or(0).to_be_bytes());
+            let connection = ConnectionId::from_random(header.connection.unwrap_or(0).to_be_bytes());
             Ok((header, self.of_db(body, connection)))
         }
     }
@@ -205,9 +196,7 @@ impl Asked {
     fn of_proxy(&self, body: ProxyToAuth) -> Question {
         match body {
             ProxyToAuth::WatchPolicy { have } => Question::WatchPolicy { have },
-            ProxyToAuth::Heartbeat { name, agents: _ } => {
-                Question::Heartbeat(self.record(name, Vec::new()))
-            }
+            ProxyToAuth::Heartbeat { name, agents: _ } => Question::Heartbeat(self.record(name, Vec::new())),
             ProxyToAuth::ShipAudit {
                 spool,
                 first_seq,
@@ -219,9 +208,7 @@ impl Asked {
     fn of_db(&self, body: DbToAuth, connection: ConnectionId) -> Question {
         match body {
             DbToAuth::WatchPolicy { have } => Question::WatchPolicy { have },
-            DbToAuth::Heartbeat { name, databases } => {
-                Question::Heartbeat(self.record(name, databases))
-            }
+            DbToAuth::Heartbeat { name, databases } => Question::Heartbeat(self.record(name, databases)),
             DbToAuth::ShipAudit {
                 spool,
                 first_seq,
@@ -267,12 +254,7 @@ impl Asked {
         }
     }
 
-    async fn carry_out(
-        &self,
-        id: u64,
-        question: Question,
-        stream: &mut MuxStream,
-    ) -> io::Result<()> {
+    async fn carry_out(&self, id: u64, question: Question, stream: &mut MuxStream) -> io::Result<()> {
         let body = match question {
             Question::WatchPolicy { have } => return self.tell_policy(have, stream).await,
             Question::Heartbeat(record) => {
@@ -282,39 +264,20 @@ impl Asked {
                     .ask(&self.origin, NodeHeard(record), ASK_DEADLINE)
                     .await;
                 told.map_or_else(
-                    |error| AuthToNode::Declined {
-                        why: error.to_string(),
-                    },
+                    |error| AuthToNode::Declined { why: error.to_string() },
                     |()| AuthToNode::Done,
                 )
             }
-            Question::Store(lines) => match self
-                .parts
-                .store_lines
-                .ask(&self.origin, lines, ASK_DEADLINE)
-                .await
-            {
+            Question::Store(lines) => match self.parts.store_lines.ask(&self.origin, lines, ASK_DEADLINE).await {
                 Ok(Ok(last_seq)) => AuthToNode::AuditStored { last_seq },
                 Ok(Err(why)) => AuthToNode::Declined { why },
-                Err(error) => AuthToNode::Declined {
-                    why: error.to_string(),
-                },
+                Err(error) => AuthToNode::Declined { why: error.to_string() },
             },
-            Question::Issue(ask) => {
-                match self.parts.issue.ask(&self.origin, ask, ASK_DEADLINE).await {
-                    Ok(Ok(Issued {
-                        certificate,
-                        not_after,
-                    })) => AuthToNode::DbClientIssued {
-                        certificate,
-                        not_after,
-                    },
-                    Ok(Err(why)) => AuthToNode::Declined { why },
-                    Err(error) => AuthToNode::Declined {
-                        why: error.to_string(),
-                    },
-                }
-            }
+            Question::Issue(ask) => match self.parts.issue.ask(&self.origin, ask, ASK_DEADLINE).await {
+                Ok(Ok(Issued { certificate, not_after })) => AuthToNode::DbClientIssued { certificate, not_after },
+                Ok(Err(why)) => AuthToNode::Declined { why },
+                Err(error) => AuthToNode::Declined { why: error.to_string() },
+            },
         };
         write_frame(stream, &answer(id, body)).await
     }

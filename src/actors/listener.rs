@@ -33,12 +33,7 @@ pub struct PortListener {
 }
 
 impl PortListener {
-    pub fn new(
-        socket: Arc<Listener>,
-        runtimes: Runtimes,
-        parts: Arc<ConnectionParts>,
-        open: Arc<AtomicUsize>,
-    ) -> Self {
+    pub fn new(socket: Arc<Listener>, runtimes: Runtimes, parts: Arc<ConnectionParts>, open: Arc<AtomicUsize>) -> Self {
         Self {
             socket,
             runtimes,

@@ -65,9 +65,7 @@ impl PolicyView {
                 RefusalKind::PolicyStale,
                 "this node has not received the cluster's rules yet",
             )
-            .hint(
-                "try again in a moment; if it lasts, the node's log says why it cannot reach auth",
-            ));
+            .hint("try again in a moment; if it lasts, the node's log says why it cannot reach auth"));
         };
         let age = self.clock.now().since(held.confirmed_at);
         if age > POLICY_MAX_AGE {
@@ -79,18 +77,13 @@ impl PolicyView {
                     POLICY_MAX_AGE.as_secs()
                 ),
             )
-            .hint(
-                "sessions that are open go on; ask an administrator to look at the auth service",
-            ));
+            .hint("sessions that are open go on; ask an administrator to look at the auth service"));
         }
         Ok(held.snapshot.clone())
     }
 
     pub fn version(&self) -> Option<u64> {
-        self.held
-            .borrow()
-            .as_ref()
-            .map(|held| held.snapshot.version)
+        self.held.borrow().as_ref().map(|held| held.snapshot.version)
     }
 
     /// Waits for the next snapshot; `None` when the node is going down.
@@ -118,11 +111,7 @@ impl Behavior for Policy {
 }
 
 impl Handle<PolicyReceived> for Policy {
-    fn handle(
-        &mut self,
-        PolicyReceived(snapshot): PolicyReceived,
-        _: &mut Ctx<'_, Self>,
-    ) -> Reply<()> {
+    fn handle(&mut self, PolicyReceived(snapshot): PolicyReceived, _: &mut Ctx<'_, Self>) -> Reply<()> {
         let now = self.clock.now();
         self.stock.0.send_if_modified(|held| {
             let newer = held
@@ -142,18 +131,11 @@ impl Handle<PolicyReceived> for Policy {
 }
 
 impl Handle<PolicyConfirmed> for Policy {
-    fn handle(
-        &mut self,
-        PolicyConfirmed(version): PolicyConfirmed,
-        _: &mut Ctx<'_, Self>,
-    ) -> Reply<()> {
+    fn handle(&mut self, PolicyConfirmed(version): PolicyConfirmed, _: &mut Ctx<'_, Self>) -> Reply<()> {
         let now = self.clock.now();
         // Nobody is woken: nothing changed but the age.
         self.stock.0.send_if_modified(|held| {
-            if let Some(held) = held
-                .as_mut()
-                .filter(|held| held.snapshot.version == version)
-            {
+            if let Some(held) = held.as_mut().filter(|held| held.snapshot.version == version) {
                 held.confirmed_at = now;
             }
             false

@@ -103,9 +103,7 @@ impl Rbac {
 
     fn announce(&self, snapshot: PolicySnapshot) {
         self.published.send_if_modified(|newest| {
-            let newer = newest
-                .as_ref()
-                .is_none_or(|newest| snapshot.version > newest.version);
+            let newer = newest.as_ref().is_none_or(|newest| snapshot.version > newest.version);
             if newer {
                 tracing::info!(
                     version = snapshot.version,
@@ -121,10 +119,7 @@ impl Rbac {
 }
 
 /// Takes a version, then reads: a change that comes in between is in this snapshot and again in the next.
-async fn next_snapshot(
-    store: &dyn Store,
-    clock: &SharedClock,
-) -> Result<PolicySnapshot, RbacError> {
+async fn next_snapshot(store: &dyn Store, clock: &SharedClock) -> Result<PolicySnapshot, RbacError> {
     let version = store.put(GENERATION, Vec::new(), None).await?;
     let mut snapshot = PolicySnapshot {
         version,
@@ -209,16 +204,13 @@ impl Handle<RemoveResource> for Rbac {
             ResourceRef::User(name) => format!("{USERS}{name}"),
             ResourceRef::Role(name) => format!("{ROLES}{name}"),
         };
-        ctx.run(
-            async move { store.delete(&key).await },
-            |rbac, done, ctx| {
-                let done = done.map_err(RbacError::from);
-                match done {
-                    Ok(true) => rbac.publish(ctx, || promise.keep(done)),
-                    _ => promise.keep(done),
-                }
-            },
-        );
+        ctx.run(async move { store.delete(&key).await }, |rbac, done, ctx| {
+            let done = done.map_err(RbacError::from);
+            match done {
+                Ok(true) => rbac.publish(ctx, || promise.keep(done)),
+                _ => promise.keep(done),
+            }
+        });
         reply
     }
 }

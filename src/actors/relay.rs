@@ -49,11 +49,7 @@ where
 
     /// Copies until the end, and tells the client why where that is for us to say. `upstream_lost` words the loss of the
     /// other side.
-    pub async fn run(
-        mut self,
-        end: EndSignal,
-        upstream_lost: impl FnOnce(&Permit) -> Refusal,
-    ) -> SessionOutcome {
+    pub async fn run(mut self, end: EndSignal, upstream_lost: impl FnOnce(&Permit) -> Refusal) -> SessionOutcome {
         let ended = async move {
             end.await.unwrap_or_else(|_| {
                 Refusal::new(
@@ -64,11 +60,7 @@ where
             })
         };
         let refusal = match self.relay.run(ended).await {
-            RelayEnd::Finished
-                if self.relay.client_closed() || self.relay.to_client_tap().explained() =>
-            {
-                None
-            }
+            RelayEnd::Finished if self.relay.client_closed() || self.relay.to_client_tap().explained() => None,
             RelayEnd::Finished | RelayEnd::UpstreamLost(_) => Some(upstream_lost(&self.permit)),
             RelayEnd::Refused(refusal) => Some(refusal),
             RelayEnd::ClientLost(error) => {
@@ -77,11 +69,7 @@ where
             }
         };
         match &refusal {
-            Some(refusal) => {
-                self.relay
-                    .last_words(&backend::error_response(refusal))
-                    .await
-            }
+            Some(refusal) => self.relay.last_words(&backend::error_response(refusal)).await,
             None => self.relay.close().await,
         }
         SessionOutcome {
@@ -213,9 +201,7 @@ impl Tap for AuditTap {
 fn statement_event(trail: &Trail, session: &SessionFields, statement: Statement) -> EventBuilder {
     let event = |kind| trail.session_event(kind, session);
     match statement {
-        Statement::Query { text } => {
-            with_part(event(EventKind::Query), "db_query", &text).field("success", true)
-        }
+        Statement::Query { text } => with_part(event(EventKind::Query), "db_query", &text).field("success", true),
         Statement::Parse { name, text } => with_part(
             event(EventKind::StatementParsed).field("statement_name", &name),
             "query",
@@ -225,11 +211,7 @@ fn statement_event(trail: &Trail, session: &SessionFields, statement: Statement)
             .field("statement_name", &bind.statement)
             .field("portal_name", &bind.portal)
             .field("parameters", values(&bind.parameters).as_slice()),
-        Statement::LongBind {
-            portal,
-            statement,
-            raw,
-        } => with_part(
+        Statement::LongBind { portal, statement, raw } => with_part(
             event(EventKind::StatementBound)
                 .field("statement_name", &statement)
                 .field("portal_name", &portal),
@@ -249,9 +231,7 @@ fn statement_event(trail: &Trail, session: &SessionFields, statement: Statement)
         Statement::FunctionCall(call) => event(EventKind::FunctionCalled)
             .field("function_oid", call.oid)
             .field("function_args", values(&call.arguments).as_slice()),
-        Statement::LongFunctionCall { raw } => {
-            with_part(event(EventKind::FunctionCalled), "raw", &raw)
-        }
+        Statement::LongFunctionCall { raw } => with_part(event(EventKind::FunctionCalled), "raw", &raw),
     }
 }
 

@@ -11,9 +11,7 @@ use super::trail::About;
 use super::tunnels::{Candidate, Lookup};
 use super::upstream::denied;
 use crate::audit::EventKind;
-use crate::model::{
-    ConnectionId, DbUser, NodeName, Principal, Refusal, RefusalKind, Secret, ServiceName, SessionId,
-};
+use crate::model::{ConnectionId, DbUser, NodeName, Principal, Refusal, RefusalKind, Secret, ServiceName, SessionId};
 use crate::net::BoxStream;
 use crate::net::frames::{ReadFrameError, read_frame, write_frame};
 use crate::pki::{CertificateError, entropy, verify_person};
@@ -59,27 +57,14 @@ pub struct OpenedSession {
     pub agent: String,
 }
 
-pub async fn open_session(
-    parts: &Arc<ConnectionParts>,
-    client: &Client,
-    origin: &Origin,
-) -> Result<Opened, Refusal> {
+pub async fn open_session(parts: &Arc<ConnectionParts>, client: &Client, origin: &Origin) -> Result<Opened, Refusal> {
     let proxy = parts.proxy.as_ref().ok_or_else(not_a_proxy)?;
     let principal = identify(parts, client).await?;
     let parameters = client.startup.passed_parameters()?;
     let service = service_of(&principal)?;
     let candidates = candidates(parts, proxy, client, &service)?;
     let session = SessionId::from_random(entropy::bytes());
-    let (request, permit) = authorise(
-        parts,
-        proxy,
-        client,
-        principal,
-        service,
-        &candidates,
-        session,
-    )
-    .await?;
+    let (request, permit) = authorise(parts, proxy, client, principal, service, &candidates, session).await?;
     let register = RegisterSession {
         session,
         connection: client.connection,
@@ -112,11 +97,7 @@ pub async fn open_session(
     let ask = ProxyToDb::OpenRelay {
         connection: client.connection,
         session,
-        person: client
-            .chain
-            .iter()
-            .map(|certificate| certificate.to_vec())
-            .collect(),
+        person: client.chain.iter().map(|certificate| certificate.to_vec()).collect(),
         service: permit.service().clone(),
         db_user: permit.db_user().clone(),
         db_name: permit.db_name().clone(),
@@ -248,8 +229,7 @@ async fn authorise(
     candidates: &[Candidate],
     session: SessionId,
 ) -> Result<(AccessRequest, Permit), Refusal> {
-    let bad_name =
-        |error: crate::model::NameError| Refusal::new(RefusalKind::AccessDenied, error.to_string());
+    let bad_name = |error: crate::model::NameError| Refusal::new(RefusalKind::AccessDenied, error.to_string());
     let db_user = DbUser::new(client.startup.user()).map_err(bad_name)?;
     // What PostgreSQL would use: an empty name falls to the user's.
     let db_name = effective_db_name(client.startup.database(), &db_user).map_err(bad_name)?;
@@ -271,12 +251,7 @@ async fn authorise(
     }
 }
 
-fn about<'a>(
-    client: &Client,
-    request: &'a AccessRequest,
-    session: SessionId,
-    uri: &'a str,
-) -> About<'a> {
+fn about<'a>(client: &Client, request: &'a AccessRequest, session: SessionId, uri: &'a str) -> About<'a> {
     About {
         person: &request.principal.name,
         session,
@@ -298,11 +273,7 @@ enum Answer {
 }
 
 /// Tries the agents in their order. Only one that cannot be reached passes the turn; an agent's answer is final.
-async fn first_that_opens(
-    candidates: &[Candidate],
-    ask: &ProxyToDb,
-    origin: &Origin,
-) -> Result<Answer, Refusal> {
+async fn first_that_opens(candidates: &[Candidate], ask: &ProxyToDb, origin: &Origin) -> Result<Answer, Refusal> {
     let mut tried = Vec::new();
     for candidate in candidates {
         let mut stream = match begin(candidate, ask, origin).await {
@@ -313,8 +284,7 @@ async fn first_that_opens(
                 continue;
             }
         };
-        let answer =
-            tokio::time::timeout(OPEN_DEADLINE, read_frame::<DbToProxy>(&mut stream)).await;
+        let answer = tokio::time::timeout(OPEN_DEADLINE, read_frame::<DbToProxy>(&mut stream)).await;
         return match answer {
             Ok(Ok(Some(Frame {
                 body: Some(DbToProxy::RelayOpened { process_id }),
@@ -340,16 +310,10 @@ async fn first_that_opens(
                     },
                 ..
             }))) => Err(bad_answer(&candidate.node_name, &why)),
-            Ok(Ok(Some(_))) => Err(bad_answer(
-                &candidate.node_name,
-                "an answer to another question",
-            )),
+            Ok(Ok(Some(_))) => Err(bad_answer(&candidate.node_name, "an answer to another question")),
             Ok(Ok(None) | Err(ReadFrameError::Io(_))) => Err(Refusal::new(
                 RefusalKind::AgentLost,
-                format!(
-                    "agent {} went away while it opened the session",
-                    candidate.node_name
-                ),
+                format!("agent {} went away while it opened the session", candidate.node_name),
             )
             .hint("connect again")),
             Ok(Err(error @ ReadFrameError::Refused { .. })) => {
@@ -366,10 +330,7 @@ async fn first_that_opens(
     }
     Err(Refusal::new(
         RefusalKind::AgentUnreachable,
-        format!(
-            "no agent of this database can be reached; tried: {}",
-            tried.join(", ")
-        ),
+        format!("no agent of this database can be reached; tried: {}", tried.join(", ")),
     )
     .hint("check the agents' logs; they connect again by themselves"))
 }
@@ -377,23 +338,17 @@ async fn first_that_opens(
 /// Opens a stream, sends what it is for, and hears that the agent has it.
 async fn begin(candidate: &Candidate, ask: &ProxyToDb, origin: &Origin) -> io::Result<BoxStream> {
     let begun = async {
-        let mut stream = candidate
-            .transport
-            .open(origin)
-            .await
-            .map_err(io::Error::other)?;
+        let mut stream = candidate.transport.open(origin).await.map_err(io::Error::other)?;
         write_frame(&mut stream, &ask_frame(ask, origin)).await?;
         accepted(&mut stream).await?;
         Ok(stream)
     };
-    tokio::time::timeout(ACCEPT_DEADLINE, begun)
-        .await
-        .unwrap_or_else(|_| {
-            Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("silent for {ACCEPT_DEADLINE:?}"),
-            ))
-        })
+    tokio::time::timeout(ACCEPT_DEADLINE, begun).await.unwrap_or_else(|_| {
+        Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("silent for {ACCEPT_DEADLINE:?}"),
+        ))
+    })
 }
 
 fn ask_frame(ask: &ProxyToDb, origin: &Origin) -> Frame<ProxyToDb> {
@@ -426,11 +381,8 @@ fn bad_answer(agent: &NodeName, why: &str) -> Refusal {
 
 fn unavailable(error: &super::address::AskError) -> Refusal {
     tracing::error!(%error, "a connection could not be prepared");
-    Refusal::new(
-        RefusalKind::Internal,
-        "a part of the proxy did not answer in time",
-    )
-    .hint("connect again; the proxy's log says more")
+    Refusal::new(RefusalKind::Internal, "a part of the proxy did not answer in time")
+        .hint("connect again; the proxy's log says more")
 }
 
 fn not_a_proxy() -> Refusal {
@@ -438,11 +390,7 @@ fn not_a_proxy() -> Refusal {
 }
 
 /// Carries a CancelRequest to the agent of the session that its key belongs to.
-pub async fn cancel(
-    parts: &ConnectionParts,
-    request: CancelRequest,
-    origin: &Origin,
-) -> Result<(), String> {
+pub async fn cancel(parts: &ConnectionParts, request: CancelRequest, origin: &Origin) -> Result<(), String> {
     let proxy = parts.proxy.as_ref().ok_or_else(|| not_a_proxy().message)?;
     let find = FindClientKey {
         process_id: request.process_id,
@@ -454,20 +402,11 @@ pub async fn cancel(
         .await
         .map_err(|error| error.to_string())?;
     let (connection, transport) = found.ok_or("no session has this key")?;
-    let mut stream = transport
-        .open(origin)
-        .await
-        .map_err(|error| error.to_string())?;
+    let mut stream = transport.open(origin).await.map_err(|error| error.to_string())?;
     let carried = async {
-        write_frame(
-            &mut stream,
-            &ask_frame(&ProxyToDb::CancelQuery { connection }, origin),
-        )
-        .await?;
+        write_frame(&mut stream, &ask_frame(&ProxyToDb::CancelQuery { connection }, origin)).await?;
         accepted(&mut stream).await?;
-        read_frame::<DbToProxy>(&mut stream)
-            .await
-            .map_err(io::Error::other)
+        read_frame::<DbToProxy>(&mut stream).await.map_err(io::Error::other)
     };
     match tokio::time::timeout(OPEN_DEADLINE, carried).await {
         Ok(Ok(Some(Frame {

@@ -74,9 +74,7 @@ impl Sessions {
         let denied: Vec<(SessionId, Refusal)> = self
             .open
             .iter()
-            .filter_map(|(id, open)| {
-                Some((*id, still_allowed(snapshot, &open.request, now).err()?))
-            })
+            .filter_map(|(id, open)| Some((*id, still_allowed(snapshot, &open.request, now).err()?)))
             .collect();
         for (id, refusal) in denied {
             if let Some(open) = self.open.remove(&id) {
@@ -140,11 +138,7 @@ impl Handle<RegisterSession> for Sessions {
             )));
         }
         // The rules may have changed between the decision and now; from now on the news reaches this session.
-        if self
-            .policy
-            .version()
-            .is_some_and(|newest| newest > policy_version)
-        {
+        if self.policy.version().is_some_and(|newest| newest > policy_version) {
             let again = self
                 .policy
                 .current()
@@ -167,11 +161,7 @@ impl Handle<RegisterSession> for Sessions {
 }
 
 impl Handle<SessionClosed> for Sessions {
-    fn handle(
-        &mut self,
-        SessionClosed(session): SessionClosed,
-        _: &mut Ctx<'_, Self>,
-    ) -> Reply<()> {
+    fn handle(&mut self, SessionClosed(session): SessionClosed, _: &mut Ctx<'_, Self>) -> Reply<()> {
         self.open.remove(&session);
         Reply::Now(())
     }

@@ -1,11 +1,8 @@
 //! What a room needs to write the audit trail: the node's spool and what all its events share.
 
-use crate::audit::{
-    AuditError, EventBuilder, EventContext, EventKind, SessionFields, SessionIdentity, Spool,
-};
+use crate::audit::{AuditError, EventBuilder, EventContext, EventKind, SessionFields, SessionIdentity, Spool};
 use crate::model::{
-    ConnectionId, DbName, DbUser, NodeId, NodeName, PersonName, Refusal, RefusalKind, ServiceName,
-    SessionId,
+    ConnectionId, DbName, DbUser, NodeId, NodeName, PersonName, Refusal, RefusalKind, ServiceName, SessionId,
 };
 use std::sync::Arc;
 

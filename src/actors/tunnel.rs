@@ -126,8 +126,7 @@ impl Tunnel {
 
     fn audit_refusal(&self, what: &str) {
         tracing::warn!(agent = %self.agent.node_name, what, "message refused");
-        self.trail
-            .note_now(refusal_event(&self.trail, &self.agent, what));
+        self.trail.note_now(refusal_event(&self.trail, &self.agent, what));
     }
 
     fn close(&self, why: &str, ctx: &mut Ctx<'_, Self>) {
@@ -169,9 +168,7 @@ async fn hear(control: &mut MuxStream) -> Heard {
             .await
         }
         Ok(None) => Heard::Over("the agent closed it".to_owned()),
-        Err(ReadFrameError::Refused { id, error }) => {
-            refuse(control, id.unwrap_or(0), &error.to_string()).await
-        }
+        Err(ReadFrameError::Refused { id, error }) => refuse(control, id.unwrap_or(0), &error.to_string()).await,
         Err(ReadFrameError::Io(error)) => Heard::Over(error.to_string()),
     }
 }
@@ -206,12 +203,9 @@ impl Behavior for Tunnel {
         };
         let (mux, inbound, driver) = mux::start(stream, MuxSide::Accepted);
         self.mux = Some(mux);
-        ctx.run(
-            super::host::spawn_here(driver).join(),
-            |tunnel, why, ctx| {
-                tunnel.close(&why.unwrap_or_else(|panic| panic), ctx);
-            },
-        );
+        ctx.run(super::host::spawn_here(driver).join(), |tunnel, why, ctx| {
+            tunnel.close(&why.unwrap_or_else(|panic| panic), ctx);
+        });
         Self::await_control(inbound, ctx);
     }
 }

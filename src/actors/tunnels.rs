@@ -56,9 +56,7 @@ impl Transport {
                     stream: Box::new(far),
                     runtime: Runtime::current(),
                 };
-                agent
-                    .tell(origin, serve)
-                    .map_err(|_| OpenError::LocalAgentDown)?;
+                agent.tell(origin, serve).map_err(|_| OpenError::LocalAgentDown)?;
                 Ok(Box::new(near))
             }
         }
@@ -115,10 +113,7 @@ impl Routes {
             };
         };
         let mut best: BTreeMap<NodeId, &Candidate> = BTreeMap::new();
-        for candidate in all
-            .iter()
-            .filter(|candidate| !candidate.transport.is_down())
-        {
+        for candidate in all.iter().filter(|candidate| !candidate.transport.is_down()) {
             let known = best.entry(candidate.node).or_insert(candidate);
             if candidate.runtime == runtime {
                 *known = candidate;
@@ -243,16 +238,11 @@ impl Tunnels {
             }
         }
         for (service, candidates) in &before.serving {
-            if let (false, Some(last)) = (routes.serving.contains_key(service), candidates.first())
-            {
-                routes
-                    .offline
-                    .insert(service.clone(), (last.node_name.clone(), now));
+            if let (false, Some(last)) = (routes.serving.contains_key(service), candidates.first()) {
+                routes.offline.insert(service.clone(), (last.node_name.clone(), now));
             }
         }
-        routes
-            .offline
-            .retain(|_, (_, since)| now.since(*since) < REMEMBERED);
+        routes.offline.retain(|_, (_, since)| now.since(*since) < REMEMBERED);
         self.stock.0.send_replace(Arc::new(routes));
     }
 }

@@ -57,14 +57,8 @@ struct OpenSession {
 impl Drop for OpenSession {
     fn drop(&mut self) {
         // Both are told rather than asked; a mailbox that is full of them is being emptied.
-        let _full = self
-            .parts
-            .closed
-            .tell(&self.origin, SessionClosed(self.session));
-        let _full = self
-            .parts
-            .forget_key
-            .tell(&self.origin, ForgetKey(self.connection));
+        let _full = self.parts.closed.tell(&self.origin, SessionClosed(self.session));
+        let _full = self.parts.forget_key.tell(&self.origin, ForgetKey(self.connection));
         if !self.ended {
             let event = self
                 .parts
@@ -114,11 +108,7 @@ impl From<Refusal> for Declined {
 }
 
 impl Upstream {
-    pub fn new(
-        stream: Option<BoxStream>,
-        parts: Arc<AgentParts>,
-        client: Address<GetUpstreamClient>,
-    ) -> Self {
+    pub fn new(stream: Option<BoxStream>, parts: Arc<AgentParts>, client: Address<GetUpstreamClient>) -> Self {
         Self {
             stream,
             parts,
@@ -140,8 +130,7 @@ impl Upstream {
             })) => {
                 ctx.serve(connection);
                 let (parts, origin) = (self.parts.clone(), ctx.origin());
-                let done =
-                    async move { cancel(&parts, connection, stream, header.id, &origin).await };
+                let done = async move { cancel(&parts, connection, stream, header.id, &origin).await };
                 ctx.run(done, |_, (), ctx| ctx.stop());
             }
             Ok(Some(Frame {
@@ -183,13 +172,7 @@ impl Upstream {
             ),
             Ok(None) => ctx.stop(),
             Err(ReadFrameError::Refused { id, error }) => {
-                refuse(
-                    stream,
-                    id.unwrap_or(0),
-                    &error.to_string(),
-                    ctx,
-                    &self.parts.trail,
-                );
+                refuse(stream, id.unwrap_or(0), &error.to_string(), ctx, &self.parts.trail);
             }
             Err(ReadFrameError::Io(error)) => {
                 tracing::debug!(%error, "a stream ended before it said what it is for");
@@ -201,25 +184,19 @@ impl Upstream {
     fn open(&mut self, ask: OpenRelay, id: u64, stream: BoxStream, ctx: &mut Ctx<'_, Self>) {
         let (parts, client, origin) = (self.parts.clone(), self.client.clone(), ctx.origin());
         let opened = async move {
-            let opened =
-                tokio::time::timeout(OPEN_DEADLINE, prepare(&parts, &client, &ask, &origin)).await;
+            let opened = tokio::time::timeout(OPEN_DEADLINE, prepare(&parts, &client, &ask, &origin)).await;
             let opened = opened.unwrap_or_else(|_| {
                 Err(Declined::Refused(Refusal::new(
                     RefusalKind::UpstreamUnreachable,
-                    format!(
-                        "the database server did not let the session in within {OPEN_DEADLINE:?}"
-                    ),
+                    format!("the database server did not let the session in within {OPEN_DEADLINE:?}"),
                 )))
             });
             (opened, stream)
         };
-        ctx.run(
-            opened,
-            move |upstream, (opened, stream), ctx| match opened {
-                Ok(ready) => upstream.relay(ready, id, stream, ctx),
-                Err(declined) => decline(declined, id, stream, ctx),
-            },
-        );
+        ctx.run(opened, move |upstream, (opened, stream), ctx| match opened {
+            Ok(ready) => upstream.relay(ready, id, stream, ctx),
+            Err(declined) => decline(declined, id, stream, ctx),
+        });
     }
 
     fn relay(&mut self, ready: Ready, id: u64, mut stream: BoxStream, ctx: &mut Ctx<'_, Self>) {
@@ -234,26 +211,16 @@ impl Upstream {
         let tap = AuditTap::new(self.parts.trail.clone(), session.fields.clone());
         self.session = Some(session);
         let task = spawn_here(async move {
-            write_frame(
-                &mut stream,
-                &answer(id, DbToProxy::RelayOpened { process_id }),
-            )
-            .await?;
+            write_frame(&mut stream, &answer(id, DbToProxy::RelayOpened { process_id })).await?;
             stream.write_all(&greeting).await?;
             stream.flush().await?;
             let relay = SessionRelay::new(permit, stream, postgres, tap);
             Ok::<_, io::Error>(relay.run(end, upstream_lost).await)
         });
-        ctx.run(task.join(), |upstream, outcome, ctx| {
-            upstream.ended(outcome, ctx)
-        });
+        ctx.run(task.join(), |upstream, outcome, ctx| upstream.ended(outcome, ctx));
     }
 
-    fn ended(
-        &mut self,
-        outcome: Result<io::Result<SessionOutcome>, String>,
-        ctx: &mut Ctx<'_, Self>,
-    ) {
+    fn ended(&mut self, outcome: Result<io::Result<SessionOutcome>, String>, ctx: &mut Ctx<'_, Self>) {
         let Some(mut session) = self.session.take() else {
             return ctx.stop();
         };
@@ -385,10 +352,7 @@ async fn prepare(
     })
 }
 
-async fn authorise(
-    parts: &AgentParts,
-    ask: &OpenRelay,
-) -> Result<(AccessRequest, Permit), Refusal> {
+async fn authorise(parts: &AgentParts, ask: &OpenRelay) -> Result<(AccessRequest, Permit), Refusal> {
     let now = parts.clock.now();
     let chain: Vec<CertificateDer<'_>> = ask
         .person
@@ -444,13 +408,7 @@ fn about<'a>(ask: &'a OpenRelay, request: &'a AccessRequest, uri: &'a str) -> Ab
 }
 
 /// Audits a denial; the client hears of it when it is on disk.
-pub async fn denied(
-    trail: &Trail,
-    about: About<'_>,
-    denial: &Denial,
-    by: &str,
-    version: u64,
-) -> Result<(), Refusal> {
+pub async fn denied(trail: &Trail, about: About<'_>, denial: &Denial, by: &str, version: u64) -> Result<(), Refusal> {
     let fields = trail.session_fields(about);
     let mut event = trail
         .session_event(EventKind::SessionDenied, &fields)
@@ -465,11 +423,7 @@ pub async fn denied(
     trail.write(event).await
 }
 
-fn started(
-    parts: &AgentParts,
-    session: &OpenSession,
-    permit: &Permit,
-) -> crate::audit::EventBuilder {
+fn started(parts: &AgentParts, session: &OpenSession, permit: &Permit) -> crate::audit::EventBuilder {
     parts
         .trail
         .session_event(EventKind::SessionStarted, &session.fields)
@@ -479,18 +433,10 @@ fn started(
 }
 
 /// A session that was allowed and did not come about.
-async fn failed_start(
-    parts: &AgentParts,
-    session: &OpenSession,
-    permit: &Permit,
-    answer: UpstreamAnswer,
-) -> Declined {
+async fn failed_start(parts: &AgentParts, session: &OpenSession, permit: &Permit, answer: UpstreamAnswer) -> Declined {
     let (why, declined) = match answer {
         UpstreamAnswer::Refused(refusal) => (refusal.message.clone(), Declined::Refused(refusal)),
-        UpstreamAnswer::SaidNo {
-            why,
-            error_response,
-        } => (why, Declined::UpstreamSaidNo(error_response)),
+        UpstreamAnswer::SaidNo { why, error_response } => (why, Declined::UpstreamSaidNo(error_response)),
     };
     let event = parts
         .trail
@@ -508,11 +454,8 @@ async fn failed_start(
 
 fn unavailable(error: &super::address::AskError) -> Refusal {
     tracing::error!(%error, "a connection could not be prepared");
-    Refusal::new(
-        RefusalKind::Internal,
-        "a part of the agent did not answer in time",
-    )
-    .hint("connect again; the agent's log says more")
+    Refusal::new(RefusalKind::Internal, "a part of the agent did not answer in time")
+        .hint("connect again; the agent's log says more")
 }
 
 fn decline(declined: Declined, id: u64, mut stream: BoxStream, ctx: &mut Ctx<'_, Upstream>) {
@@ -546,13 +489,7 @@ fn refuse(mut stream: BoxStream, id: u64, why: &str, ctx: &mut Ctx<'_, Upstream>
     ctx.run(said, |_, _proxy_gone, ctx| ctx.stop());
 }
 
-async fn cancel(
-    parts: &AgentParts,
-    connection: ConnectionId,
-    mut stream: BoxStream,
-    id: u64,
-    origin: &Origin,
-) {
+async fn cancel(parts: &AgentParts, connection: ConnectionId, mut stream: BoxStream, id: u64, origin: &Origin) {
     let target = parts
         .find_key
         .ask(origin, FindUpstreamKey(connection), ASK_DEADLINE)
@@ -567,10 +504,7 @@ async fn cancel(
             parts.trail.note(event).await;
             match sent {
                 Ok(()) => DbToProxy::CancelForwarded,
-                Err(error) => DbToProxy::Declined(Refusal::new(
-                    RefusalKind::UpstreamUnreachable,
-                    error.to_string(),
-                )),
+                Err(error) => DbToProxy::Declined(Refusal::new(RefusalKind::UpstreamUnreachable, error.to_string())),
             }
         }
         Ok(None) => DbToProxy::Declined(Refusal::new(

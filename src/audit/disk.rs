@@ -107,11 +107,7 @@ pub(super) fn open_dir(dir: &Path, entropy: Entropy) -> Result<Opened, AuditErro
                 acknowledged + 1
             ),
         )),
-        _ => Ok(Opened {
-            id,
-            disk,
-            torn_bytes,
-        }),
+        _ => Ok(Opened { id, disk, torn_bytes }),
     }
 }
 
@@ -157,15 +153,10 @@ fn read_or_make_id(dir: &Path, entropy: Entropy, fresh: bool) -> Result<String, 
         replace_file(&path, &id)?;
         return Ok(id);
     }
-    let id =
-        std::fs::read_to_string(&path).map_err(AuditError::io(&path, "reading the spool's id"))?;
+    let id = std::fs::read_to_string(&path).map_err(AuditError::io(&path, "reading the spool's id"))?;
     let id = id.trim_end();
     if id.len() != 32 || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Err(AuditError::corrupt(
-            &path,
-            0,
-            "the spool's id is not 32 hex digits",
-        ));
+        return Err(AuditError::corrupt(&path, 0, "the spool's id is not 32 hex digits"));
     }
     Ok(id.to_owned())
 }
@@ -191,10 +182,9 @@ pub(super) fn write_acknowledged(dir: &Path, number: u64) -> Result<(), AuditErr
 /// Deletes a segment; one that is gone already is as good.
 pub(super) fn remove(path: &Path) -> Result<(), AuditError> {
     match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(AuditError::io(
-            path,
-            "deleting a confirmed spool segment",
-        )(e)),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(AuditError::io(path, "deleting a confirmed spool segment")(e))
+        }
         _ => Ok(()),
     }
 }
@@ -210,8 +200,7 @@ fn replace_file(path: &Path, text: &str) -> Result<(), AuditError> {
         .mode(0o600)
         .open(&temporary)
         .map_err(&failed)?;
-    file.write_all(format!("{text}\n").as_bytes())
-        .map_err(&failed)?;
+    file.write_all(format!("{text}\n").as_bytes()).map_err(&failed)?;
     file.sync_all().map_err(&failed)?;
     std::fs::rename(&temporary, path).map_err(&failed)?;
     sync_dir(path.parent().unwrap_or(Path::new("."))).map_err(&failed)

@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuditError {
     /// From `enter_synced` it means: not known to be on disk; the event is kept in memory and may still be written.
-    #[error(
-        "the audit spool is blocked: {why}; free the disk or bring auth back, it goes on by itself"
-    )]
+    #[error("the audit spool is blocked: {why}; free the disk or bring auth back, it goes on by itself")]
     Blocked { why: String },
     #[error("the audit spool is closed, as the node is going down")]
     Closed,
@@ -21,30 +19,16 @@ pub enum AuditError {
     #[error(
         "the audit spool {source_id} continues at event {expected}, but sent {got}: events between them are missing; restore the log's segments from a backup, or save the agent's spool directory elsewhere and restart the agent, which begins a new spool"
     )]
-    Gap {
-        source_id: String,
-        expected: u64,
-        got: u64,
-    },
+    Gap { source_id: String, expected: u64, got: u64 },
     #[error(
         "event {claimed} was acknowledged, but the spool {} ends at {last}: it was restored from an old copy; save the directory elsewhere and restart, which begins a new spool",
         dir.display()
     )]
-    AcknowledgedAhead {
-        dir: PathBuf,
-        claimed: u64,
-        last: u64,
-    },
-    #[error(
-        "a batch of {bytes} bytes was refused; at most {max} are appended at once: send fewer events"
-    )]
+    AcknowledgedAhead { dir: PathBuf, claimed: u64, last: u64 },
+    #[error("a batch of {bytes} bytes was refused; at most {max} are appended at once: send fewer events")]
     BatchTooLarge { bytes: usize, max: usize },
     #[error("{} is damaged at byte {offset}: {why}; save its directory elsewhere for examination, then restart", path.display())]
-    Corrupt {
-        path: PathBuf,
-        offset: u64,
-        why: String,
-    },
+    Corrupt { path: PathBuf, offset: u64, why: String },
     #[error("the audit index {} failed: {detail}; it is derived: stop the node, delete it, and the next start makes it anew", path.display())]
     Index { path: PathBuf, detail: String },
     #[error("{}: {what}: {detail}; check the disk's space, its health and the directory's permissions", path.display())]
@@ -53,13 +37,9 @@ pub enum AuditError {
         what: &'static str,
         detail: String,
     },
-    #[error(
-        "a question for {asked} events was refused; at most {max} are answered at once: narrow the time"
-    )]
+    #[error("a question for {asked} events was refused; at most {max} are answered at once: narrow the time")]
     QueryTooLarge { asked: usize, max: usize },
-    #[error(
-        "the answer has {bytes} bytes; at most {max} are given at once: narrow the time or lower the limit"
-    )]
+    #[error("the answer has {bytes} bytes; at most {max} are given at once: narrow the time or lower the limit")]
     AnswerTooLarge { bytes: u64, max: u64 },
 }
 

@@ -5,8 +5,8 @@
 use super::json_text::push_string;
 use super::{Entropy, EventKind};
 use crate::model::{
-    ClusterName, ConnectionId, DbName, DbUser, NodeId, NodeName, PersonName, ServiceName,
-    SessionId, SharedClock, Timestamp,
+    ClusterName, ConnectionId, DbName, DbUser, NodeId, NodeName, PersonName, ServiceName, SessionId, SharedClock,
+    Timestamp,
 };
 use data_encoding::BASE64;
 use std::fmt::Write;
@@ -62,9 +62,7 @@ pub struct SessionFields {
 
 impl SessionFields {
     pub fn new(identity: &SessionIdentity<'_>) -> Arc<Self> {
-        let mut line = EventBuilder {
-            line: String::new(),
-        };
+        let mut line = EventBuilder { line: String::new() };
         line = line
             .field("user", identity.user.as_str())
             .field("sid", identity.sid.to_string())
@@ -277,9 +275,7 @@ mod tests {
 
     fn context() -> EventContext {
         let clock = HeldClock::at(Timestamp::from_micros(1_619_564_426_014_000));
-        EventContext::new(&ClusterName::new("root").unwrap(), clock, |bytes| {
-            bytes.fill(7)
-        })
+        EventContext::new(&ClusterName::new("root").unwrap(), clock, |bytes| bytes.fill(7))
     }
 
     fn session() -> Arc<SessionFields> {
@@ -299,11 +295,7 @@ mod tests {
     #[test]
     fn the_envelope_comes_first_and_the_session_next() {
         let (context, session) = (context(), session());
-        drop(EventBuilder::in_session(
-            EventKind::SessionStarted,
-            &context,
-            &session,
-        ));
+        drop(EventBuilder::in_session(EventKind::SessionStarted, &context, &session));
         let line = EventBuilder::in_session(EventKind::Query, &context, &session)
             .field("db_query", "select 1")
             .field("success", true)
@@ -327,10 +319,7 @@ mod tests {
             .field("payload", [0xff_u8, 0x00].as_slice())
             .field("parameters", parameters.as_slice())
             .field("roles", ["a".to_owned(), "b\"".to_owned()].as_slice())
-            .field(
-                "identity",
-                serde_json::json!({"user": "\u{1b}x", "n": [1, null, 2.5]}),
-            )
+            .field("identity", serde_json::json!({"user": "\u{1b}x", "n": [1, null, 2.5]}))
             .field("count", 3_u64)
             .finish();
         assert!(!line.chars().any(char::is_control), "{line}");

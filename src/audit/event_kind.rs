@@ -74,10 +74,6 @@ mod tests {
             text.bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'_')
         };
-        assert!(
-            EventKind::ALL
-                .iter()
-                .all(|k| plain(k.name()) && plain(k.code()))
-        );
+        assert!(EventKind::ALL.iter().all(|k| plain(k.name()) && plain(k.code())));
     }
 }

@@ -79,8 +79,8 @@ impl Facts {
                 sid: usual.sid,
             });
         }
-        let odd: serde_json::Map<String, serde_json::Value> = serde_json::from_str(event)
-            .map_err(|e| AuditError::NotAnEvent { why: e.to_string() })?;
+        let odd: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(event).map_err(|e| AuditError::NotAnEvent { why: e.to_string() })?;
         let text = |name: &str| odd.get(name).and_then(|v| v.as_str()).map(str::to_owned);
         Ok(Self {
             time: micros(&text("time").unwrap_or_default()),
@@ -229,10 +229,7 @@ fn add_entries(step: &Transaction<'_>, entries: &[Entry]) -> rusqlite::Result<()
             entry.length
         ])?;
         // Lines of one source stand together: the last of them is enough.
-        if entries
-            .get(at + 1)
-            .is_none_or(|next| next.source != entry.source)
-        {
+        if entries.get(at + 1).is_none_or(|next| next.source != entry.source) {
             source.execute(params![entry.source, entry.seq])?;
         }
     }

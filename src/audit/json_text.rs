@@ -86,10 +86,7 @@ mod tests {
         let text = "a\"\\\n\r\t\0\u{1b}[31m\u{7f}\u{9b}é\u{2028}\u{202e}漢🐘";
         let mut json = String::new();
         push_string(&mut json, text);
-        assert!(
-            json.chars()
-                .all(|c| !must_escape(c) || matches!(c, '"' | '\\'))
-        );
+        assert!(json.chars().all(|c| !must_escape(c) || matches!(c, '"' | '\\')));
         assert!(json.contains("\\u001b[31m\\u007f\\u009bé"));
         assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
     }
@@ -108,10 +105,7 @@ mod tests {
                 .all(|(n, p)| p.number == n as u64 && p.last == (n + 1 == all.len()))
         );
         assert_eq!(
-            all.iter()
-                .flat_map(|p| p.bytes)
-                .copied()
-                .collect::<Vec<_>>(),
+            all.iter().flat_map(|p| p.bytes).copied().collect::<Vec<_>>(),
             text.as_bytes()
         );
         assert_eq!(parts(b"").count(), 1);

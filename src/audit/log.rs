@@ -52,10 +52,7 @@ impl AuditLog {
             dir: dir.to_owned(),
             index: Index::open(dir)?,
             segment_bytes,
-            end: Position {
-                segment: 1,
-                offset: 0,
-            },
+            end: Position { segment: 1, offset: 0 },
             file: None,
             index_is_behind: false,
         };
@@ -69,12 +66,7 @@ impl AuditLog {
     /// # Errors
     /// `Gap` when events are missing in between; `NotAnEvent`, `LineTooLong`, `BatchTooLarge`; `Io` and `Index`, after which
     /// the same batch can be appended again.
-    pub fn append(
-        &mut self,
-        source: &str,
-        first_seq: u64,
-        lines: &[String],
-    ) -> Result<u64, AuditError> {
+    pub fn append(&mut self, source: &str, first_seq: u64, lines: &[String]) -> Result<u64, AuditError> {
         check_source(source)?;
         if self.index_is_behind {
             self.index_from(self.index.position()?, false)?;
@@ -115,10 +107,7 @@ impl AuditLog {
     }
 
     fn store(&mut self, source: &str, first: u64, events: &[String]) -> Result<(), AuditError> {
-        let bytes = events
-            .iter()
-            .map(|event| event.len() + SUFFIX_BYTES)
-            .sum::<usize>();
+        let bytes = events.iter().map(|event| event.len() + SUFFIX_BYTES).sum::<usize>();
         if bytes > MAX_BATCH_BYTES {
             return Err(AuditError::BatchTooLarge {
                 bytes,
@@ -132,10 +121,7 @@ impl AuditLog {
                 offset: 0,
             };
         }
-        let (mut text, mut entries) = (
-            String::with_capacity(bytes),
-            Vec::with_capacity(events.len()),
-        );
+        let (mut text, mut entries) = (String::with_capacity(bytes), Vec::with_capacity(events.len()));
         for (seq, event) in (first..).zip(events) {
             check_event(event)?;
             let begin = text.len();
@@ -193,8 +179,7 @@ impl AuditLog {
             offset: segment_bytes(&self.dir, last)?,
         };
         let is_ahead = position > self.end
-            || (segments.contains(&position.segment)
-                && position.offset > segment_bytes(&self.dir, position.segment)?);
+            || (segments.contains(&position.segment) && position.offset > segment_bytes(&self.dir, position.segment)?);
         let from = if is_ahead {
             self.index.clear()?;
             Position {
@@ -239,10 +224,7 @@ impl AuditLog {
                 ));
             }
             let failed = AuditError::io(&path, "cutting the torn end of the audit log");
-            let file = OpenOptions::new()
-                .write(true)
-                .open(&path)
-                .map_err(&failed)?;
+            let file = OpenOptions::new().write(true).open(&path).map_err(&failed)?;
             file.set_len(at.offset).map_err(&failed)?;
             file.sync_all().map_err(&failed)?;
             self.end = at;
@@ -308,9 +290,7 @@ pub(super) fn split_stored(line: &str) -> Option<(String, &str, u64)> {
 }
 
 fn check_source(source: &str) -> Result<(), AuditError> {
-    let plain = source
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let plain = source.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     if source.is_empty() || source.len() > MAX_SOURCE_BYTES || !plain {
         return Err(AuditError::NotAnEvent {
             why: "its source is not the id of a spool".into(),

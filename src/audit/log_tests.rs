@@ -37,9 +37,7 @@ fn all(log: &AuditLog) -> Vec<String> {
 fn lines_on_disk(dir: &Path) -> usize {
     let segments = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
     let texts = segments.filter(|p| p.extension().is_some_and(|e| e == "jsonl"));
-    texts
-        .map(|p| std::fs::read_to_string(p).unwrap().lines().count())
-        .sum()
+    texts.map(|p| std::fs::read_to_string(p).unwrap().lines().count()).sum()
 }
 
 #[test]
@@ -54,16 +52,10 @@ fn a_batch_that_is_sent_again_is_stored_once() {
     assert_eq!(log.append("another", 1, &events(90..91)).unwrap(), 1);
     assert_eq!(
         all(&log),
-        events(0..15)
-            .into_iter()
-            .chain([event(90)])
-            .collect::<Vec<_>>()
+        events(0..15).into_iter().chain([event(90)]).collect::<Vec<_>>()
     );
     assert_eq!(lines_on_disk(dir.path()), 16);
-    assert_eq!(
-        (log.last_of(SOURCE).unwrap(), log.last_of("nobody").unwrap()),
-        (15, 0)
-    );
+    assert_eq!((log.last_of(SOURCE).unwrap(), log.last_of("nobody").unwrap()), (15, 0));
 }
 
 #[test]
@@ -81,9 +73,7 @@ fn a_gap_is_refused_and_says_what_is_missing() {
         }
     ));
     assert!(
-        refused
-            .to_string()
-            .contains("continues at event 4, but sent 5"),
+        refused.to_string().contains("continues at event 4, but sent 5"),
         "{refused}"
     );
     assert!(matches!(
@@ -107,10 +97,7 @@ fn what_is_not_json_is_refused_and_what_is_odd_is_kept() {
     let mut log = AuditLog::open(dir.path()).unwrap();
     for bad in ["{\"a\":}", "{\"a\":1}\n{\"b\":2}", "[1]", "{}", ""] {
         let refused = log.append(SOURCE, 1, &[event(0), bad.to_owned()]);
-        assert!(
-            matches!(refused, Err(AuditError::NotAnEvent { .. })),
-            "{bad}"
-        );
+        assert!(matches!(refused, Err(AuditError::NotAnEvent { .. })), "{bad}");
     }
     let odd = "{\"event\":\"x\",\"user\":5,\"user\":\"u\",\"src\":\"mine\",\"seq\":9}".to_owned();
     log.append(SOURCE, 1, std::slice::from_ref(&odd)).unwrap();
@@ -132,14 +119,7 @@ fn every_condition_of_a_query_narrows_it_and_the_newest_are_given_oldest_first()
     let dir = tempfile::tempdir().unwrap();
     let mut log = AuditLog::open(dir.path()).unwrap();
     log.append(SOURCE, 1, &events(0..60)).unwrap();
-    let count = |query: Query| {
-        log.query(&Query {
-            limit: 100,
-            ..query
-        })
-        .unwrap()
-        .len()
-    };
+    let count = |query: Query| log.query(&Query { limit: 100, ..query }).unwrap().len();
     let text = |s: &str| Some(s.to_owned());
     assert_eq!(
         count(Query {
@@ -191,18 +171,12 @@ fn every_condition_of_a_query_narrows_it_and_the_newest_are_given_oldest_first()
         ..Query::default()
     };
     assert_eq!(log.query(&newest).unwrap(), events(57..60));
-    assert_eq!(
-        log.reader().unwrap().query(&newest).unwrap(),
-        events(57..60)
-    );
+    assert_eq!(log.reader().unwrap().query(&newest).unwrap(), events(57..60));
     let many = Query {
         limit: MAX_QUERY_EVENTS + 1,
         ..Query::default()
     };
-    assert!(matches!(
-        log.query(&many),
-        Err(AuditError::QueryTooLarge { .. })
-    ));
+    assert!(matches!(log.query(&many), Err(AuditError::QueryTooLarge { .. })));
 }
 
 #[test]
@@ -218,10 +192,7 @@ fn an_index_that_is_missing_damaged_behind_or_ahead_is_made_right() {
         log.append(SOURCE, n + 1, &events(n..n + 1)).unwrap();
     }
     drop(log);
-    assert!(
-        dir.path().join("00000003.jsonl").exists(),
-        "segments are ended"
-    );
+    assert!(dir.path().join("00000003.jsonl").exists(), "segments are ended");
     let check = |what: &str, from: u64, to: u64| {
         let mut log = AuditLog::open_with(dir.path(), 2000).unwrap();
         assert_eq!(all(&log), events(from..to), "{what}");
@@ -265,10 +236,7 @@ fn a_torn_end_at_any_byte_is_cut_and_can_be_sent_again() {
         let whole = ends.iter().filter(|end| **end <= length).count() as u64;
         assert_eq!(all(&log), events(0..whole));
         assert_eq!(log.append(SOURCE, 1, &events(0..3)).unwrap(), 3);
-        assert_eq!(
-            std::fs::read(crashed.path().join("00000001.jsonl")).unwrap(),
-            bytes
-        );
+        assert_eq!(std::fs::read(crashed.path().join("00000001.jsonl")).unwrap(), bytes);
     }
 }
 
@@ -282,22 +250,16 @@ fn a_damaged_line_before_the_last_segment_is_refused() {
     std::fs::remove_file(dir.path().join(INDEX_FILE)).unwrap();
     std::fs::write(dir.path().join("00000001.jsonl"), "rubbish\n").unwrap();
     let refused = AuditLog::open(dir.path()).err().unwrap();
-    assert!(
-        matches!(refused, AuditError::Corrupt { offset: 0, .. }),
-        "{refused}"
-    );
+    assert!(matches!(refused, AuditError::Corrupt { offset: 0, .. }), "{refused}");
 }
 
 #[tokio::test]
 async fn a_hundred_thousand_events_go_through_spool_and_log_and_are_found() {
     const EVENTS: u64 = 100_000;
     let (spool_dir, log_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let spool = Spool::open(
-        spool_dir.path(),
-        SpoolLimits::default(),
-        SystemClock::shared(),
-        |b| b.fill(1),
-    )
+    let spool = Spool::open(spool_dir.path(), SpoolLimits::default(), SystemClock::shared(), |b| {
+        b.fill(1)
+    })
     .unwrap();
     let entering = tokio::spawn({
         let spool = spool.clone();
@@ -312,9 +274,7 @@ async fn a_hundred_thousand_events_go_through_spool_and_log_and_are_found() {
     while last < EVENTS {
         assert!(spool.wait_for_more().await);
         while let Some(batch) = spool.next_batch(5000, 4 << 20).unwrap() {
-            last = log
-                .append(spool.id(), batch.first_seq, &batch.lines)
-                .unwrap();
+            last = log.append(spool.id(), batch.first_seq, &batch.lines).unwrap();
             spool.acknowledge(last).unwrap();
             tokio::task::yield_now().await;
         }

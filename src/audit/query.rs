@@ -65,11 +65,7 @@ struct Found {
     length: u64,
 }
 
-pub(super) fn run(
-    index: &Connection,
-    dir: &Path,
-    query: &Query,
-) -> Result<Vec<String>, AuditError> {
+pub(super) fn run(index: &Connection, dir: &Path, query: &Query) -> Result<Vec<String>, AuditError> {
     if query.limit > MAX_QUERY_EVENTS {
         return Err(AuditError::QueryTooLarge {
             asked: query.limit,
@@ -86,10 +82,7 @@ pub(super) fn run(
     }
     found.reverse();
     let mut files = HashMap::new();
-    found
-        .iter()
-        .map(|line| read_event(dir, &mut files, line))
-        .collect()
+    found.iter().map(|line| read_event(dir, &mut files, line)).collect()
 }
 
 /// Newest first.
@@ -128,32 +121,17 @@ fn find(index: &Connection, query: &Query) -> rusqlite::Result<Vec<Found>> {
     rows.collect()
 }
 
-fn read_event(
-    dir: &Path,
-    files: &mut HashMap<u64, File>,
-    line: &Found,
-) -> Result<String, AuditError> {
+fn read_event(dir: &Path, files: &mut HashMap<u64, File>, line: &Found) -> Result<String, AuditError> {
     let path = segment_path(dir, line.segment);
     let failed = AuditError::io(&path, "reading an indexed event");
-    let damaged = || {
-        AuditError::corrupt(
-            &path,
-            line.offset,
-            "the line is not the one that was indexed",
-        )
-    };
+    let damaged = || AuditError::corrupt(&path, line.offset, "the line is not the one that was indexed");
     let file = match files.entry(line.segment) {
         std::collections::hash_map::Entry::Occupied(open) => open.into_mut(),
-        std::collections::hash_map::Entry::Vacant(place) => {
-            place.insert(File::open(&path).map_err(&failed)?)
-        }
+        std::collections::hash_map::Entry::Vacant(place) => place.insert(File::open(&path).map_err(&failed)?),
     };
     // `find` has bounded the sum of the lengths.
     let mut bytes = vec![0; usize::try_from(line.length).map_err(|_| damaged())?];
-    file.read_exact_at(&mut bytes, line.offset)
-        .map_err(&failed)?;
+    file.read_exact_at(&mut bytes, line.offset).map_err(&failed)?;
     let text = String::from_utf8(bytes).map_err(|_| damaged())?;
-    split_stored(&text)
-        .map(|(event, ..)| event)
-        .ok_or_else(damaged)
+    split_stored(&text).map(|(event, ..)| event).ok_or_else(damaged)
 }

@@ -23,8 +23,7 @@ pub(super) fn segment_path(dir: &Path, first: u64) -> PathBuf {
 /// The first number of the segment with this file name.
 pub(super) fn first_of_name(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("spool-")?.strip_suffix(".jsonl")?;
-    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit()))
-        .then(|| digits.parse().ok())?
+    (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
 }
 
 /// Appends a line in its frame.
@@ -41,8 +40,8 @@ pub(super) fn push_framed(out: &mut Vec<u8>, number: u64, event: &str) {
 fn unframe(line: &[u8], number: u64) -> Option<String> {
     let (head, rest) = line.strip_suffix(b"\n")?.split_at_checked(21)?;
     let (crc, event) = rest.split_at_checked(9)?;
-    let whole = head == format!("{number:020}\t").as_bytes()
-        && crc == format!("{:08x}\t", crc32(&[head, event])).as_bytes();
+    let whole =
+        head == format!("{number:020}\t").as_bytes() && crc == format!("{:08x}\t", crc32(&[head, event])).as_bytes();
     whole.then(|| String::from_utf8(event.to_vec()).ok())?
 }
 

@@ -134,10 +134,7 @@ pub(super) struct Queue {
 impl Queue {
     /// Whether the writer should not wait for more.
     pub fn is_urgent(&self, limits: &SpoolLimits) -> bool {
-        self.closing
-            || self.retry
-            || !self.waiters.is_empty()
-            || self.bytes >= limits.queue_bytes / 4
+        self.closing || self.retry || !self.waiters.is_empty() || self.bytes >= limits.queue_bytes / 4
     }
 }
 
@@ -155,16 +152,9 @@ impl Spool {
     ///
     /// # Errors
     /// `Io` where the directory cannot be used; `Corrupt` where files are missing or damaged other than by a crash.
-    pub fn open(
-        dir: &Path,
-        limits: SpoolLimits,
-        clock: SharedClock,
-        entropy: Entropy,
-    ) -> Result<Self, AuditError> {
+    pub fn open(dir: &Path, limits: SpoolLimits, clock: SharedClock, entropy: Entropy) -> Result<Self, AuditError> {
         let mut limits = limits;
-        limits.queue_bytes = limits
-            .queue_bytes
-            .clamp(MAX_FRAMED_BYTES, u32::MAX as usize);
+        limits.queue_bytes = limits.queue_bytes.clamp(MAX_FRAMED_BYTES, u32::MAX as usize);
         limits.disk_bytes = limits.disk_bytes.max(2 * limits.queue_bytes as u64);
         let opened = open_dir(dir, entropy)?;
         let last = opened.disk.last();
@@ -270,11 +260,7 @@ impl Spool {
     /// The first events that are fsynced and not confirmed, at most `max_lines` and, beyond the first, `max_bytes` of them,
     /// from one segment; `None` when there are none. Asking again without `acknowledge` gives the same. Reads a file: not for a
     /// thread that must not block.
-    pub fn next_batch(
-        &self,
-        max_lines: usize,
-        max_bytes: usize,
-    ) -> Result<Option<Batch>, AuditError> {
+    pub fn next_batch(&self, max_lines: usize, max_bytes: usize) -> Result<Option<Batch>, AuditError> {
         let mut reading = lock(&self.inner.reading);
         let (first_seq, segment) = {
             let disk = lock(&self.inner.shared.disk);
@@ -284,34 +270,20 @@ impl Spool {
                 None => return Ok(None),
             }
         };
-        let damaged = |offset| {
-            AuditError::corrupt(
-                &segment.path,
-                offset,
-                "an event that was fsynced cannot be read",
-            )
-        };
+        let damaged = |offset| AuditError::corrupt(&segment.path, offset, "an event that was fsynced cannot be read");
         let failed = AuditError::io(&segment.path, "reading a spool segment");
         let (number, offset) = match *reading {
-            (number, offset) if number == first_seq && first_seq > segment.first => {
-                (number, offset)
-            }
+            (number, offset) if number == first_seq && first_seq > segment.first => (number, offset),
             _ => (segment.first, 0),
         };
         let mut lines = Lines::open(&segment.path, offset, number)?;
         while lines.number < first_seq {
-            lines
-                .next_event()
-                .map_err(&failed)?
-                .ok_or_else(|| damaged(offset))?;
+            lines.next_event().map_err(&failed)?.ok_or_else(|| damaged(offset))?;
         }
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while lines.number <= segment.last && batch.len() < max_lines.max(1) {
             let before = (lines.number, lines.offset);
-            let line = lines
-                .next_event()
-                .map_err(&failed)?
-                .ok_or_else(|| damaged(before.1))?;
+            let line = lines.next_event().map_err(&failed)?.ok_or_else(|| damaged(before.1))?;
             bytes += line.len();
             if bytes > max_bytes && !batch.is_empty() {
                 (lines.number, lines.offset) = before;

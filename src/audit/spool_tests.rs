@@ -19,10 +19,7 @@ fn event(n: u64) -> String {
 }
 
 fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
-    let mut found: Vec<_> = std::fs::read_dir(dir)
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .collect();
+    let mut found: Vec<_> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
     found.retain(|path| path.to_str().unwrap().ends_with(ending));
     found.sort();
     found
@@ -40,10 +37,7 @@ fn copy_dir(from: &Path) -> tempfile::TempDir {
 fn drain(spool: &Spool) -> Vec<String> {
     let mut all = Vec::new();
     while let Some(batch) = spool.next_batch(1000, 1 << 20).unwrap() {
-        assert_eq!(
-            batch.last_seq - batch.first_seq + 1,
-            batch.lines.len() as u64
-        );
+        assert_eq!(batch.last_seq - batch.first_seq + 1, batch.lines.len() as u64);
         all.extend(batch.lines);
         spool.acknowledge(batch.last_seq).unwrap();
     }
@@ -175,11 +169,7 @@ async fn numbers_go_on_after_a_restart_and_the_unconfirmed_is_there_again() {
     spool.acknowledge(11).unwrap();
     drop(spool);
     let spool = open(dir.path());
-    assert_eq!(
-        files(dir.path(), ".jsonl").len(),
-        0,
-        "confirmed segments are deleted"
-    );
+    assert_eq!(files(dir.path(), ".jsonl").len(), 0, "confirmed segments are deleted");
     spool.enter_synced(event(11)).await.unwrap();
     assert_eq!(spool.next_batch(1, 1).unwrap().unwrap().first_seq, 12);
     assert!(matches!(
@@ -208,9 +198,7 @@ async fn a_full_disk_bound_blocks_and_recovers_after_an_acknowledge() {
         }
     };
     assert!(matches!(refused, AuditError::Blocked { .. }), "{refused}");
-    assert!(
-        matches!(spool.state(), SpoolState::Blocked { why, .. } if why.contains("not confirmed"))
-    );
+    assert!(matches!(spool.state(), SpoolState::Blocked { why, .. } if why.contains("not confirmed")));
     assert!(spool.enter_synced(large(0)).await.is_err());
     assert!(matches!(spool.try_enter(large(0)), Err((_, Full::Blocked))));
     let on_disk: u64 = files(dir.path(), ".jsonl")
@@ -221,10 +209,7 @@ async fn a_full_disk_bound_blocks_and_recovers_after_an_acknowledge() {
 
     let mut state = spool.watch_state();
     let mut shipped = drain(&spool);
-    state
-        .wait_for(|state| *state == SpoolState::Open)
-        .await
-        .unwrap();
+    state.wait_for(|state| *state == SpoolState::Open).await.unwrap();
     spool.enter_synced(large(entered)).await.unwrap();
     shipped.extend(drain(&spool));
     assert_eq!(
@@ -242,22 +227,12 @@ async fn a_disk_that_refuses_blocks_and_recovers_by_itself() {
     let obstacle = dir.path().join("spool-00000000000000000001.jsonl");
     std::fs::create_dir(&obstacle).unwrap();
     let refused = spool.enter_synced(event(1)).await;
-    assert!(
-        matches!(refused, Err(AuditError::Blocked { .. })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(AuditError::Blocked { .. })), "{refused:?}");
     let mut state = spool.watch_state();
     std::fs::remove_dir(&obstacle).unwrap();
-    state
-        .wait_for(|state| *state == SpoolState::Open)
-        .await
-        .unwrap();
+    state.wait_for(|state| *state == SpoolState::Open).await.unwrap();
     spool.enter_synced(event(2)).await.unwrap();
-    assert_eq!(
-        drain(&spool),
-        [event(1), event(2)],
-        "what had entered was kept"
-    );
+    assert_eq!(drain(&spool), [event(1), event(2)], "what had entered was kept");
 }
 
 #[test]
@@ -289,12 +264,7 @@ fn callers_on_several_threads_share_the_fsync_and_keep_their_order() {
     assert_eq!(shipped.len(), 800);
     for caller in (0..4).flat_map(|t| (0..20).map(move |c| t * 10_000 + c * 100)) {
         let places: Vec<_> = (0..10)
-            .map(|n| {
-                shipped
-                    .iter()
-                    .position(|line| *line == event(caller + n))
-                    .unwrap()
-            })
+            .map(|n| shipped.iter().position(|line| *line == event(caller + n)).unwrap())
             .collect();
         assert!(places.is_sorted());
     }
@@ -331,15 +301,9 @@ async fn what_is_not_one_line_of_json_does_not_enter() {
         spool.enter("{\n}".into()).await,
         Err(AuditError::NotAnEvent { .. })
     ));
-    assert!(matches!(
-        spool.try_enter("x".into()),
-        Err((_, Full::NotAnEvent))
-    ));
+    assert!(matches!(spool.try_enter("x".into()), Err((_, Full::NotAnEvent))));
     let long = format!("{{{}}}", "x".repeat(MAX_LINE_BYTES));
-    assert!(matches!(
-        spool.enter(long).await,
-        Err(AuditError::LineTooLong { .. })
-    ));
+    assert!(matches!(spool.enter(long).await, Err(AuditError::LineTooLong { .. })));
 }
 
 #[tokio::test]
@@ -365,18 +329,10 @@ async fn damage_other_than_a_torn_end_is_refused_with_the_file_and_the_next_step
         );
     }
     std::fs::remove_file(&segments[0]).unwrap();
-    let refused = Spool::open(
-        dir.path(),
-        SpoolLimits::default(),
-        SystemClock::shared(),
-        |_| (),
-    )
-    .err()
-    .unwrap();
-    assert!(
-        refused.to_string().contains("event 1 is the next to ship"),
-        "{refused}"
-    );
+    let refused = Spool::open(dir.path(), SpoolLimits::default(), SystemClock::shared(), |_| ())
+        .err()
+        .unwrap();
+    assert!(refused.to_string().contains("event 1 is the next to ship"), "{refused}");
     assert!(
         refused.to_string().contains("save its directory elsewhere"),
         "{refused}"

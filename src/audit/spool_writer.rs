@@ -95,18 +95,15 @@ impl Writer {
         let pause = if shared.blocked.load(Ordering::Acquire) {
             RETRY_EVERY
         } else {
-            self.written_since.map_or(IDLE, |since| {
-                limits.sync_every.saturating_sub(since.elapsed())
-            })
+            self.written_since
+                .map_or(IDLE, |since| limits.sync_every.saturating_sub(since.elapsed()))
         };
         let mut queue = lock(&shared.queue);
         queue = wait_while(&shared.wake, queue, pause, |q| {
             q.lines.is_empty() && !q.is_urgent(limits)
         });
         if !queue.lines.is_empty() {
-            queue = wait_while(&shared.wake, queue, limits.write_every, |q| {
-                !q.is_urgent(limits)
-            });
+            queue = wait_while(&shared.wake, queue, limits.write_every, |q| !q.is_urgent(limits));
         }
         let lines = std::mem::take(&mut queue.lines);
         self.waiters.append(&mut queue.waiters);
@@ -169,10 +166,7 @@ impl Writer {
         };
         active
             .file
-            .write_all_at(
-                &self.tail[self.written..],
-                active.synced_bytes + self.written as u64,
-            )
+            .write_all_at(&self.tail[self.written..], active.synced_bytes + self.written as u64)
             .map_err(|e| format!("writing {}: {e}", active.path.display()))?;
         self.written = self.tail.len();
         self.written_last = self.next - 1;
@@ -257,17 +251,13 @@ impl Writer {
                     shared.state.send_replace(SpoolState::Open);
                 }
                 // The callers may have gone.
-                self.waiters
-                    .drain(..)
-                    .for_each(|waiter| drop(waiter.send(Ok(()))));
+                self.waiters.drain(..).for_each(|waiter| drop(waiter.send(Ok(()))));
             }
             Err(why) => {
                 let blocked = AuditError::Blocked { why: why.clone() };
                 if !shared.blocked.swap(true, Ordering::AcqRel) {
                     let since = shared.clock.now();
-                    shared
-                        .state
-                        .send_replace(SpoolState::Blocked { why, since });
+                    shared.state.send_replace(SpoolState::Blocked { why, since });
                 }
                 for waiter in self.waiters.drain(..) {
                     drop(waiter.send(Err(blocked.clone())));

@@ -27,14 +27,9 @@ impl AdminClient {
         }
     }
 
-    pub async fn get<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        query: &impl Serialize,
-    ) -> Result<T, Failure> {
+    pub async fn get<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T, Failure> {
         let query = query_string(query)?;
-        self.call(Method::GET, &format!("{path}{query}"), Bytes::new())
-            .await
+        self.call(Method::GET, &format!("{path}{query}"), Bytes::new()).await
     }
 
     pub async fn send<T: DeserializeOwned>(
@@ -51,20 +46,12 @@ impl AdminClient {
         self.call(Method::DELETE, path, Bytes::new()).await
     }
 
-    async fn call<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &str,
-        body: Bytes,
-    ) -> Result<T, Failure> {
-        let answered =
-            tokio::time::timeout(ANSWER_DEADLINE, self.exchange(method, path, body)).await;
-        let (ok, bytes) = answered
-            .map_err(|_| Failure::failed("auth did not answer in time; its log says more"))??;
+    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, Failure> {
+        let answered = tokio::time::timeout(ANSWER_DEADLINE, self.exchange(method, path, body)).await;
+        let (ok, bytes) = answered.map_err(|_| Failure::failed("auth did not answer in time; its log says more"))??;
         if ok {
-            return serde_json::from_slice(&bytes).map_err(|error| {
-                Failure::internal(format!("auth's answer is not understood: {error}"))
-            });
+            return serde_json::from_slice(&bytes)
+                .map_err(|error| Failure::internal(format!("auth's answer is not understood: {error}")));
         }
         let why = serde_json::from_slice::<Problem>(&bytes).map_or_else(
             |_| String::from_utf8_lossy(&bytes).into_owned(),
@@ -73,12 +60,7 @@ impl AdminClient {
         Err(Failure::failed(why))
     }
 
-    async fn exchange(
-        &self,
-        method: Method,
-        path: &str,
-        body: Bytes,
-    ) -> Result<(bool, Bytes), Failure> {
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(bool, Bytes), Failure> {
         let stream = socket::connect_admin(&self.socket).await.map_err(|error| {
             Failure::failed(format!(
                 "no auth service answers at {}: {error}; run this on the auth node, as the account that runs it, and name its \
@@ -97,16 +79,9 @@ impl AdminClient {
             .body(Full::new(body))
             .map_err(Failure::internal)?;
         let answer = async {
-            let answer = sender
-                .send_request(request)
-                .await
-                .map_err(Failure::failed)?;
+            let answer = sender.send_request(request).await.map_err(Failure::failed)?;
             let ok = answer.status().is_success();
-            let body = answer
-                .into_body()
-                .collect()
-                .await
-                .map_err(Failure::failed)?;
+            let body = answer.into_body().collect().await.map_err(Failure::failed)?;
             Ok((ok, body.to_bytes()))
         };
         // The connection has to be polled for the answer to come, and ends with it.
@@ -137,9 +112,7 @@ fn query_string(query: &impl Serialize) -> Result<String, Failure> {
 pub fn percent_encoded(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                char::from(byte).to_string()
-            }
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
             other => format!("%{other:02X}"),
         })
         .collect()

@@ -83,10 +83,7 @@ fn line(event: &str) -> Result<String, Failure> {
         parts.push(format!("user={user}"));
     }
     if let Some(service) = text("db_service") {
-        let (db_user, db_name) = (
-            text("db_user").unwrap_or_default(),
-            text("db_name").unwrap_or_default(),
-        );
+        let (db_user, db_name) = (text("db_user").unwrap_or_default(), text("db_name").unwrap_or_default());
         parts.push(format!("db={service} as {db_user} on {db_name}"));
     }
     parts.extend(detail(&event));
@@ -98,14 +95,9 @@ fn detail(event: &Value) -> Option<String> {
     if let Some(by) = text("decided_by") {
         let role = text("decision_role").map_or_else(String::new, |role| format!(", role {role}"));
         let said = match event["success"].as_bool() {
-            Some(true) => format!(
-                "allowed by the {by}{role}, policy {}",
-                event["policy_version"]
-            ),
+            Some(true) => format!("allowed by the {by}{role}, policy {}", event["policy_version"]),
             _ => {
-                let why = text("message")
-                    .or_else(|| text("error"))
-                    .unwrap_or_default();
+                let why = text("message").or_else(|| text("error")).unwrap_or_default();
                 format!("refused at the {by}{role}: {why}")
             }
         };
@@ -120,8 +112,6 @@ fn detail(event: &Value) -> Option<String> {
                 "{} bytes sent, {} received",
                 event["bytes_from_client"], event["bytes_to_client"]
             )),
-            _ => text("name")
-                .or_else(|| text("cert_type"))
-                .or_else(|| text("services")),
+            _ => text("name").or_else(|| text("cert_type")).or_else(|| text("services")),
         })
 }

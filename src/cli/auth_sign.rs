@@ -63,16 +63,9 @@ pub async fn run(client: &AdminClient, args: AuthArgs) -> Outcome {
             let signed = sign_database(client, &key, args.host, ttl).await?;
             let [key_file, crt, cas] = write_out(&args.out, &key, &signed)?;
             println!("Database credentials have been written to {key_file}, {crt}, {cas}.");
-            println!(
-                "They are valid until {}; renew them before.\n",
-                signed.not_after
-            );
-            println!(
-                "To accept connections over TLS, put this into postgresql.conf and restart PostgreSQL:\n"
-            );
-            println!(
-                "ssl = on\nssl_cert_file = '/path/to/{crt}'\nssl_key_file = '/path/to/{key_file}'"
-            );
+            println!("They are valid until {}; renew them before.\n", signed.not_after);
+            println!("To accept connections over TLS, put this into postgresql.conf and restart PostgreSQL:\n");
+            println!("ssl = on\nssl_cert_file = '/path/to/{crt}'\nssl_key_file = '/path/to/{key_file}'");
             println!("ssl_ca_file = '/path/to/{cas}'\n");
             println!("and these lines into pg_hba.conf, before others that match:\n");
             println!("hostssl all             all             ::/0                    cert");
@@ -101,9 +94,7 @@ pub async fn sign_database(
         hosts,
         ttl_secs: ttl.as_secs(),
     };
-    client
-        .send(Method::POST, "/v1/certificates/database", &ask)
-        .await
+    client.send(Method::POST, "/v1/certificates/database", &ask).await
 }
 
 pub async fn sign_person(
@@ -119,9 +110,7 @@ pub async fn sign_person(
         ttl_secs: ttl.as_secs(),
         csr: csr(key, user)?,
     };
-    client
-        .send(Method::POST, "/v1/certificates/person", &ask)
-        .await
+    client.send(Method::POST, "/v1/certificates/person", &ask).await
 }
 
 fn csr(key: &PrivateKey, name: &str) -> Result<String, Failure> {
@@ -129,11 +118,7 @@ fn csr(key: &PrivateKey, name: &str) -> Result<String, Failure> {
 }
 
 /// Writes OUT.key, OUT.crt and OUT.cas, all 0600, and returns their file names.
-pub fn write_out(
-    out: &Path,
-    key: &PrivateKey,
-    signed: &SignedCertificate,
-) -> Result<[String; 3], Failure> {
+pub fn write_out(out: &Path, key: &PrivateKey, signed: &SignedCertificate) -> Result<[String; 3], Failure> {
     let key_pem = key.to_pem().map_err(Failure::internal)?;
     let files = [
         ("key", key_pem.expose().as_bytes()),
@@ -147,12 +132,7 @@ pub fn write_out(
         path.push(ending);
         let path = PathBuf::from(path);
         write_private(&path, content).map_err(Failure::failed)?;
-        names.push(
-            path.file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned(),
-        );
+        names.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
     }
     names
         .try_into()

@@ -18,13 +18,7 @@ pub struct CtlArgs {
     #[arg(long, global = true, value_name = "DIR", env = "POSTERN_DATA_DIR")]
     data_dir: Option<PathBuf>,
     /// Auth's configuration file, for its data directory.
-    #[arg(
-        short,
-        long,
-        global = true,
-        value_name = "FILE",
-        conflicts_with = "data_dir"
-    )]
+    #[arg(short, long, global = true, value_name = "FILE", conflicts_with = "data_dir")]
     config: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
@@ -135,11 +129,7 @@ async fn status(client: &AdminClient, format: Format) -> Outcome {
     }
     let mut table = table(&["Node", "Services", "Databases"]);
     for node in &status.nodes {
-        let databases: Vec<&str> = node
-            .databases
-            .iter()
-            .map(|database| database.name.as_str())
-            .collect();
+        let databases: Vec<&str> = node.databases.iter().map(|database| database.name.as_str()).collect();
         table.add_row([
             terminal::one_line(&node.name),
             node.kinds.join(","),
@@ -159,14 +149,9 @@ async fn create(client: &AdminClient, replace: bool, file: &std::path::Path) -> 
     };
     read.map_err(|error| Failure::failed(format!("{}: {error}", file.display())))?;
     // Read here first: a mistake is told with the file's name, and nothing is sent.
-    crate::policy::parse_resources(&yaml)
-        .map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
+    crate::policy::parse_resources(&yaml).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
     let put: ResourcesPut = client
-        .send(
-            Method::PUT,
-            "/v1/resources",
-            &PutResources { yaml, replace },
-        )
+        .send(Method::PUT, "/v1/resources", &PutResources { yaml, replace })
         .await?;
     for done in put.done {
         let verb = if done.replaced { "updated" } else { "created" };
@@ -180,9 +165,7 @@ async fn get(client: &AdminClient, what: &str, format: Format) -> Outcome {
         Some((kind, name)) => (kind.to_owned(), Some(name.to_owned())),
         None => (what.to_owned(), None),
     };
-    let found: Resources = client
-        .get("/v1/resources", &ResourceQuery { kind, name })
-        .await?;
+    let found: Resources = client.get("/v1/resources", &ResourceQuery { kind, name }).await?;
     match format {
         Format::Json => println!(
             "{}",
@@ -203,11 +186,7 @@ async fn remove(client: &AdminClient, what: &str) -> Outcome {
             "{what:?} names no resource; write role/NAME or user/NAME"
         )));
     };
-    let path = format!(
-        "/v1/resources/{}/{}",
-        percent_encoded(kind),
-        percent_encoded(name)
-    );
+    let path = format!("/v1/resources/{}/{}", percent_encoded(kind), percent_encoded(name));
     let _removed: serde_json::Value = client.delete(&path).await?;
     println!("{kind} {name:?} has been deleted");
     Ok(())
@@ -223,10 +202,12 @@ async fn databases(client: &AdminClient, format: Format) -> Outcome {
     if format != Format::Text {
         let rows: Vec<_> = rows
             .iter()
-            .map(|(node, database)| serde_json::json!({
-                "name": database.name, "description": database.description, "labels": database.labels,
-                "uri": database.uri, "agent": node.name,
-            }))
+            .map(|(node, database)| {
+                serde_json::json!({
+                    "name": database.name, "description": database.description, "labels": database.labels,
+                    "uri": database.uri, "agent": node.name,
+                })
+            })
             .collect();
         return print_as(&rows, format);
     }
@@ -254,9 +235,7 @@ fn table(header: &[&str]) -> Table {
 fn print_as(value: &impl serde::Serialize, format: Format) -> Outcome {
     let text = match format {
         Format::Yaml => serde_saphyr::to_string(value).map_err(Failure::internal)?,
-        Format::Json | Format::Text => {
-            serde_json::to_string_pretty(value).map_err(Failure::internal)?
-        }
+        Format::Json | Format::Text => serde_json::to_string_pretty(value).map_err(Failure::internal)?,
     };
     println!("{text}");
     Ok(())

@@ -78,9 +78,7 @@ impl DirArgs {
             return std::path::absolute(dir).map_err(Failure::failed);
         }
         let home = std::env::home_dir().ok_or_else(|| {
-            Failure::usage(
-                "there is no home directory to keep the cluster in; name one with --data-dir DIR",
-            )
+            Failure::usage("there is no home directory to keep the cluster in; name one with --data-dir DIR")
         })?;
         Ok(home.join(".postern-dev"))
     }
@@ -175,19 +173,12 @@ async fn serve(args: RunArgs, places: Places, runtimes: Runtimes) -> Outcome {
 }
 
 /// From the started node to its end: the database beside it, the person, what to type, and waiting.
-async fn live(
-    node: &mut Node,
-    source: Source,
-    places: &Places,
-    stop: impl Future<Output = ()>,
-) -> Outcome {
+async fn live(node: &mut Node, source: Source, places: &Places, stop: impl Future<Output = ()>) -> Outcome {
     let client = AdminClient::new(&places.node);
     dev_database::sweep(&places.postgres_record).await?;
     let (postgres, uri) = match source {
         Source::ThrowAway(installation, port) => {
-            let server =
-                dev_database::start(installation, &client, port, places.postgres_record.clone())
-                    .await?;
+            let server = dev_database::start(installation, &client, port, places.postgres_record.clone()).await?;
             (Some(server), None)
         }
         Source::Running(endpoint) => (None, Some(endpoint)),
@@ -226,9 +217,7 @@ async fn prepare_and_wait(
     };
     tokio::time::timeout(Duration::from_secs(15), up)
         .await
-        .map_err(|_| {
-            Failure::failed("the agent's tunnel did not come up; see the log with --log info")
-        })?;
+        .map_err(|_| Failure::failed("the agent's tunnel did not come up; see the log with --log info"))?;
     print_ready(node, places, address, uri);
     match node.run(stop).await {
         NodeEnd::Stopped => {
@@ -263,14 +252,7 @@ async fn create_person(client: &AdminClient) -> Outcome {
          db_users: [{DB_USER}]\n    db_names: [{DB_NAME}]\n"
     );
     let _put: ResourcesPut = client
-        .send(
-            Method::PUT,
-            "/v1/resources",
-            &PutResources {
-                yaml,
-                replace: true,
-            },
-        )
+        .send(Method::PUT, "/v1/resources", &PutResources { yaml, replace: true })
         .await?;
     Ok(())
 }
@@ -307,10 +289,7 @@ fn print_ready(node: &Node, places: &Places, address: SocketAddr, uri: Option<&E
     let default = std::env::home_dir().map(|home| home.join(".postern-dev"));
     let dir = match default {
         Some(default) if default == places.node => String::new(),
-        _ => format!(
-            " --data-dir {}",
-            shell_quoted(&places.node.to_string_lossy())
-        ),
+        _ => format!(" --data-dir {}", shell_quoted(&places.node.to_string_lossy())),
     };
     let data_dir = shell_quoted(&places.node.to_string_lossy());
     println!(
@@ -347,10 +326,7 @@ fn remove_profile(places: &Places) {
     match std::fs::remove_dir_all(&places.profile) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             let text = terminal::printable(&error.to_string());
-            eprintln!(
-                "postern: {} was not removed: {text}",
-                places.profile.display()
-            );
+            eprintln!("postern: {} was not removed: {text}", places.profile.display());
         }
         _ => {}
     }

@@ -22,12 +22,7 @@ const CANNOT_GO_ON: u8 = 70;
 
 /// Access to PostgreSQL without passwords, VPNs or shared accounts.
 #[derive(Debug, Parser)]
-#[command(
-    name = "postern",
-    version,
-    max_term_width = 100,
-    arg_required_else_help = true
-)]
+#[command(name = "postern", version, max_term_width = 100, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -21,9 +21,7 @@ fn escape(text: &str, keep_line_feeds: bool) -> String {
             '\n' => out.push_str("\\n"),
             '\t' => out.push_str("\\t"),
             // Directional overrides make a text look like another one (CVE-2021-42574).
-            c if c.is_control()
-                || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
-            {
+            c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
                 let _cannot_fail = write!(out, "\\u{{{:x}}}", u32::from(c));
             }
             c => out.push(c),
@@ -47,23 +45,14 @@ mod tests {
 
     #[test]
     fn control_characters_are_shown_and_not_sent() {
-        assert_eq!(
-            one_line("a\x1b[2Jb\nc\u{202e}"),
-            "a\\u{1b}[2Jb\\nc\\u{202e}"
-        );
+        assert_eq!(one_line("a\x1b[2Jb\nc\u{202e}"), "a\\u{1b}[2Jb\\nc\\u{202e}");
         assert_eq!(printable("a\nb\r"), "a\nb\\u{d}");
     }
 
     #[test]
     fn durations_are_read_as_people_write_them() {
-        assert_eq!(
-            parse_duration("2190h"),
-            Ok(std::time::Duration::from_secs(2190 * 3600))
-        );
-        assert_eq!(
-            parse_duration("1h30m"),
-            Ok(std::time::Duration::from_secs(5400))
-        );
+        assert_eq!(parse_duration("2190h"), Ok(std::time::Duration::from_secs(2190 * 3600)));
+        assert_eq!(parse_duration("1h30m"), Ok(std::time::Duration::from_secs(5400)));
         assert!(parse_duration("soon").is_err());
         assert!(parse_duration("-5m").is_err());
     }

@@ -69,9 +69,7 @@ pub enum PostgresError {
     DirectoryName(PathBuf),
     #[error("initdb failed, so there is no database: {output}")]
     Initdb { output: String },
-    #[error(
-        "port {port} on 127.0.0.1 is taken by another program; choose another one, or 0 for any that is free"
-    )]
+    #[error("port {port} on 127.0.0.1 is taken by another program; choose another one, or 0 for any that is free")]
     PortTaken { port: u16 },
     #[error("cannot listen on port {port} of 127.0.0.1: {source}")]
     Port {
@@ -117,10 +115,7 @@ impl ThrowawayPostgres {
     ///
     /// # Errors
     /// The directory cannot be made, or `initdb` fails; its words are in the error.
-    pub fn prepare(
-        installation: &Installation,
-        parent: Option<&Path>,
-    ) -> Result<Prepared, PostgresError> {
+    pub fn prepare(installation: &Installation, parent: Option<&Path>) -> Result<Prepared, PostgresError> {
         let temporary = std::env::temp_dir();
         let directory = Directory::make(parent.unwrap_or(&temporary))?;
         let mut initdb = installation.command("initdb", directory.account, &directory.path);
@@ -212,10 +207,7 @@ impl Server {
     }
 
     fn end(&mut self) {
-        for (signal, polls) in [
-            (Signal::SIGINT, FAST_STOP_POLLS),
-            (Signal::SIGQUIT, QUIT_POLLS),
-        ] {
+        for (signal, polls) in [(Signal::SIGINT, FAST_STOP_POLLS), (Signal::SIGQUIT, QUIT_POLLS)] {
             if self.has_ended() {
                 return;
             }
@@ -304,12 +296,7 @@ impl Prepared {
             }
             let mut is_ready = self.client("pg_isready", port);
             is_ready.args(["-q", "-t", "1"]);
-            if self
-                .installation
-                .run("pg_isready", &mut is_ready)?
-                .status
-                .success()
-            {
+            if self.installation.run("pg_isready", &mut is_ready)?.status.success() {
                 return Ok(server);
             }
             std::thread::sleep(POLL_EVERY);
@@ -321,9 +308,9 @@ impl Prepared {
 
     /// A client that comes in as superuser over the Unix socket.
     fn client(&self, program: &str, port: u16) -> Command {
-        let mut command =
-            self.installation
-                .command(program, self.directory.account, &self.directory.path);
+        let mut command = self
+            .installation
+            .command(program, self.directory.account, &self.directory.path);
         command
             .env("PGCONNECT_TIMEOUT", "10")
             .arg("-h")
@@ -334,8 +321,7 @@ impl Prepared {
     }
 
     fn write_tls(&self, tls: &ServerTls<'_>) -> Result<(), PostgresError> {
-        let write =
-            |name: &str, pem: &str| self.directory.write(&self.directory.path.join(name), pem);
+        let write = |name: &str, pem: &str| self.directory.write(&self.directory.path.join(name), pem);
         write("server.crt", tls.certificate_pem)?;
         write("server.key", tls.key_pem)?;
         write("client-ca.crt", tls.client_ca_pem)
@@ -343,12 +329,7 @@ impl Prepared {
 
     fn write_configuration(&self, port: u16) -> Result<(), PostgresError> {
         let data = self.directory.data();
-        let base = self
-            .directory
-            .path
-            .display()
-            .to_string()
-            .replace('\'', "''");
+        let base = self.directory.path.display().to_string().replace('\'', "''");
         // fsync off: what is thrown away need not survive a power cut, and a small machine starts in a quarter of the time.
         let configuration = format!(
             "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{base}'\n\
@@ -357,8 +338,7 @@ impl Prepared {
              fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n\
              log_destination = 'stderr'\nlogging_collector = off\n"
         );
-        self.directory
-            .write(&data.join("postgresql.conf"), &configuration)?;
+        self.directory.write(&data.join("postgresql.conf"), &configuration)?;
         let access = "local   all all              trust\nhostssl all all 127.0.0.1/32 cert\n";
         self.directory.write(&data.join("pg_hba.conf"), access)
     }

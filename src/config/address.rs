@@ -24,9 +24,7 @@ pub enum AddressError {
     Host(String),
     #[error("the IPv6 address {0:?} must stand in brackets, as in [::1]:5432")]
     Brackets(String),
-    #[error(
-        "{0:?} holds more than host and port; user, database and options are the client's to give"
-    )]
+    #[error("{0:?} holds more than host and port; user, database and options are the client's to give")]
     MoreThanHostAndPort(String),
     #[error("{0:?} must be host:port or postgres://host:port")]
     DatabaseScheme(String),
@@ -133,17 +131,11 @@ impl ToSocketAddrs for ListenAddr {
 
     fn to_socket_addrs(&self) -> io::Result<Self::Iter> {
         let ips = match &self.host {
-            ListenHost::All => vec![
-                IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-                IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            ],
+            ListenHost::All => vec![IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
             ListenHost::Ip(ip) => vec![*ip],
             ListenHost::Name(name) => return (name.as_str(), self.port).to_socket_addrs(),
         };
-        let addresses: Vec<_> = ips
-            .into_iter()
-            .map(|ip| SocketAddr::new(ip, self.port))
-            .collect();
+        let addresses: Vec<_> = ips.into_iter().map(|ip| SocketAddr::new(ip, self.port)).collect();
         Ok(addresses.into_iter())
     }
 }
@@ -220,10 +212,7 @@ mod tests {
         assert_eq!(refused(""), AddressError::Empty);
         assert!(matches!(refused(":443"), AddressError::NoHost(_)));
         assert!(matches!(refused("::1"), AddressError::Brackets(_)));
-        assert!(matches!(
-            refused("https://example.com"),
-            AddressError::Scheme(_)
-        ));
+        assert!(matches!(refused("https://example.com"), AddressError::Scheme(_)));
         assert!(matches!(refused("[not-v6]:1"), AddressError::Host(_)));
         assert!(matches!(refused("[::1]x"), AddressError::Host(_)));
         assert!(matches!(refused("a b:1"), AddressError::Host(_)));
@@ -255,20 +244,13 @@ mod tests {
         assert_eq!(ok("db:5433").as_deref(), Ok("db:5433"));
         assert_eq!(ok("postgres://db:5433").as_deref(), Ok("db:5433"));
         assert_eq!(ok("postgresql://[::1]/").as_deref(), Ok("[::1]:5432"));
-        assert!(matches!(
-            ok("mysql://db:3306"),
-            Err(AddressError::DatabaseScheme(_))
-        ));
-        assert!(matches!(
-            ok("db/orders"),
-            Err(AddressError::MoreThanHostAndPort(_))
-        ));
+        assert!(matches!(ok("mysql://db:3306"), Err(AddressError::DatabaseScheme(_))));
+        assert!(matches!(ok("db/orders"), Err(AddressError::MoreThanHostAndPort(_))));
     }
 
     #[test]
     fn a_password_in_a_database_uri_is_not_repeated() {
-        let refused =
-            Endpoint::parse_database_uri("postgres://me:hunter2@db:5432/x").expect_err("a user");
+        let refused = Endpoint::parse_database_uri("postgres://me:hunter2@db:5432/x").expect_err("a user");
         assert!(!refused.to_string().contains("hunter2"), "{refused}");
     }
 }

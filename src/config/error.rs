@@ -54,17 +54,9 @@ pub enum ConfigError {
         section: String,
         advice: String,
     },
-    #[error(
-        "{place}: {key:?} in {section} is known but not supported by this version of Postern; remove it"
-    )]
-    NotSupported {
-        place: Place,
-        key: String,
-        section: String,
-    },
-    #[error(
-        "{place}: {service} is a service that Postern does not have; it may only say `enabled: no`"
-    )]
+    #[error("{place}: {key:?} in {section} is known but not supported by this version of Postern; remove it")]
+    NotSupported { place: Place, key: String, section: String },
+    #[error("{place}: {service} is a service that Postern does not have; it may only say `enabled: no`")]
     ForeignService { place: Place, service: String },
     #[error("{place}: {subject} must be {expected}, not {found}")]
     WrongType {

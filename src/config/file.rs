@@ -94,15 +94,8 @@ impl RawNode {
         let value = match value {
             RawValue::Null => Value::Null,
             RawValue::Text(text) => Value::Scalar(text),
-            RawValue::Typed(written) => {
-                Value::Scalar(spelling(text, defined).map_or(written, str::to_owned))
-            }
-            RawValue::List(items) => Value::List(
-                items
-                    .into_iter()
-                    .map(|item| item.located(text, origin))
-                    .collect(),
-            ),
+            RawValue::Typed(written) => Value::Scalar(spelling(text, defined).map_or(written, str::to_owned)),
+            RawValue::List(items) => Value::List(items.into_iter().map(|item| item.located(text, origin)).collect()),
             RawValue::Map(entries) => Value::Map(
                 entries
                     .into_iter()

@@ -86,13 +86,7 @@ pub(super) const LOG_FORMAT: Keys = Keys {
 };
 
 pub(super) const AUTH: Keys = Keys {
-    supported: &[
-        "cluster_name",
-        "enabled",
-        "listen_addr",
-        "policy_max_age",
-        "tokens",
-    ],
+    supported: &["cluster_name", "enabled", "listen_addr", "policy_max_age", "tokens"],
     not_yet: &[
         "access_monitoring",
         "authentication",
@@ -162,14 +156,7 @@ pub(super) const DB: Keys = Keys {
 };
 
 pub(super) const DATABASE: Keys = Keys {
-    supported: &[
-        "description",
-        "name",
-        "protocol",
-        "static_labels",
-        "tls",
-        "uri",
-    ],
+    supported: &["description", "name", "protocol", "static_labels", "tls", "uri"],
     not_yet: &[
         "ad",
         "admin_user",
@@ -213,20 +200,13 @@ pub(super) fn advice(unknown: &str, keys: &Keys) -> String {
         .into_iter()
         .flatten()
         .filter(|_| unknown.len() <= LONGEST_KEY)
-        .map(|known| {
-            (
-                strsim::damerau_levenshtein(&unknown.to_lowercase(), known),
-                known,
-            )
-        })
+        .map(|known| (strsim::damerau_levenshtein(&unknown.to_lowercase(), known), known))
         .filter(|(distance, _)| *distance <= allowed)
         .min();
     if let Some((_, known)) = nearest {
         return format!("did you mean {known:?}?");
     }
-    let home = SECTIONS
-        .iter()
-        .find(|(_, other)| other.supported.contains(&unknown));
+    let home = SECTIONS.iter().find(|(_, other)| other.supported.contains(&unknown));
     if let Some((section, _)) = home {
         return format!("it belongs into {section}");
     }

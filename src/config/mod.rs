@@ -179,9 +179,7 @@ impl Config {
             .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
             .map_err(cannot_read)?;
         let origin = path.display().to_string();
-        let text = String::from_utf8(bytes).map_err(|_| ConfigError::NotText {
-            origin: origin.clone(),
-        })?;
+        let text = String::from_utf8(bytes).map_err(|_| ConfigError::NotText { origin: origin.clone() })?;
         Self::parse(&text, &origin)
     }
 
@@ -212,8 +210,5 @@ impl Config {
 
 /// The file to read when the command line names none: the first of [`CONFIG_PATHS`] that exists.
 pub fn default_config_path() -> Option<PathBuf> {
-    CONFIG_PATHS
-        .iter()
-        .map(PathBuf::from)
-        .find(|path| path.exists())
+    CONFIG_PATHS.iter().map(PathBuf::from).find(|path| path.exists())
 }

@@ -5,8 +5,8 @@ use super::file::{Node, Value};
 use super::secret_file::{PinSource, TokenSource};
 use super::section::{Section, Text};
 use super::{
-    Config, DEFAULT_AUTH_PORT, DEFAULT_DATA_DIR, DEFAULT_WEB_PORT, JoinAddress, LogConfig,
-    LogFormat, LogOutput, Severity, Version, keys, services,
+    Config, DEFAULT_AUTH_PORT, DEFAULT_DATA_DIR, DEFAULT_WEB_PORT, JoinAddress, LogConfig, LogFormat, LogOutput,
+    Severity, Version, keys, services,
 };
 use crate::model::Endpoint;
 use crate::model::NodeName;
@@ -24,8 +24,7 @@ pub(super) fn config(root: Node) -> Result<Config, ConfigError> {
     }
     let mut process = process_section(&mut file)?;
     let nodename = nodename(&mut process)?;
-    let data_dir =
-        path(&mut process, "data_dir")?.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
+    let data_dir = path(&mut process, "data_dir")?.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
     let pid_file = path(&mut process, "pid_file")?;
     let auth_token = process
         .text("auth_token", "a token or the path of a file")?
@@ -37,16 +36,8 @@ pub(super) fn config(root: Node) -> Result<Config, ConfigError> {
         Some(node) => services::auth(node, &nodename)?,
         None => None,
     };
-    let proxy = file
-        .take("proxy_service")
-        .map(services::proxy)
-        .transpose()?
-        .flatten();
-    let db = file
-        .take("db_service")
-        .map(services::db)
-        .transpose()?
-        .flatten();
+    let proxy = file.take("proxy_service").map(services::proxy).transpose()?.flatten();
+    let db = file.take("db_service").map(services::db).transpose()?.flatten();
     if auth.is_none() && proxy.is_none() && db.is_none() {
         let place = Place::whole(&file.place.origin);
         return Err(ConfigError::NoService { place });
@@ -77,9 +68,7 @@ fn version(file: &mut Section) -> Result<Version, ConfigError> {
         "v1" => Ok(Version::V1),
         "v2" => Ok(Version::V2),
         "v3" => Ok(Version::V3),
-        other => Err(text.refuse(format!(
-            "there is no version {other:?}; there are v1, v2 and v3"
-        ))),
+        other => Err(text.refuse(format!("there is no version {other:?}; there are v1, v2 and v3"))),
     }
 }
 
@@ -114,8 +103,7 @@ fn process_section(file: &mut Section) -> Result<Section, ConfigError> {
         (Some(_), Some(second)) => Err(ConfigError::BadValue {
             place: second.place,
             subject: "postern in the file".to_owned(),
-            reason: "`teleport` and `postern` are two names of one section; keep one of them"
-                .to_owned(),
+            reason: "`teleport` and `postern` are two names of one section; keep one of them".to_owned(),
         }),
         (Some(node), None) => Section::open(node, "teleport", &keys::PROCESS),
         (None, Some(node)) => Section::open(node, "postern", &keys::PROCESS),
@@ -130,12 +118,7 @@ fn nodename(process: &mut Section) -> Result<NodeName, ConfigError> {
     std::fs::read_to_string(HOSTNAME_FILE)
         .map_err(|error| error.to_string())
         .and_then(|name| NodeName::new(name.trim()).map_err(|error| error.to_string()))
-        .map_err(|why| {
-            process.missing(
-                "nodename",
-                format!("the machine's own name cannot be used ({why})"),
-            )
-        })
+        .map_err(|why| process.missing("nodename", format!("the machine's own name cannot be used ({why})")))
 }
 
 fn path(process: &mut Section, key: &str) -> Result<Option<PathBuf>, ConfigError> {
@@ -150,18 +133,13 @@ pub(super) fn absolute_path(text: &Text) -> Result<PathBuf, ConfigError> {
     if text.value.starts_with('/') && !text.value.contains('\0') {
         Ok(PathBuf::from(&text.value))
     } else {
-        Err(text.refuse(format!(
-            "{:?} must be an absolute path, beginning with /",
-            text.value
-        )))
+        Err(text.refuse(format!("{:?} must be an absolute path, beginning with /", text.value)))
     }
 }
 
 fn ca_pins(process: &mut Section) -> Result<Vec<PinSource>, ConfigError> {
     let pins = process.texts("ca_pin", "a pin, a list of pins or the path of a file")?;
-    pins.iter()
-        .map(|text| text.read(PinSource::parse))
-        .collect()
+    pins.iter().map(|text| text.read(PinSource::parse)).collect()
 }
 
 /// Version 3 has `auth_server` or `proxy_server`; versions 1 and 2 have the list `auth_servers`.
@@ -170,19 +148,14 @@ fn join(process: &mut Section, version: Version) -> Result<Option<JoinAddress>, 
     let proxy_server = process.text("proxy_server", "an address host:port")?;
     let auth_servers = process.texts("auth_servers", "an address host:port or a list of them")?;
     let wrong_version = if version == Version::V3 {
-        auth_servers.first().map(|text| {
-            (
-                text,
-                "version v3 has no auth_servers; use auth_server or proxy_server",
-            )
-        })
+        auth_servers
+            .first()
+            .map(|text| (text, "version v3 has no auth_servers; use auth_server or proxy_server"))
     } else {
-        auth_server.as_ref().or(proxy_server.as_ref()).map(|text| {
-            (
-                text,
-                "this key needs `version: v3`; before that it is auth_servers",
-            )
-        })
+        auth_server
+            .as_ref()
+            .or(proxy_server.as_ref())
+            .map(|text| (text, "this key needs `version: v3`; before that it is auth_servers"))
     };
     if let Some((text, reason)) = wrong_version {
         return Err(text.refuse(reason));
@@ -191,19 +164,11 @@ fn join(process: &mut Section, version: Version) -> Result<Option<JoinAddress>, 
         (Some(_), Some(proxy)) => {
             Err(proxy.refuse("auth_server and proxy_server exclude each other; keep one of them"))
         }
-        (Some(auth), None) => Ok(Some(JoinAddress::Auth(vec![endpoint(
-            &auth,
-            DEFAULT_AUTH_PORT,
-        )?]))),
-        (None, Some(proxy)) => Ok(Some(JoinAddress::Proxy(endpoint(
-            &proxy,
-            DEFAULT_WEB_PORT,
-        )?))),
+        (Some(auth), None) => Ok(Some(JoinAddress::Auth(vec![endpoint(&auth, DEFAULT_AUTH_PORT)?]))),
+        (None, Some(proxy)) => Ok(Some(JoinAddress::Proxy(endpoint(&proxy, DEFAULT_WEB_PORT)?))),
         (None, None) if auth_servers.is_empty() => Ok(None),
         (None, None) => {
-            let all = auth_servers
-                .iter()
-                .map(|text| endpoint(text, DEFAULT_AUTH_PORT));
+            let all = auth_servers.iter().map(|text| endpoint(text, DEFAULT_AUTH_PORT));
             Ok(Some(JoinAddress::Auth(all.collect::<Result<_, _>>()?)))
         }
     }
@@ -225,10 +190,9 @@ fn require_join(
             key,
             "auth_service does not run in this process, so the node must know where its cluster is",
         )),
-        Some(JoinAddress::Proxy(_)) if proxy => Err(process.missing(
-            key,
-            "a proxy without auth_service joins at auth, not at another proxy",
-        )),
+        Some(JoinAddress::Proxy(_)) if proxy => {
+            Err(process.missing(key, "a proxy without auth_service joins at auth, not at another proxy"))
+        }
         Some(_) => Ok(()),
     }
 }
@@ -279,9 +243,7 @@ fn log(process: &mut Section) -> Result<LogConfig, ConfigError> {
                 "text" => LogFormat::Text,
                 "json" => LogFormat::Json,
                 other => {
-                    return Err(text.refuse(format!(
-                        "{other:?} is not a format; there are text and json"
-                    )));
+                    return Err(text.refuse(format!("{other:?} is not a format; there are text and json")));
                 }
             };
         }

@@ -59,16 +59,9 @@ impl StaticToken {
             .split_once(':')
             .ok_or("a token is written kinds:secret or kinds:/path/of/a/file, for example db:/etc/postern/token")?;
         let mut parsed = Vec::new();
-        for kind in kinds
-            .split(',')
-            .map(str::trim)
-            .filter(|kind| *kind != "node")
-        {
+        for kind in kinds.split(',').map(str::trim).filter(|kind| *kind != "node") {
             if kind.is_empty() {
-                return Err(
-                    "a token must name the kinds of nodes that it admits: auth, proxy, db"
-                        .to_owned(),
-                );
+                return Err("a token must name the kinds of nodes that it admits: auth, proxy, db".to_owned());
             }
             let kind = kind.parse::<NodeKind>()?;
             if !parsed.contains(&kind) {
@@ -76,18 +69,13 @@ impl StaticToken {
             }
         }
         if parsed.is_empty() {
-            return Err(
-                "a token for `node` alone admits nothing here; name auth, proxy or db".to_owned(),
-            );
+            return Err("a token for `node` alone admits nothing here; name auth, proxy or db".to_owned());
         }
         let source = TokenSource::new(secret);
         if let TokenSource::Value(secret) = &source {
             check_static(secret)?;
         }
-        Ok(Self {
-            kinds: parsed,
-            source,
-        })
+        Ok(Self { kinds: parsed, source })
     }
 
     /// The token.
@@ -145,11 +133,7 @@ impl PinSource {
             Self::Value(pin) => Ok(vec![pin.clone()]),
             Self::File(path) => {
                 let text = read_file("the CA pin", path)?;
-                let lines = text
-                    .expose()
-                    .lines()
-                    .map(str::trim)
-                    .filter(|line| !line.is_empty());
+                let lines = text.expose().lines().map(str::trim).filter(|line| !line.is_empty());
                 lines
                     .map(pin)
                     .collect::<Result<_, _>>()
@@ -183,10 +167,7 @@ fn read_file(what: &'static str, path: &Path) -> Result<Secret<String>, ConfigEr
     };
     let mut text = Zeroizing::new(String::new());
     std::fs::File::open(path)
-        .and_then(|file| {
-            file.take(MAX_SECRET_FILE_BYTES + 1)
-                .read_to_string(&mut text)
-        })
+        .and_then(|file| file.take(MAX_SECRET_FILE_BYTES + 1).read_to_string(&mut text))
         .map_err(|source| ConfigError::ReadFile {
             what,
             path: path.to_owned(),

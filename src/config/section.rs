@@ -34,11 +34,7 @@ impl Node {
         }
     }
 
-    pub(super) fn into_text(
-        self,
-        subject: &str,
-        expected: &'static str,
-    ) -> Result<Text, ConfigError> {
+    pub(super) fn into_text(self, subject: &str, expected: &'static str) -> Result<Text, ConfigError> {
         match self.value {
             Value::Scalar(value) => Ok(Text {
                 place: self.place,
@@ -66,10 +62,7 @@ impl Text {
         }
     }
 
-    pub(super) fn read<T, E: fmt::Display>(
-        &self,
-        parse: impl FnOnce(&str) -> Result<T, E>,
-    ) -> Result<T, ConfigError> {
+    pub(super) fn read<T, E: fmt::Display>(&self, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T, ConfigError> {
         parse(&self.value).map_err(|error| self.refuse(error))
     }
 }
@@ -115,11 +108,7 @@ impl Section {
     }
 
     /// A single value; an empty text counts as not given.
-    pub(super) fn text(
-        &mut self,
-        key: &str,
-        expected: &'static str,
-    ) -> Result<Option<Text>, ConfigError> {
+    pub(super) fn text(&mut self, key: &str, expected: &'static str) -> Result<Option<Text>, ConfigError> {
         match self.take(key) {
             Some(node) if matches!(&node.value, Value::Scalar(text) if text.is_empty()) => Ok(None),
             Some(node) => node.into_text(&self.subject(key), expected).map(Some),
@@ -128,17 +117,11 @@ impl Section {
     }
 
     /// A single value or a list of them.
-    pub(super) fn texts(
-        &mut self,
-        key: &str,
-        expected: &'static str,
-    ) -> Result<Vec<Text>, ConfigError> {
+    pub(super) fn texts(&mut self, key: &str, expected: &'static str) -> Result<Vec<Text>, ConfigError> {
         let subject = self.subject(key);
         match self.take(key) {
             None => Ok(Vec::new()),
-            Some(node) if matches!(&node.value, Value::Scalar(text) if text.is_empty()) => {
-                Ok(Vec::new())
-            }
+            Some(node) if matches!(&node.value, Value::Scalar(text) if text.is_empty()) => Ok(Vec::new()),
             Some(Node {
                 value: Value::List(items),
                 ..

@@ -7,8 +7,8 @@ use super::resolve::absolute_path;
 use super::secret_file::StaticToken;
 use super::section::{Section, Text};
 use super::{
-    AuthConfig, DEFAULT_AUTH_PORT, DEFAULT_POLICY_MAX_AGE, DEFAULT_WEB_PORT, DatabaseConfig,
-    DbConfig, DbProtocol, DbTls, MAX_POLICY_MAX_AGE, MIN_POLICY_MAX_AGE, ProxyConfig, keys,
+    AuthConfig, DEFAULT_AUTH_PORT, DEFAULT_POLICY_MAX_AGE, DEFAULT_WEB_PORT, DatabaseConfig, DbConfig, DbProtocol,
+    DbTls, MAX_POLICY_MAX_AGE, MIN_POLICY_MAX_AGE, ProxyConfig, keys,
 };
 use crate::model::Endpoint;
 use crate::model::{ClusterName, Labels, NodeName, ServiceName};
@@ -25,12 +25,8 @@ pub(super) fn auth(node: Node, nodename: &NodeName) -> Result<Option<AuthConfig>
     let enabled = section.flag("enabled")?.unwrap_or(true);
     let cluster_name = match section.text("cluster_name", "a name")? {
         Some(text) => text.read(str::parse::<ClusterName>)?,
-        None => ClusterName::new(nodename.as_str()).map_err(|error| {
-            section.missing(
-                "cluster_name",
-                format!("the node's name cannot be used ({error})"),
-            )
-        })?,
+        None => ClusterName::new(nodename.as_str())
+            .map_err(|error| section.missing("cluster_name", format!("the node's name cannot be used ({error})")))?,
     };
     let tokens = section.texts("tokens", "a list of kinds:secret")?;
     let config = AuthConfig {
@@ -78,11 +74,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         total += Duration::from_secs(u64::from(number) * seconds);
         rest = &unit_and_rest[next..];
     }
-    if text.is_empty() {
-        Err(bad())
-    } else {
-        Ok(total)
-    }
+    if text.is_empty() { Err(bad()) } else { Ok(total) }
 }
 
 /// Resolves `proxy_service`; `None` when it says `enabled: no`.
@@ -108,11 +100,7 @@ pub(super) fn proxy(node: Node) -> Result<Option<ProxyConfig>, ConfigError> {
     Ok(enabled.then_some(config))
 }
 
-fn listen_addr(
-    section: &mut Section,
-    key: &str,
-    default_port: u16,
-) -> Result<ListenAddr, ConfigError> {
+fn listen_addr(section: &mut Section, key: &str, default_port: u16) -> Result<ListenAddr, ConfigError> {
     match section.text(key, "an address host:port")? {
         Some(text) => text.read(|value| ListenAddr::parse(value, default_port)),
         None => Ok(ListenAddr::any_v4(default_port)),
@@ -166,10 +154,7 @@ fn database(node: Node) -> Result<DatabaseConfig, ConfigError> {
     let uri = match section.text("uri", "an address host:port")? {
         Some(text) => text.read(Endpoint::parse_database_uri)?,
         None => {
-            return Err(section.missing(
-                "uri",
-                "it is where PostgreSQL listens, for example db.example.com:5432",
-            ));
+            return Err(section.missing("uri", "it is where PostgreSQL listens, for example db.example.com:5432"));
         }
     };
     Ok(DatabaseConfig {
@@ -199,10 +184,7 @@ fn protocol(section: &mut Section) -> Result<DbProtocol, ConfigError> {
     match section.text("protocol", "postgres")? {
         None => Err(section.missing("protocol", "say `protocol: postgres`")),
         Some(text) if text.value == "postgres" => Ok(DbProtocol::Postgres),
-        Some(text) => Err(text.refuse(format!(
-            "{:?} is not supported; Postern speaks postgres",
-            text.value
-        ))),
+        Some(text) => Err(text.refuse(format!("{:?} is not supported; Postern speaks postgres", text.value))),
     }
 }
 
@@ -237,9 +219,7 @@ fn database_tls(section: &mut Section) -> Result<DbTls, ConfigError> {
         check_tls_mode(&text)?;
     }
     let server_name = match tls.text("server_name", "a host name")? {
-        Some(text) if text.value.parse::<IpAddr>().is_ok() || is_dns_name(&text.value) => {
-            Some(text.value)
-        }
+        Some(text) if text.value.parse::<IpAddr>().is_ok() || is_dns_name(&text.value) => Some(text.value),
         Some(text) => return Err(text.refuse(format!("{:?} is not a host name", text.value))),
         None => None,
     };

@@ -30,10 +30,7 @@ fn yaml_files(directory: &Path, found: &mut Vec<PathBuf>) {
         let path = entry.expect("an entry").path();
         if path.is_dir() && !path.ends_with("roles") {
             yaml_files(&path, found);
-        } else if path
-            .extension()
-            .is_some_and(|extension| extension == "yaml")
-        {
+        } else if path.extension().is_some_and(|extension| extension == "yaml") {
             found.push(path);
         }
     }
@@ -42,10 +39,7 @@ fn yaml_files(directory: &Path, found: &mut Vec<PathBuf>) {
 #[test]
 fn every_example_is_a_valid_configuration() {
     let mut files = Vec::new();
-    yaml_files(
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("config"),
-        &mut files,
-    );
+    yaml_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("config"), &mut files);
     assert!(files.len() >= 4, "{files:?}");
     for file in files {
         let config = Config::load(&file).unwrap_or_else(|error| panic!("{error}"));
@@ -62,10 +56,7 @@ fn every_example_is_a_valid_configuration() {
 #[test]
 fn every_supported_key_stands_in_an_example() {
     let mut files = Vec::new();
-    yaml_files(
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("config"),
-        &mut files,
-    );
+    yaml_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("config"), &mut files);
     let all: String = files
         .iter()
         .map(|f| std::fs::read_to_string(f).expect("read"))
@@ -92,9 +83,7 @@ fn every_supported_key_stands_in_an_example() {
 
 #[test]
 fn what_is_not_said_has_its_default() {
-    let config =
-        parse("teleport: {nodename: here}\nauth_service: {}\nproxy_service: {enabled: yes}\n")
-            .expect("valid");
+    let config = parse("teleport: {nodename: here}\nauth_service: {}\nproxy_service: {enabled: yes}\n").expect("valid");
     assert_eq!(config.version, Version::V1);
     assert_eq!(config.data_dir, Path::new("/var/lib/postern"));
     assert_eq!(config.log.severity, Severity::Info);
@@ -111,32 +100,17 @@ fn what_is_not_said_has_its_default() {
 
 #[test]
 fn without_a_node_name_the_machine_gives_its_own() {
-    assert!(
-        !parse("auth_service: {}")
-            .expect("valid")
-            .nodename
-            .as_str()
-            .is_empty()
-    );
+    assert!(!parse("auth_service: {}").expect("valid").nodename.as_str().is_empty());
 }
 
 #[test]
 fn enabled_is_understood_in_every_spelling() {
     for yes in ["yes", "\"yes\"", "true", "on", "Yes", "'true'"] {
-        assert!(
-            parse(&format!("auth_service: {{enabled: {yes}}}")).is_ok(),
-            "{yes}"
-        );
+        assert!(parse(&format!("auth_service: {{enabled: {yes}}}")).is_ok(), "{yes}");
     }
     for no in ["no", "\"no\"", "false", "off", "No"] {
-        let text = format!(
-            "auth_service: {{}}\nproxy_service: {{enabled: {no}}}\nssh_service: {{enabled: {no}}}"
-        );
-        assert_eq!(
-            parse(&text).expect("valid").services(),
-            [NodeKind::Auth],
-            "{no}"
-        );
+        let text = format!("auth_service: {{}}\nproxy_service: {{enabled: {no}}}\nssh_service: {{enabled: {no}}}");
+        assert_eq!(parse(&text).expect("valid").services(), [NodeKind::Auth], "{no}");
     }
     assert_eq!(
         refusal("auth_service:\n  enabled: maybe\n"),
@@ -199,18 +173,14 @@ fn a_value_of_the_wrong_type_says_what_was_expected() {
         refusal("auth_service: nonsense\n"),
         "/etc/postern.yaml:1:15: auth_service must be a section with keys of its own, not a single value"
     );
-    assert!(
-        refusal("db_service: {databases: {name: x}}")
-            .contains("must be a list of databases, not a section")
-    );
+    assert!(refusal("db_service: {databases: {name: x}}").contains("must be a list of databases, not a section"));
     assert!(refusal("- a\n- b\n").contains("the file must be a section"));
 }
 
 #[test]
 fn a_scalar_keeps_the_spelling_of_the_file() {
-    let text = format!(
-        "{DATABASE}    static_labels: {{release: 1.10, live: no, number: 0x10, quoted: \"on\", none: ''}}\n"
-    );
+    let text =
+        format!("{DATABASE}    static_labels: {{release: 1.10, live: no, number: 0x10, quoted: \"on\", none: ''}}\n");
     let db = parse(&text).expect("valid").db.expect("enabled");
     assert_eq!(
         db.databases[0].static_labels.to_string(),
@@ -251,12 +221,7 @@ fn broken_yaml_names_the_line() {
 
 #[test]
 fn a_file_without_a_service_is_refused() {
-    for text in [
-        "",
-        "# nothing\n",
-        "version: v3\n",
-        "auth_service: {enabled: no}\n",
-    ] {
+    for text in ["", "# nothing\n", "version: v3\n", "auth_service: {enabled: no}\n"] {
         assert!(refusal(text).contains("no service is enabled"), "{text:?}");
     }
     assert!(refusal("version: v4\nauth_service: {}").contains("there are v1, v2 and v3"));
@@ -302,19 +267,15 @@ fn databases_are_checked_one_by_one() {
         );
     }
     assert!(
-        second("{name: b, protocol: postgres, uri: db, admin_user: {name: x}}")
-            .contains("known but not supported")
+        second("{name: b, protocol: postgres, uri: db, admin_user: {name: x}}").contains("known but not supported")
     );
-    assert!(
-        refusal("auth_service: {}\ndb_service: {enabled: yes}").contains("needs \"databases\"")
-    );
+    assert!(refusal("auth_service: {}\ndb_service: {enabled: yes}").contains("needs \"databases\""));
 }
 
 #[test]
 fn version_3_says_auth_server_or_proxy_server_and_the_others_auth_servers() {
     let db = DATABASE.replace("auth_service: {enabled: yes}\n", "");
-    let join =
-        |head: &str| parse(&format!("{head}\n{db}")).map(|config| config.join.expect("somewhere"));
+    let join = |head: &str| parse(&format!("{head}\n{db}")).map(|config| config.join.expect("somewhere"));
     let proxy = Endpoint::parse("p:443", 1).expect("valid");
     assert_eq!(
         join("version: v3\npostern: {proxy_server: 'p:443'}").expect("valid"),
@@ -325,15 +286,9 @@ fn version_3_says_auth_server_or_proxy_server_and_the_others_auth_servers() {
         JoinAddress::Auth(vec![proxy])
     );
     let refused = |head: &str| join(head).expect_err(head).to_string();
-    assert!(
-        refused("version: v3\npostern: {auth_servers: [a]}")
-            .contains("use auth_server or proxy_server")
-    );
+    assert!(refused("version: v3\npostern: {auth_servers: [a]}").contains("use auth_server or proxy_server"));
     assert!(refused("postern: {proxy_server: a}").contains("needs `version: v3`"));
-    assert!(
-        refused("version: v3\npostern: {proxy_server: a, auth_server: b}")
-            .contains("exclude each other")
-    );
+    assert!(refused("version: v3\npostern: {proxy_server: a, auth_server: b}").contains("exclude each other"));
     assert!(refused("").contains("needs \"auth_servers\""));
     assert!(
         refusal("version: v3\npostern: {proxy_server: a}\nproxy_service: {}")
@@ -344,17 +299,13 @@ fn version_3_says_auth_server_or_proxy_server_and_the_others_auth_servers() {
 #[test]
 fn a_static_token_admits_the_kinds_that_it_names() {
     let token = |text: &str| {
-        parse(&format!("auth_service: {{tokens: ['{text}']}}"))
-            .map(|c| c.auth.expect("on").tokens.remove(0))
+        parse(&format!("auth_service: {{tokens: ['{text}']}}")).map(|c| c.auth.expect("on").tokens.remove(0))
     };
     let read = token("proxy,node,db:0123456789abcdef").expect("valid");
     assert_eq!(read.kinds, [NodeKind::Proxy, NodeKind::Db]);
     assert_eq!(read.read().expect("a value").expose(), "0123456789abcdef");
     let refused = |text: &str| token(text).expect_err(text).to_string();
-    assert!(
-        refused("db:short-secret")
-            .contains("at least 16 characters long, because it never expires")
-    );
+    assert!(refused("db:short-secret").contains("at least 16 characters long, because it never expires"));
     assert!(
         !refused("db:short-secret").contains("short-secret"),
         "a secret is not repeated"
@@ -363,10 +314,7 @@ fn a_static_token_admits_the_kinds_that_it_names() {
     assert!(refused("node:0123456789abcdef").contains("admits nothing"));
     assert!(refused("kube:0123456789abcdef").contains("not a kind of node"));
     assert!(refused("0123456789abcdef").contains("kinds:secret"));
-    assert!(
-        !format!("{read:?}").contains("0123456789abcdef"),
-        "nor printed"
-    );
+    assert!(!format!("{read:?}").contains("0123456789abcdef"), "nor printed");
 }
 
 #[test]
@@ -397,40 +345,20 @@ fn a_secret_file_is_read_when_it_is_asked_for_and_without_its_last_newline() {
         "{refused}"
     );
     std::fs::write(&path, "\n").expect("write");
-    assert!(
-        token
-            .read()
-            .expect_err("empty")
-            .to_string()
-            .contains("is empty")
-    );
+    assert!(token.read().expect_err("empty").to_string().contains("is empty"));
     std::fs::write(&path, "x".repeat(5000)).expect("write");
-    assert!(
-        token
-            .read()
-            .expect_err("large")
-            .to_string()
-            .contains("larger than")
-    );
+    assert!(token.read().expect_err("large").to_string().contains("larger than"));
 }
 
 #[test]
 fn ca_pins_are_a_value_a_list_or_a_file() {
     let pin = format!("sha256:{}", "Ab".repeat(32));
-    let pins = |value: &str| {
-        parse(&format!(
-            "teleport: {{ca_pin: {value}}}\nauth_service: {{}}"
-        ))
-        .map(|c| c.ca_pins)
-    };
+    let pins = |value: &str| parse(&format!("teleport: {{ca_pin: {value}}}\nauth_service: {{}}")).map(|c| c.ca_pins);
     assert_eq!(
         pins(&pin).expect("valid")[0].read().expect("a value"),
         [pin.to_lowercase()]
     );
-    assert_eq!(
-        pins(&format!("['{pin}', '{pin}']")).expect("valid").len(),
-        2
-    );
+    assert_eq!(pins(&format!("['{pin}', '{pin}']")).expect("valid").len(), 2);
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("pin");
     std::fs::write(&path, format!("{pin}\n{pin}\n")).expect("write");
@@ -452,18 +380,14 @@ fn ca_pins_are_a_value_a_list_or_a_file() {
 #[test]
 fn a_public_address_takes_the_port_of_the_listener() {
     let proxy = |text: &str| {
-        parse(&format!("auth_service: {{}}\nproxy_service: {text}"))
-            .map(|config| config.proxy.expect("enabled"))
+        parse(&format!("auth_service: {{}}\nproxy_service: {text}")).map(|config| config.proxy.expect("enabled"))
     };
     let read = proxy("{web_listen_addr: ':443', public_addr: a.example.com}").expect("valid");
     assert_eq!(read.public_addr[0].to_string(), "a.example.com:443");
     assert_eq!(read.web_listen_addr.host, ListenHost::All);
     let read = proxy("{web_listen_addr: '127.0.0.1:0', public_addr: [a, 'b:1']}").expect("valid");
     assert_eq!(read.public_addr[1].to_string(), "b:1");
-    assert_eq!(
-        read.web_listen_addr.host,
-        ListenHost::Ip(IpAddr::from([127, 0, 0, 1]))
-    );
+    assert_eq!(read.web_listen_addr.host, ListenHost::Ip(IpAddr::from([127, 0, 0, 1])));
 }
 
 #[test]

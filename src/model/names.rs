@@ -144,10 +144,7 @@ mod tests {
             DbUser::new("").expect_err("empty").to_string(),
             "a database user must not be empty"
         );
-        assert!(
-            DbUser::new("x".repeat(64)).is_err(),
-            "PostgreSQL would cut it"
-        );
+        assert!(DbUser::new("x".repeat(64)).is_err(), "PostgreSQL would cut it");
     }
 
     #[test]

@@ -55,11 +55,7 @@ impl AuthDialer {
     }
 
     /// For a node's first contact: it knows the cluster by its pins only.
-    pub fn joining(
-        route: AuthRoute,
-        pins: Vec<CaPin>,
-        clock: &SharedClock,
-    ) -> Result<Self, TlsError> {
+    pub fn joining(route: AuthRoute, pins: Vec<CaPin>, clock: &SharedClock) -> Result<Self, TlsError> {
         Ok(Self {
             route,
             to_proxy: NodeClient::joining(pins.clone(), NodeKind::Proxy, alpn::TO_AUTH, clock)?,
@@ -82,8 +78,7 @@ impl AuthDialer {
     async fn dial_without_deadline(&self) -> io::Result<BoxStream> {
         match &self.route {
             AuthRoute::Direct(endpoints) => {
-                let mut last =
-                    io::Error::new(io::ErrorKind::NotFound, "no address of auth is known");
+                let mut last = io::Error::new(io::ErrorKind::NotFound, "no address of auth is known");
                 for endpoint in endpoints {
                     match self.direct(endpoint).await {
                         Ok(stream) => return Ok(stream),
@@ -115,8 +110,7 @@ impl AuthDialer {
         let Some((anchors, clock)) = &self.checked else {
             return Ok(());
         };
-        let peer = verify_host(chain, anchors, PeerUsage::Server, clock.now())
-            .map_err(io::Error::other)?;
+        let peer = verify_host(chain, anchors, PeerUsage::Server, clock.now()).map_err(io::Error::other)?;
         if peer.kinds.contains(&NodeKind::Auth) {
             Ok(())
         } else {

@@ -30,11 +30,7 @@ impl<T> BigReads<T> {
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for BigReads<T> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        out: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let me = self.get_mut();
         if me.start == me.end {
             if out.remaining() >= READ_BYTES {
@@ -59,11 +55,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for BigReads<T> {
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for BigReads<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }
 

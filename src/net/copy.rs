@@ -134,11 +134,7 @@ impl<T: Tap> Direction<T> {
     }
 
     /// Reads until nothing is there or the buffer is full. True when nothing is there.
-    fn fill(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &mut (impl AsyncRead + Unpin),
-    ) -> Result<bool, Broken> {
+    fn fill(&mut self, cx: &mut Context<'_>, from: &mut (impl AsyncRead + Unpin)) -> Result<bool, Broken> {
         if self.buffer.is_none() && !self.eof {
             self.buffer = Pooled::copy_size();
         }
@@ -169,14 +165,9 @@ impl<T: Tap> Direction<T> {
         Ok(idle)
     }
 
-    fn poll_drain(
-        &mut self,
-        cx: &mut Context<'_>,
-        to: &mut (impl AsyncWrite + Unpin),
-    ) -> Poll<Result<(), Broken>> {
+    fn poll_drain(&mut self, cx: &mut Context<'_>, to: &mut (impl AsyncWrite + Unpin)) -> Poll<Result<(), Broken>> {
         while self.start < self.end {
-            let written =
-                ready!(Pin::new(&mut *to).poll_write(cx, &self.buffer[self.start..self.end]));
+            let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.buffer[self.start..self.end]));
             match written {
                 Ok(0) => return Poll::Ready(Err(Broken::Write(io::ErrorKind::WriteZero.into()))),
                 Ok(count) => {
@@ -292,10 +283,7 @@ where
 
     async fn finish_message(&mut self) -> io::Result<()> {
         let Self {
-            client,
-            upstream,
-            down,
-            ..
+            client, upstream, down, ..
         } = self;
         client.write_all(&down.buffer[down.start..down.end]).await?;
         (down.start, down.end, down.observed) = (0, 0, 0);

@@ -68,8 +68,7 @@ fn both_directions_progress_although_neither_end_reads_before_it_has_written() {
             upstream.shutdown().await.unwrap();
             got
         };
-        let (got_down, got_up, end) =
-            tokio::join!(client_side, upstream_side, relay.run(pending()));
+        let (got_down, got_up, end) = tokio::join!(client_side, upstream_side, relay.run(pending()));
         assert!(got_down == down && got_up == up);
         assert!(matches!(end, RelayEnd::Finished), "{end:?}");
         assert_eq!(
@@ -98,14 +97,8 @@ fn a_client_that_closes_its_side_still_gets_what_the_upstream_sends() {
             (heard, answer)
         };
         let ((heard, answer), end) = tokio::join!(talk, relay.run(pending()));
-        assert_eq!(
-            (heard.as_slice(), &answer),
-            (b"bye".as_slice(), b"farewell")
-        );
-        assert!(
-            matches!(end, RelayEnd::Finished) && relay.client_closed(),
-            "{end:?}"
-        );
+        assert_eq!((heard.as_slice(), &answer), (b"bye".as_slice(), b"farewell"));
+        assert!(matches!(end, RelayEnd::Finished) && relay.client_closed(), "{end:?}");
     });
 }
 
@@ -119,8 +112,7 @@ fn last_words_come_between_two_messages_and_never_inside_one() {
         let ending = async {
             let mut first = [0; 25];
             client.read_exact(&mut first).await.unwrap();
-            end.send(Refusal::new(RefusalKind::AccessRevoked, "over"))
-                .unwrap();
+            end.send(Refusal::new(RefusalKind::AccessRevoked, "over")).unwrap();
         };
         let run = relay.run(async { ended.await.unwrap() });
         let ((), how) = tokio::join!(ending, run);
@@ -147,10 +139,7 @@ fn nothing_is_said_when_the_message_under_way_never_ends() {
         drop(relay);
         let mut heard = Vec::new();
         client.read_to_end(&mut heard).await.unwrap();
-        assert_eq!(
-            heard, [7; 5],
-            "the error would be read as part of the message"
-        );
+        assert_eq!(heard, [7; 5], "the error would be read as part of the message");
     });
 }
 

@@ -49,8 +49,7 @@ impl<T: AsyncWrite + Unpin> DeferredFlush<T> {
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.pending.len() {
-            let count =
-                ready!(Pin::new(&mut self.io).poll_write(cx, &self.pending[self.written..]))?;
+            let count = ready!(Pin::new(&mut self.io).poll_write(cx, &self.pending[self.written..]))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -64,21 +63,13 @@ impl<T: AsyncWrite + Unpin> DeferredFlush<T> {
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for DeferredFlush<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        out: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, out)
     }
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for DeferredFlush<T> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let me = self.get_mut();
         if me.written > 0 || me.pending.len() + bytes.len() > GATHER_BYTES {
             ready!(me.poll_drain(cx))?;

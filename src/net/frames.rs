@@ -1,9 +1,7 @@
 //! Frames of node messages on a stream: read with the length judged first, written whole.
 
 use crate::protocol::tunnel::frame::Undecodable;
-use crate::protocol::tunnel::{
-    Dialect, Frame, FrameError, MAX_HEADER_BYTES, PREFIX_BYTES, Wire, frame,
-};
+use crate::protocol::tunnel::{Dialect, Frame, FrameError, MAX_HEADER_BYTES, PREFIX_BYTES, Wire, frame};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
@@ -21,9 +19,7 @@ pub enum ReadFrameError {
 }
 
 /// Reads the next frame; `None` when the peer is done.
-pub async fn read_frame<B: Wire>(
-    stream: &mut (impl AsyncRead + Unpin),
-) -> Result<Option<Frame<B>>, ReadFrameError> {
+pub async fn read_frame<B: Wire>(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<Frame<B>>, ReadFrameError> {
     match read_frame_bytes(stream, B::DIALECT, frame::max_frame_bytes::<B>()).await? {
         None => Ok(None),
         Some(bytes) => decode(&bytes).map(Some),
@@ -52,11 +48,7 @@ pub async fn read_frame_bytes(
         stream.read_exact(&mut frame).await?;
         return Ok(Some(frame));
     }
-    let error = FrameError::TooLong {
-        dialect,
-        bytes,
-        max,
-    };
+    let error = FrameError::TooLong { dialect, bytes, max };
     if bytes > SKIP_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidData, error).into());
     }
@@ -73,10 +65,7 @@ pub async fn read_frame_bytes(
     })
 }
 
-pub async fn write_frame<B: Wire>(
-    stream: &mut (impl AsyncWrite + Unpin),
-    frame: &Frame<B>,
-) -> io::Result<()> {
+pub async fn write_frame<B: Wire>(stream: &mut (impl AsyncWrite + Unpin), frame: &Frame<B>) -> io::Result<()> {
     let bytes = frame
         .encode()
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;

@@ -55,9 +55,7 @@ const PLAIN_HTTP: &str = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r
 
 /// What a browser reads: there are no pages yet.
 pub fn http_answer(cluster: &ClusterName) -> Vec<u8> {
-    let text = format!(
-        "Postern, cluster {cluster}. Connect with a PostgreSQL client and your certificate.\n"
-    );
+    let text = format!("Postern, cluster {cluster}. Connect with a PostgreSQL client and your certificate.\n");
     format!(
         "HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
         text.len()
@@ -79,10 +77,7 @@ async fn negotiate(mut tcp: Tcp, sides: &ServerSides) -> io::Result<Greeted> {
                 tcp.write_all(b"N").await?;
             }
             Ok(FirstPacket::GssEncRequest) => {
-                let twice = Refusal::new(
-                    RefusalKind::ProtocolViolation,
-                    "received more than one GSSENCRequest",
-                );
+                let twice = Refusal::new(RefusalKind::ProtocolViolation, "received more than one GSSENCRequest");
                 return refuse(tcp, &twice).await;
             }
             Ok(FirstPacket::Cancel(request)) => return Ok(Greeted::Cancel(request)),
@@ -104,22 +99,18 @@ async fn start(mut tls: ServerTls) -> io::Result<Greeted> {
     let refusal = match read_packet(&mut tls).await? {
         Ok(FirstPacket::Startup(startup)) => return Ok(Greeted::PostgreSql { tls, startup }),
         Ok(FirstPacket::Cancel(request)) => return Ok(Greeted::Cancel(request)),
-        Ok(FirstPacket::SslRequest) => Refusal::new(
-            RefusalKind::ProtocolViolation,
-            "received more than one SSLRequest",
-        ),
-        Ok(FirstPacket::GssEncRequest) => Refusal::new(
-            RefusalKind::ProtocolViolation,
-            "received a GSSENCRequest inside of TLS",
-        ),
+        Ok(FirstPacket::SslRequest) => {
+            Refusal::new(RefusalKind::ProtocolViolation, "received more than one SSLRequest")
+        }
+        Ok(FirstPacket::GssEncRequest) => {
+            Refusal::new(RefusalKind::ProtocolViolation, "received a GSSENCRequest inside of TLS")
+        }
         Err(error) => error.refusal(),
     };
     refuse(tls, &refusal).await
 }
 
-async fn read_packet(
-    stream: &mut (impl AsyncRead + Unpin),
-) -> io::Result<Result<FirstPacket, ProtocolError>> {
+async fn read_packet(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Result<FirstPacket, ProtocolError>> {
     let mut header = [0; 4];
     stream.read_exact(&mut header).await?;
     let length = match packet_length(header) {

@@ -188,9 +188,7 @@ impl<T: Stream> Driver<T> {
                 Poll::Ready(Some(Ok(stream))) => {
                     let stream = MuxStream::new(stream, None, self.down.clone());
                     if self.inbound.try_send(stream).is_err() {
-                        tracing::warn!(
-                            "inbound stream reset: {INBOUND_QUEUED} are waiting to be taken"
-                        );
+                        tracing::warn!("inbound stream reset: {INBOUND_QUEUED} are waiting to be taken");
                     }
                 }
                 Poll::Ready(Some(Err(error))) => return Some(error.to_string()),
@@ -212,11 +210,7 @@ pub struct MuxStream {
 }
 
 impl MuxStream {
-    fn new(
-        inner: yamux::Stream,
-        permit: Option<OwnedSemaphorePermit>,
-        down: watch::Receiver<bool>,
-    ) -> Self {
+    fn new(inner: yamux::Stream, permit: Option<OwnedSemaphorePermit>, down: watch::Receiver<bool>) -> Self {
         Self {
             inner,
             _permit: permit,
@@ -233,11 +227,7 @@ impl MuxStream {
 }
 
 impl AsyncRead for MuxStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        out: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if out.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
@@ -255,11 +245,7 @@ impl AsyncRead for MuxStream {
 }
 
 impl AsyncWrite for MuxStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, bytes)
     }
 
@@ -311,10 +297,7 @@ mod tests {
             far.shutdown().await.unwrap();
             let mut answer = Vec::new();
             near.read_to_end(&mut answer).await.unwrap();
-            assert_eq!(
-                (&buffer, answer.as_slice()),
-                (b"hello", b"world".as_slice())
-            );
+            assert_eq!((&buffer, answer.as_slice()), (b"hello", b"world".as_slice()));
         });
     }
 
@@ -326,10 +309,7 @@ mod tests {
             near.write_all(b"x").await.unwrap();
             let _far = inbound.recv().await.unwrap();
             accepted.kill();
-            let lost = near
-                .read(&mut [0; 1])
-                .await
-                .expect_err("the connection is gone");
+            let lost = near.read(&mut [0; 1]).await.expect_err("the connection is gone");
             assert_eq!(lost.kind(), io::ErrorKind::ConnectionReset);
         });
     }
@@ -363,10 +343,7 @@ mod tests {
                 stream.read_exact(&mut [0; 1]).await.unwrap();
                 streams.push(stream);
             }
-            assert_eq!(
-                dialled.open().await.expect_err("full"),
-                MuxError::TooManyStreams
-            );
+            assert_eq!(dialled.open().await.expect_err("full"), MuxError::TooManyStreams);
             drop(streams.pop());
             let mut again = dialled.open().await.unwrap();
             again.write_all(b"x").await.unwrap();

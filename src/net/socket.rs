@@ -42,11 +42,7 @@ impl Listener {
     }
 
     fn bind_inner(address: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
@@ -85,10 +81,7 @@ pub async fn connect(host: &str, port: u16) -> io::Result<Tcp> {
             )
         })?
         .map_err(io::Error::other)??;
-    let mut last = io::Error::new(
-        io::ErrorKind::NotFound,
-        format!("the name {host} has no address"),
-    );
+    let mut last = io::Error::new(io::ErrorKind::NotFound, format!("the name {host} has no address"));
     for address in addresses {
         match tokio::time::timeout(CONNECT_DEADLINE, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {

@@ -16,10 +16,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
-    SignatureScheme,
-};
+use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::fmt;
 use std::io;
@@ -111,19 +108,12 @@ pub enum Spoken {
 }
 
 impl ServerSides {
-    pub fn new(
-        host: &Credentials,
-        anchors: &TrustAnchors,
-        clock: &SharedClock,
-    ) -> Result<Self, TlsError> {
-        let server = |verifier: Arc<dyn ClientCertVerifier>,
-                      alpn: &[&[u8]]|
-         -> Result<Arc<ServerConfig>, TlsError> {
-            let mut config =
-                ServerConfig::builder_with_details(provider(), Arc::new(ClockTime(clock.clone())))
-                    .with_safe_default_protocol_versions()?
-                    .with_client_cert_verifier(verifier)
-                    .with_single_cert(host.chain.clone(), host.key.to_rustls())?;
+    pub fn new(host: &Credentials, anchors: &TrustAnchors, clock: &SharedClock) -> Result<Self, TlsError> {
+        let server = |verifier: Arc<dyn ClientCertVerifier>, alpn: &[&[u8]]| -> Result<Arc<ServerConfig>, TlsError> {
+            let mut config = ServerConfig::builder_with_details(provider(), Arc::new(ClockTime(clock.clone())))
+                .with_safe_default_protocol_versions()?
+                .with_client_cert_verifier(verifier)
+                .with_single_cert(host.chain.clone(), host.key.to_rustls())?;
             config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
             // No tickets: PostgreSQL's clients never use them, and a resumed session would keep a certificate that has
             // been revoked since.
@@ -131,8 +121,7 @@ impl ServerSides {
             config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
             Ok(Arc::new(config))
         };
-        let nodes = WebPkiClientVerifier::builder_with_provider(roots(&anchors.host)?, provider())
-            .build()?;
+        let nodes = WebPkiClientVerifier::builder_with_provider(roots(&anchors.host)?, provider()).build()?;
         let people = Arc::new(PeopleVerifier {
             anchors: anchors.clone(),
             algorithms: provider().signature_verification_algorithms,
@@ -173,8 +162,7 @@ impl ServerSides {
 
     /// The handshake of a connection that begins with TLS.
     pub async fn accept(&self, tcp: Tcp) -> io::Result<(Spoken, ServerTls)> {
-        let acceptor =
-            LazyConfigAcceptor::new(rustls::server::Acceptor::default(), BigReads::new(tcp));
+        let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), BigReads::new(tcp));
         let hello = acceptor.await?;
         let offered: Vec<Vec<u8>> = hello
             .client_hello()
@@ -228,11 +216,10 @@ impl NodeClient {
         alpn: &[u8],
         clock: &SharedClock,
     ) -> Result<Self, TlsError> {
-        let mut config =
-            ClientConfig::builder_with_details(provider(), Arc::new(ClockTime(clock.clone())))
-                .with_safe_default_protocol_versions()?
-                .with_root_certificates(roots(&anchors.host)?)
-                .with_client_auth_cert(host.chain.clone(), host.key.to_rustls())?;
+        let mut config = ClientConfig::builder_with_details(provider(), Arc::new(ClockTime(clock.clone())))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots(&anchors.host)?)
+            .with_client_auth_cert(host.chain.clone(), host.key.to_rustls())?;
         config.alpn_protocols = vec![alpn.to_vec()];
         config.resumption = rustls::client::Resumption::disabled();
         Ok(Self {
@@ -242,22 +229,16 @@ impl NodeClient {
     }
 
     /// The first contact of a node that has nothing but a token and the cluster's pins.
-    pub fn joining(
-        pins: Vec<CaPin>,
-        peer: NodeKind,
-        alpn: &[u8],
-        clock: &SharedClock,
-    ) -> Result<Self, TlsError> {
+    pub fn joining(pins: Vec<CaPin>, peer: NodeKind, alpn: &[u8], clock: &SharedClock) -> Result<Self, TlsError> {
         let verifier = Arc::new(PinnedVerifier {
             pins,
             provider: provider(),
         });
-        let mut config =
-            ClientConfig::builder_with_details(provider(), Arc::new(ClockTime(clock.clone())))
-                .with_safe_default_protocol_versions()?
-                .dangerous()
-                .with_custom_certificate_verifier(verifier)
-                .with_no_client_auth();
+        let mut config = ClientConfig::builder_with_details(provider(), Arc::new(ClockTime(clock.clone())))
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
         config.alpn_protocols = vec![alpn.to_vec()];
         config.resumption = rustls::client::Resumption::disabled();
         Ok(Self {
@@ -266,10 +247,7 @@ impl NodeClient {
         })
     }
 
-    pub async fn connect<T: AsyncRead + AsyncWrite + Unpin>(
-        &self,
-        io: T,
-    ) -> io::Result<ClientTls<T>> {
+    pub async fn connect<T: AsyncRead + AsyncWrite + Unpin>(&self, io: T) -> io::Result<ClientTls<T>> {
         connect(self.config.clone(), self.name.clone(), io).await
     }
 }
@@ -288,16 +266,14 @@ impl UpstreamClient {
         server_name: &str,
         clock: &SharedClock,
     ) -> Result<Self, TlsError> {
-        let config =
-            ClientConfig::builder_with_details(p256_first(), Arc::new(ClockTime(clock.clone())))
-                .with_safe_default_protocol_versions()?
-                .with_root_certificates(roots(trusted)?)
-                .with_client_auth_cert(certificate.chain.clone(), certificate.key.to_rustls())?;
+        let config = ClientConfig::builder_with_details(p256_first(), Arc::new(ClockTime(clock.clone())))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots(trusted)?)
+            .with_client_auth_cert(certificate.chain.clone(), certificate.key.to_rustls())?;
         let bare = server_name.trim_matches(['[', ']']);
         Ok(Self {
             config: Arc::new(config),
-            name: ServerName::try_from(bare.to_owned())
-                .map_err(|_| TlsError::Name(bare.to_owned()))?,
+            name: ServerName::try_from(bare.to_owned()).map_err(|_| TlsError::Name(bare.to_owned()))?,
         })
     }
 
@@ -311,9 +287,7 @@ async fn connect<T: AsyncRead + AsyncWrite + Unpin>(
     name: ServerName<'static>,
     io: T,
 ) -> io::Result<ClientTls<T>> {
-    let mut stream = TlsConnector::from(config)
-        .connect(name, BigReads::new(io))
-        .await?;
+    let mut stream = TlsConnector::from(config).connect(name, BigReads::new(io)).await?;
     stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER_BYTES));
     Ok(stream)
 }
@@ -410,12 +384,10 @@ impl ServerCertVerifier for PinnedVerifier {
             })?;
         let mut roots = RootCertStore::empty();
         roots.add(anchor.clone().into_owned())?;
-        let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(
-            Arc::new(roots),
-            self.provider.clone(),
-        )
-        .build()
-        .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let verifier =
+            rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
+                .build()
+                .map_err(|error| rustls::Error::General(error.to_string()))?;
         verifier.verify_server_cert(end_entity, &[], server_name, ocsp, now)
     }
 
@@ -440,8 +412,6 @@ impl ServerCertVerifier for PinnedVerifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -58,8 +58,7 @@ pub async fn open(
         stream.write_all(&startup).await?;
         stream.flush().await
     };
-    sent.await
-        .map_err(|error| handshake_failed(endpoint, &error))?;
+    sent.await.map_err(|error| handshake_failed(endpoint, &error))?;
     greet(endpoint, stream).await
 }
 
@@ -67,10 +66,9 @@ pub async fn open(
 async fn greet(endpoint: &Endpoint, mut stream: ClientTls<Tcp>) -> Result<Opened, UpstreamAnswer> {
     let mut greeting = Vec::new();
     loop {
-        let (message_type, message) =
-            read_message(&mut stream, GREETING_MAX_BYTES - greeting.len())
-                .await
-                .map_err(|error| handshake_failed(endpoint, &error))?;
+        let (message_type, message) = read_message(&mut stream, GREETING_MAX_BYTES - greeting.len())
+            .await
+            .map_err(|error| handshake_failed(endpoint, &error))?;
         let body = &message[5..];
         match message_type {
             b'R' => match AuthenticationRequest::parse(body) {
@@ -79,23 +77,16 @@ async fn greet(endpoint: &Endpoint, mut stream: ClientTls<Tcp>) -> Result<Opened
                 Err(error) => return Err(not_postgresql(endpoint, &error.to_string()).into()),
             },
             b'E' => {
-                let why = ErrorFields::parse(body).map_or_else(
-                    |error| error.to_string(),
-                    |fields| fields.message.unwrap_or_default(),
-                );
+                let why = ErrorFields::parse(body)
+                    .map_or_else(|error| error.to_string(), |fields| fields.message.unwrap_or_default());
                 return Err(UpstreamAnswer::SaidNo {
                     why,
                     error_response: message,
                 });
             }
             b'K' => {
-                let key = BackendKeyData::parse(body)
-                    .map_err(|error| not_postgresql(endpoint, &error.to_string()))?;
-                return Ok(Opened {
-                    stream,
-                    key,
-                    greeting,
-                });
+                let key = BackendKeyData::parse(body).map_err(|error| not_postgresql(endpoint, &error.to_string()))?;
+                return Ok(Opened { stream, key, greeting });
             }
             b'S' | b'N' => greeting.extend_from_slice(&message),
             other => {
@@ -155,11 +146,7 @@ async fn connect(endpoint: &Endpoint, tls: &UpstreamClient) -> Result<ClientTls<
 }
 
 /// Sends a CancelRequest with PostgreSQL's own key, under TLS.
-pub async fn cancel(
-    endpoint: &Endpoint,
-    tls: &UpstreamClient,
-    key: &BackendKeyData,
-) -> Result<(), Refusal> {
+pub async fn cancel(endpoint: &Endpoint, tls: &UpstreamClient, key: &BackendKeyData) -> Result<(), Refusal> {
     let sent = async {
         let mut stream = connect(endpoint, tls).await?;
         let request = encode_cancel(key.process_id, &key.secret);
@@ -205,9 +192,7 @@ fn asks_for(endpoint: &Endpoint, method: &str) -> Refusal {
 
 /// TLS failed, or PostgreSQL closed right after it: in TLS 1.3 a server's refusal of our certificate comes then.
 fn handshake_failed(endpoint: &Endpoint, error: &io::Error) -> Refusal {
-    let tls = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {
         Some(rustls::Error::InvalidCertificate(why)) => Refusal::new(
             RefusalKind::UpstreamUntrusted,

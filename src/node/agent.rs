@@ -60,11 +60,7 @@ pub(super) fn start(
         };
         proxy
             .tell(&Origin::outside("start"), local)
-            .map_err(|error| {
-                StartError::Other(format!(
-                    "the proxy of this process did not take the agent: {error}"
-                ))
-            })?;
+            .map_err(|error| StartError::Other(format!("the proxy of this process did not take the agent: {error}")))?;
         up.send_replace(true);
         return Ok(());
     }
@@ -85,13 +81,7 @@ pub(super) fn start(
         clock: common.clock.clone(),
         up,
     });
-    for (number, runtime) in common
-        .runtimes
-        .workers
-        .iter()
-        .take(TUNNELS_PER_AGENT)
-        .enumerate()
-    {
+    for (number, runtime) in common.runtimes.workers.iter().take(TUNNELS_PER_AGENT).enumerate() {
         let parts = parts.clone();
         let spec = Spec::permanent(&format!("dialer#{}", number + 1));
         roots.start_on(runtime, spec, move || Dialer::new(parts.clone()));
@@ -120,12 +110,7 @@ pub(super) fn records(common: &Common) -> Result<Vec<DatabaseRecord>, StartError
 fn databases(common: &Common) -> Result<BTreeMap<ServiceName, Database>, StartError> {
     let configured = common.config.db.iter().flat_map(|db| &db.databases);
     configured
-        .map(|database| {
-            Ok((
-                database.name.clone(),
-                resolve(database, &common.identity.anchors)?,
-            ))
-        })
+        .map(|database| Ok((database.name.clone(), resolve(database, &common.identity.anchors)?)))
         .collect()
 }
 

@@ -15,9 +15,7 @@ use crate::actors::rbac::{Published, Rbac};
 use crate::audit::AuditLog;
 use crate::config::{AuthConfig, Config};
 use crate::model::{ClusterName, NodeId, NodeKind, SharedClock, Timestamp};
-use crate::pki::{
-    CaKind, CertificateAuthority, HostName, HostProfile, PrivateKey, SealKey, entropy,
-};
+use crate::pki::{CaKind, CertificateAuthority, HostName, HostProfile, PrivateKey, SealKey, entropy};
 use crate::policy::{Resource, presets};
 use crate::store::{SqliteStore, Store, StoreError};
 use crate::web::admin::{Admin, AdminParts};
@@ -98,14 +96,10 @@ async fn node_id(store: &dyn Store) -> Result<NodeId, StartError> {
     if let Some(item) = store.get(NODE_ID).await? {
         return String::from_utf8_lossy(&item.value)
             .parse()
-            .map_err(|error| {
-                StartError::Other(format!("{NODE_ID} in the store is damaged: {error}"))
-            });
+            .map_err(|error| StartError::Other(format!("{NODE_ID} in the store is damaged: {error}")));
     }
     let node = NodeId::from_random(entropy::bytes());
-    store
-        .create(NODE_ID, node.to_string().into_bytes(), None)
-        .await?;
+    store.create(NODE_ID, node.to_string().into_bytes(), None).await?;
     Ok(node)
 }
 
@@ -118,10 +112,7 @@ async fn add_presets(store: &dyn Store) -> Result<(), StartError> {
     for role in presets()? {
         let resource = Resource::Role(role);
         let key = format!("/role/{}", resource.name());
-        match store
-            .create(&key, resource.to_json().into_bytes(), None)
-            .await
-        {
+        match store.create(&key, resource.to_json().into_bytes(), None).await {
             Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -132,33 +123,24 @@ async fn add_presets(store: &dyn Store) -> Result<(), StartError> {
 
 impl Keys {
     /// Auth issues its own host certificate, for all services of the process, at every start.
-    pub fn own_identity(
-        &self,
-        config: &Config,
-        data_dir: &DataDir,
-        now: Timestamp,
-    ) -> Result<Identity, StartError> {
+    pub fn own_identity(&self, config: &Config, data_dir: &DataDir, now: Timestamp) -> Result<Identity, StartError> {
         let key = PrivateKey::generate()?;
         let names = super::proxy::host_names(config);
         let profile = HostProfile {
             node_id: self.node,
             node_name: config.nodename.clone(),
             kinds: config.services(),
-            names: names
-                .iter()
-                .map(|name| HostName::new(name))
-                .collect::<Result<_, _>>()?,
+            names: names.iter().map(|name| HostName::new(name)).collect::<Result<_, _>>()?,
         };
-        let leaf =
-            self.authorities
-                .host
-                .issue_host(&profile, &key.public_key(), now + HOST_TTL, now)?;
-        let identity =
-            Identity::new(leaf, key, self.authorities.anchors(), now).map_err(|error| {
-                StartError::Other(format!(
-                    "the certificate that auth issued for itself is not usable: {error}"
-                ))
-            })?;
+        let leaf = self
+            .authorities
+            .host
+            .issue_host(&profile, &key.public_key(), now + HOST_TTL, now)?;
+        let identity = Identity::new(leaf, key, self.authorities.anchors(), now).map_err(|error| {
+            StartError::Other(format!(
+                "the certificate that auth issued for itself is not usable: {error}"
+            ))
+        })?;
         identity.save(&data_dir.identity())?;
         Ok(identity)
     }
@@ -172,19 +154,14 @@ pub(super) async fn start(
     (received, confirmed): (Address<PolicyReceived>, Address<PolicyConfirmed>),
 ) -> Result<Auth, StartError> {
     let Some(config) = &common.config.auth else {
-        return Err(StartError::Other(
-            "the auth service is not configured".to_owned(),
-        ));
+        return Err(StartError::Other("the auth service is not configured".to_owned()));
     };
     let (socket, listening) = super::proxy::listen(&config.listen_addr, NodeKind::Auth)?;
     let log = Arc::new(Mutex::new(AuditLog::open(&data_dir.log())?));
-    let audit_log = roots.start(Spec::permanent("audit-log"), move || {
-        AuditLogKeeper::new(log.clone())
-    });
+    let audit_log = roots.start(Spec::permanent("audit-log"), move || AuditLogKeeper::new(log.clone()));
     let published = Published::default();
     let rbac = {
-        let (store, clock, published) =
-            (keys.store.clone(), common.clock.clone(), published.clone());
+        let (store, clock, published) = (keys.store.clone(), common.clock.clone(), published.clone());
         roots.start(Spec::permanent("rbac"), move || {
             Rbac::new(store.clone(), clock.clone(), published.clone())
         })
@@ -198,11 +175,7 @@ pub(super) async fn start(
         })
     };
     let ca = {
-        let (authorities, common, inventory) = (
-            keys.authorities.clone(),
-            common.clone(),
-            inventory_view.clone(),
-        );
+        let (authorities, common, inventory) = (keys.authorities.clone(), common.clone(), inventory_view.clone());
         let published = published.clone();
         roots.start(Spec::permanent("ca"), move || {
             Ca::new(
@@ -277,18 +250,10 @@ pub(super) async fn start(
     })
 }
 
-fn start_admin(
-    roots: &mut Roots,
-    data_dir: &DataDir,
-    parts: Arc<AdminParts>,
-) -> Result<(), StartError> {
+fn start_admin(roots: &mut Roots, data_dir: &DataDir, parts: Arc<AdminParts>) -> Result<(), StartError> {
     let path = data_dir.admin_socket();
-    let socket = crate::net::socket::AdminListener::bind(&path).map_err(|error| {
-        StartError::Listen(format!(
-            "the administrator's socket {}: {error}",
-            path.display()
-        ))
-    })?;
+    let socket = crate::net::socket::AdminListener::bind(&path)
+        .map_err(|error| StartError::Listen(format!("the administrator's socket {}: {error}", path.display())))?;
     let socket = Arc::new(socket);
     roots.start(Spec::permanent("admin"), move || {
         Admin::new(socket.clone(), parts.clone())
@@ -336,9 +301,7 @@ fn follow_locally(
             let newest = published.borrow_and_update().clone();
             if let Some(snapshot) = newest {
                 let version = snapshot.version;
-                let told = received
-                    .tell_when_room(&origin, PolicyReceived(snapshot))
-                    .await;
+                let told = received.tell_when_room(&origin, PolicyReceived(snapshot)).await;
                 let told = told.and(confirmed.tell(&origin, PolicyConfirmed(version)));
                 if told == Err(crate::actors::address::TellError::Closed) {
                     return;
@@ -359,11 +322,7 @@ fn heartbeat_locally(common: &Arc<Common>, heard: Address<NodeHeard>) -> Result<
     };
     common.runtimes.control.spawn(async move {
         let origin = Origin::outside("start");
-        while heard
-            .tell_when_room(&origin, NodeHeard(record.clone()))
-            .await
-            .is_ok()
-        {
+        while heard.tell_when_room(&origin, NodeHeard(record.clone())).await.is_ok() {
             tokio::time::sleep(HEARTBEAT_EVERY).await;
         }
     });

@@ -18,10 +18,7 @@ pub enum IdentityError {
         "the node's certificate in {path} is not accepted: {error}; to join again, remove that directory and start with a \
          token"
     )]
-    Certificate {
-        path: String,
-        error: CertificateError,
-    },
+    Certificate { path: String, error: CertificateError },
     #[error(
         "the node's identity in {path} is damaged: {why}; to join again, remove that directory and start with a token"
     )]
@@ -51,12 +48,7 @@ impl Identity {
         anchors: TrustAnchors,
         now: Timestamp,
     ) -> Result<Self, CertificateError> {
-        let host = verify_host(
-            std::slice::from_ref(&leaf),
-            &anchors,
-            PeerUsage::Server,
-            now,
-        )?;
+        let host = verify_host(std::slice::from_ref(&leaf), &anchors, PeerUsage::Server, now)?;
         let mut chain = vec![leaf];
         chain.extend(anchors.host.iter().cloned());
         Ok(Self {
@@ -88,13 +80,10 @@ impl Identity {
                 path: path.clone(),
                 why: error.to_string(),
             })?;
-        let leaf = chain
-            .into_iter()
-            .next()
-            .ok_or_else(|| IdentityError::Damaged {
-                path: path.clone(),
-                why: "there is no certificate in host.crt".to_owned(),
-            })?;
+        let leaf = chain.into_iter().next().ok_or_else(|| IdentityError::Damaged {
+            path: path.clone(),
+            why: "there is no certificate in host.crt".to_owned(),
+        })?;
         Self::new(leaf, key, anchors, now)
             .map(Some)
             .map_err(|error| IdentityError::Certificate { path, error })
@@ -106,14 +95,8 @@ impl Identity {
             path: dir.display().to_string(),
             why: error.to_string(),
         };
-        write_private(
-            &dir.join(KEY),
-            self.credentials.key.to_pem()?.expose().as_bytes(),
-        )?;
-        write_private(
-            &dir.join(ANCHORS),
-            &serde_json::to_vec(&self.anchors).map_err(damaged)?,
-        )?;
+        write_private(&dir.join(KEY), self.credentials.key.to_pem()?.expose().as_bytes())?;
+        write_private(&dir.join(ANCHORS), &serde_json::to_vec(&self.anchors).map_err(damaged)?)?;
         let pem = certificates_to_pem(&self.credentials.chain)?;
         write_private(&dir.join(CERTIFICATE), pem.as_bytes())?;
         Ok(())

@@ -15,11 +15,7 @@ use std::time::Duration;
 const JOIN_TRIES: u32 = 20;
 const JOIN_PAUSE: Duration = Duration::from_secs(1);
 
-pub(super) async fn identity(
-    config: &Config,
-    data_dir: &DataDir,
-    clock: &SharedClock,
-) -> Result<Identity, StartError> {
+pub(super) async fn identity(config: &Config, data_dir: &DataDir, clock: &SharedClock) -> Result<Identity, StartError> {
     if let Some(identity) = Identity::load(&data_dir.identity(), clock.now())? {
         return Ok(identity);
     }
@@ -46,20 +42,15 @@ async fn join(config: &Config, clock: &SharedClock) -> Result<Identity, StartErr
         tries += 1;
         match ask(&dialer, config, &token, &key).await {
             Ok(JoinAnswer::Joined {
-                certificate,
-                anchors,
-                ..
+                certificate, anchors, ..
             }) => {
                 let anchors = anchors_of(anchors);
                 let leaf = CertificateDer::from(certificate);
-                return Identity::new(leaf, key, anchors, clock.now()).map_err(|error| {
-                    StartError::Other(format!("auth's answer to the join is not usable: {error}"))
-                });
+                return Identity::new(leaf, key, anchors, clock.now())
+                    .map_err(|error| StartError::Other(format!("auth's answer to the join is not usable: {error}")));
             }
             Ok(JoinAnswer::Refused { why }) => {
-                return Err(StartError::Other(format!(
-                    "the cluster refused this node: {why}"
-                )));
+                return Err(StartError::Other(format!("the cluster refused this node: {why}")));
             }
             // What may be there in a moment is worth another try; a peer that is not who it should be is not.
             Err(error) if tries < JOIN_TRIES && may_come_up(&error) => {
@@ -103,18 +94,11 @@ fn pins(config: &Config) -> Result<Vec<CaPin>, StartError> {
     Ok(pins)
 }
 
-async fn ask(
-    dialer: &AuthDialer,
-    config: &Config,
-    token: &Secret<String>,
-    key: &PrivateKey,
-) -> io::Result<JoinAnswer> {
+async fn ask(dialer: &AuthDialer, config: &Config, token: &Secret<String>, key: &PrivateKey) -> io::Result<JoinAnswer> {
     let mut stream = dialer.dial().await?;
     let header = Header {
         id: 1,
-        kind: FrameKind::Ask {
-            deadline_ms: 15_000,
-        },
+        kind: FrameKind::Ask { deadline_ms: 15_000 },
         cause: None,
         connection: None,
     };
@@ -122,9 +106,7 @@ async fn ask(
         token: token.expose().clone(),
         name: config.nodename.clone(),
         kinds: config.services(),
-        csr: key
-            .csr(config.nodename.as_str())
-            .map_err(io::Error::other)?,
+        csr: key.csr(config.nodename.as_str()).map_err(io::Error::other)?,
         hosts: if config.services().contains(&NodeKind::Proxy) {
             super::proxy::host_names(config)
         } else {
@@ -132,19 +114,13 @@ async fn ask(
         },
     };
     write_frame(&mut stream, &Frame::new(header, body)).await?;
-    match read_frame::<JoinAnswer>(&mut stream)
-        .await
-        .map_err(io::Error::other)?
-    {
+    match read_frame::<JoinAnswer>(&mut stream).await.map_err(io::Error::other)? {
+        Some(Frame { body: Some(answer), .. }) => Ok(answer),
         Some(Frame {
-            body: Some(answer), ..
-        }) => Ok(answer),
-        Some(Frame {
-            header:
-                Header {
-                    kind: FrameKind::Refused { why },
-                    ..
-                },
+            header: Header {
+                kind: FrameKind::Refused { why },
+                ..
+            },
             ..
         }) => Err(io::Error::other(why)),
         _ => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -152,8 +128,7 @@ async fn ask(
 }
 
 fn anchors_of(anchors: Anchors) -> TrustAnchors {
-    let der =
-        |certificates: Vec<Vec<u8>>| certificates.into_iter().map(CertificateDer::from).collect();
+    let der = |certificates: Vec<Vec<u8>>| certificates.into_iter().map(CertificateDer::from).collect();
     TrustAnchors {
         user: der(anchors.user),
         host: der(anchors.host),

@@ -132,12 +132,7 @@ pub async fn start(
         node = %identity.name, id = %identity.node, cluster = %identity.cluster, services = ?config.services(),
         version = env!("CARGO_PKG_VERSION"), "node starts"
     );
-    let spool = Spool::open(
-        &data_dir.spool(),
-        SpoolLimits::default(),
-        clock.clone(),
-        entropy::fill,
-    )?;
+    let spool = Spool::open(&data_dir.spool(), SpoolLimits::default(), clock.clone(), entropy::fill)?;
     let trail = Trail {
         spool: spool.clone(),
         context: EventContext::new(&identity.cluster, clock.clone(), entropy::fill),
@@ -167,8 +162,7 @@ pub async fn start(
     let mut auth_address = None;
     let addresses = match keys {
         Some(keys) => {
-            let auth =
-                auth::start(&common, keys, &data_dir, &mut roots, (received, confirmed)).await?;
+            let auth = auth::start(&common, keys, &data_dir, &mut roots, (received, confirmed)).await?;
             auth_address = Some(auth.listening);
             auth.addresses
         }
@@ -195,12 +189,7 @@ pub async fn start(
     } else {
         ready_sender.send_replace(true);
     }
-    let services: Vec<String> = common
-        .config
-        .services()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let services: Vec<String> = common.config.services().iter().map(ToString::to_string).collect();
     common
         .trail
         .note(
@@ -234,12 +223,7 @@ fn link_to_auth(
         NodeKind::Proxy
     };
     let parts = Arc::new(AuthLinkParts {
-        dialer: AuthDialer::linked(
-            route,
-            &identity.credentials,
-            &identity.anchors,
-            &common.clock,
-        )?,
+        dialer: AuthDialer::linked(route, &identity.credentials, &identity.anchors, &common.clock)?,
         kind,
         name: identity.name.clone(),
         databases: agent::records(common)?,
@@ -247,9 +231,7 @@ fn link_to_auth(
         confirmed,
         policy: common.policy.clone(),
     });
-    let link = roots.start(Spec::permanent("auth-link"), move || {
-        AuthLink::new(parts.clone())
-    });
+    let link = roots.start(Spec::permanent("auth-link"), move || AuthLink::new(parts.clone()));
     Ok(AuthAddresses {
         issue: link.address(),
         store_lines: link.address(),
@@ -294,8 +276,7 @@ impl Node {
         let mut ready = self.ready.clone();
         let announced = async {
             if ready.wait_for(|ready| *ready).await.is_ok() {
-                self.data_dir
-                    .announce_listening(self.auth_address, self.proxy_address);
+                self.data_dir.announce_listening(self.auth_address, self.proxy_address);
                 tracing::info!(auth = ?self.auth_address, proxy = ?self.proxy_address, "node is ready");
             }
             std::future::pending::<()>().await;

@@ -25,9 +25,7 @@ pub(super) fn start(
     roots: &mut Roots,
 ) -> Result<Proxy, StartError> {
     let Some(config) = &common.config.proxy else {
-        return Err(StartError::Other(
-            "the proxy service is not configured".to_owned(),
-        ));
+        return Err(StartError::Other("the proxy service is not configured".to_owned()));
     };
     let (socket, listening) = listen(&config.web_listen_addr, NodeKind::Proxy)?;
     let stock = RoutesStock::default();
@@ -77,12 +75,7 @@ pub(super) fn start_listener(
     let (socket, runtimes) = (Arc::new(socket), common.runtimes.clone());
     let open = Arc::default();
     roots.start(Spec::permanent(name), move || {
-        PortListener::new(
-            socket.clone(),
-            runtimes.clone(),
-            parts.clone(),
-            Arc::clone(&open),
-        )
+        PortListener::new(socket.clone(), runtimes.clone(), parts.clone(), Arc::clone(&open))
     });
 }
 
@@ -94,8 +87,7 @@ fn auth_endpoint(config: &Config, local: Option<SocketAddr>) -> Result<Endpoint,
     match &config.join {
         Some(JoinAddress::Auth(endpoints)) if !endpoints.is_empty() => Ok(endpoints[0].clone()),
         _ => Err(StartError::Other(
-            "a proxy without an auth service beside it needs the address of one: set auth_server"
-                .to_owned(),
+            "a proxy without an auth service beside it needs the address of one: set auth_server".to_owned(),
         )),
     }
 }
@@ -113,17 +105,11 @@ pub(super) fn reachable(address: SocketAddr) -> Endpoint {
     }
 }
 
-pub(super) fn listen(
-    address: &ListenAddr,
-    what: NodeKind,
-) -> Result<(Listener, SocketAddr), StartError> {
-    let addresses = address.to_socket_addrs().map_err(|error| {
-        StartError::Listen(format!(
-            "the {what} service cannot listen on {address}: {error}"
-        ))
-    })?;
-    let mut last =
-        format!("the {what} service cannot listen on {address}: it is no address of this machine");
+pub(super) fn listen(address: &ListenAddr, what: NodeKind) -> Result<(Listener, SocketAddr), StartError> {
+    let addresses = address
+        .to_socket_addrs()
+        .map_err(|error| StartError::Listen(format!("the {what} service cannot listen on {address}: {error}")))?;
+    let mut last = format!("the {what} service cannot listen on {address}: it is no address of this machine");
     for candidate in addresses {
         match Listener::bind(candidate, what) {
             Ok(socket) => {
@@ -140,18 +126,9 @@ pub(super) fn listen(
 
 /// The names and addresses that clients reach this proxy by: what is configured, and loopback.
 pub(super) fn host_names(config: &Config) -> Vec<String> {
-    let mut names = vec![
-        "localhost".to_owned(),
-        "127.0.0.1".to_owned(),
-        "::1".to_owned(),
-    ];
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     if let Some(proxy) = &config.proxy {
-        names.extend(
-            proxy
-                .public_addr
-                .iter()
-                .map(|endpoint| endpoint.host.clone()),
-        );
+        names.extend(proxy.public_addr.iter().map(|endpoint| endpoint.host.clone()));
         if let ListenHost::Ip(ip) = &proxy.web_listen_addr.host
             && !ip.is_unspecified()
         {

@@ -25,11 +25,7 @@ impl Roots {
         }
     }
 
-    pub fn start<B: Behavior>(
-        &mut self,
-        spec: Spec,
-        factory: impl FnMut() -> B + Send + 'static,
-    ) -> ActorRef<B> {
+    pub fn start<B: Behavior>(&mut self, spec: Spec, factory: impl FnMut() -> B + Send + 'static) -> ActorRef<B> {
         let runtime = self.runtime.clone();
         self.start_on(&runtime, spec, factory)
     }

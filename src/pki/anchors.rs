@@ -29,14 +29,10 @@ pub struct PlainTrustAnchors {
 
 impl TrustAnchors {
     /// The certificates of these CAs.
-    pub fn from_authorities<'a>(
-        authorities: impl IntoIterator<Item = &'a CertificateAuthority>,
-    ) -> Self {
+    pub fn from_authorities<'a>(authorities: impl IntoIterator<Item = &'a CertificateAuthority>) -> Self {
         let mut anchors = Self::default();
         for authority in authorities {
-            anchors
-                .of_mut(authority.kind())
-                .push(authority.certificate().clone());
+            anchors.of_mut(authority.kind()).push(authority.certificate().clone());
         }
         anchors
     }
@@ -107,15 +103,10 @@ mod tests {
     fn anchors_survive_serialisation_and_have_a_bound() {
         let mut anchors = TrustAnchors::default();
         for (at, kind) in CaKind::ALL.into_iter().enumerate() {
-            anchors
-                .of_mut(kind)
-                .push(CertificateDer::from(vec![at as u8]));
+            anchors.of_mut(kind).push(CertificateDer::from(vec![at as u8]));
         }
         let text = serde_json::to_string(&anchors).unwrap();
-        assert_eq!(
-            serde_json::from_str::<TrustAnchors>(&text).unwrap(),
-            anchors
-        );
+        assert_eq!(serde_json::from_str::<TrustAnchors>(&text).unwrap(), anchors);
         let many = PlainTrustAnchors {
             user: vec![vec![]; MAX_ANCHORS_PER_KIND + 1],
             ..PlainTrustAnchors::default()

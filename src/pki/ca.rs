@@ -7,9 +7,7 @@ use super::seal::SealKey;
 use super::{CaPin, PrivateKey};
 use crate::model::{ClusterName, Timestamp};
 use data_encoding::BASE64;
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyUsagePurpose,
-};
+use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyUsagePurpose};
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -70,9 +68,7 @@ impl FromStr for CaKind {
         Self::ALL
             .into_iter()
             .find(|kind| kind.label() == text)
-            .ok_or_else(|| {
-                format!("{text:?} is not a kind of CA; there are user, host, db and db-client")
-            })
+            .ok_or_else(|| format!("{text:?} is not a kind of CA; there are user, host, db and db-client"))
     }
 }
 
@@ -176,9 +172,7 @@ impl CertificateAuthority {
     /// not open.
     pub fn from_record(record: &[u8], seal: &SealKey) -> Result<Self, PkiError> {
         if record.len() > MAX_RECORD_BYTES {
-            return Err(damaged(format!(
-                "it is longer than {MAX_RECORD_BYTES} bytes"
-            )));
+            return Err(damaged(format!("it is longer than {MAX_RECORD_BYTES} bytes")));
         }
         let record: Record = serde_json::from_slice(record).map_err(damaged)?;
         if record.version != RECORD_VERSION {
@@ -197,9 +191,7 @@ impl CertificateAuthority {
             )));
         }
         let context = seal_context(record.kind, &record.cluster, &certificate)?;
-        let sealed = BASE64
-            .decode(record.sealed_key.as_bytes())
-            .map_err(damaged)?;
+        let sealed = BASE64.decode(record.sealed_key.as_bytes()).map_err(damaged)?;
         let key = PrivateKey::from_pkcs8_der(seal.open(&sealed, &context)?.expose())?;
         if read.public_key != key.public_key().to_spki_der() {
             return Err(damaged("its key is not that of its certificate"));
@@ -215,17 +207,11 @@ impl CertificateAuthority {
 }
 
 fn damaged(why: impl fmt::Display) -> PkiError {
-    PkiError::Record {
-        why: why.to_string(),
-    }
+    PkiError::Record { why: why.to_string() }
 }
 
 /// Binds a sealed key to its certificate, so that a record cannot be put together from two.
-fn seal_context(
-    kind: CaKind,
-    cluster: &ClusterName,
-    certificate: &CertificateDer<'_>,
-) -> Result<String, PkiError> {
+fn seal_context(kind: CaKind, cluster: &ClusterName, certificate: &CertificateDer<'_>) -> Result<String, PkiError> {
     Ok(format!("ca/{kind}/{cluster}/{}", CaPin::of(certificate)?))
 }
 
@@ -251,8 +237,7 @@ mod tests {
     }
 
     fn authority(kind: CaKind) -> CertificateAuthority {
-        CertificateAuthority::generate(kind, &ClusterName::new("example.com").unwrap(), NOW)
-            .unwrap()
+        CertificateAuthority::generate(kind, &ClusterName::new("example.com").unwrap(), NOW).unwrap()
     }
 
     #[test]
@@ -284,12 +269,10 @@ mod tests {
     fn a_record_put_together_from_two_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let seal = seal(&dir, "a");
-        let read = |ca: &CertificateAuthority| -> Record {
-            serde_json::from_slice(&ca.to_record(&seal).unwrap()).unwrap()
-        };
-        let refused = |record: &Record| {
-            CertificateAuthority::from_record(&serde_json::to_vec(record).unwrap(), &seal).is_err()
-        };
+        let read =
+            |ca: &CertificateAuthority| -> Record { serde_json::from_slice(&ca.to_record(&seal).unwrap()).unwrap() };
+        let refused =
+            |record: &Record| CertificateAuthority::from_record(&serde_json::to_vec(record).unwrap(), &seal).is_err();
         let (one, two) = (authority(CaKind::Db), authority(CaKind::Db));
         let mut mixed = read(&one);
         assert!(!refused(&mixed), "the record itself is right");

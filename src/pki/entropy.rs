@@ -5,10 +5,7 @@
 /// # Panics
 /// When the system has no randomness to give. There is no safe way on: a key, a token or a serial number made without it
 /// could be guessed. A kernel that has finished booting does not fail here.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the one place that reads randomness"
-)]
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads randomness")]
 pub fn fill(buf: &mut [u8]) {
     if aws_lc_rs::rand::fill(buf).is_err() {
         panic!("the operating system gave no randomness; no key or token can be made without it");

@@ -39,13 +39,8 @@ pub enum PkiError {
         wanted: &'static str,
         right: CaKind,
     },
-    #[error(
-        "the certificate would end at {not_after}, which is not after now ({now}); ask for a later end"
-    )]
-    EndsBeforeItBegins {
-        not_after: Timestamp,
-        now: Timestamp,
-    },
+    #[error("the certificate would end at {not_after}, which is not after now ({now}); ask for a later end")]
+    EndsBeforeItBegins { not_after: Timestamp, now: Timestamp },
     #[error(
         "the certificate would end at {not_after}, after its {authority} CA ends at {authority_ends}; ask for less or rotate the CA"
     )]
@@ -65,23 +60,12 @@ pub enum PkiError {
         max: usize,
     },
     #[error("{what} is empty; {rule}")]
-    Empty {
-        what: &'static str,
-        rule: &'static str,
-    },
-    #[error(
-        "the certificate of {whom:?} is {length} bytes long, more than {max}; give fewer roles or shorter traits"
-    )]
-    TooLong {
-        whom: String,
-        length: usize,
-        max: usize,
-    },
+    Empty { what: &'static str, rule: &'static str },
+    #[error("the certificate of {whom:?} is {length} bytes long, more than {max}; give fewer roles or shorter traits")]
+    TooLong { whom: String, length: usize, max: usize },
     #[error("the record of a certificate authority is damaged: {why}")]
     Record { why: String },
-    #[error(
-        "{text:?} is not a CA pin: {why}; a pin is `sha256:` and 64 hexadecimal digits, as `ctl status` shows it"
-    )]
+    #[error("{text:?} is not a CA pin: {why}; a pin is `sha256:` and 64 hexadecimal digits, as `ctl status` shows it")]
     Pin { text: String, why: &'static str },
     #[error("the certificate could not be made: {0}")]
     Make(#[from] rcgen::Error),
@@ -90,11 +74,7 @@ pub enum PkiError {
 impl PkiError {
     pub(super) fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::File {
-            doing,
-            path,
-            source,
-        }
+        move |source| Self::File { doing, path, source }
     }
 }
 
@@ -108,17 +88,12 @@ pub enum CertificateError {
     #[error("the certificate is not valid before {from}; check the clocks")]
     NotYetValid { from: Timestamp },
     #[error("{expected} is needed here, and the one presented is {found}")]
-    WrongUsage {
-        expected: &'static str,
-        found: String,
-    },
+    WrongUsage { expected: &'static str, found: String },
     #[error("the certificate is not trusted: {why}")]
     Untrusted { why: String },
     #[error("the certificate belongs to another cluster, {found:?}")]
     OtherCluster { found: String },
-    #[error(
-        "the certificate is for {presented}, not for {expected}; a name counts only as a subject alternative name"
-    )]
+    #[error("the certificate is for {presented}, not for {expected}; a name counts only as a subject alternative name")]
     WrongName { expected: String, presented: String },
     #[error("the certificate cannot be understood: {what}")]
     Malformed { what: String },

@@ -4,8 +4,8 @@ use super::CertificateAuthority;
 use super::error::PkiError;
 use super::key::PublicKey;
 use super::profile::{
-    CLOCK_SKEW, DbClientProfile, DbServerProfile, HostProfile, MAX_CERTIFICATE_BYTES,
-    PersonProfile, Profile, serial_number, set_validity,
+    CLOCK_SKEW, DbClientProfile, DbServerProfile, HostProfile, MAX_CERTIFICATE_BYTES, PersonProfile, Profile,
+    serial_number, set_validity,
 };
 use crate::model::Timestamp;
 use rustls_pki_types::CertificateDer;

@@ -4,8 +4,7 @@ use super::{PkiError, pem};
 use crate::model::Secret;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair,
-    UnparsedPublicKey,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
 };
 use rcgen::{CertificateParams, DistinguishedName, DnType, PublicKeyData, SigningKey};
 use rustls_pki_types::pem::PemObject;
@@ -39,9 +38,7 @@ impl PrivateKey {
     /// # Errors
     /// [`PkiError::Library`] when the library cannot.
     pub fn generate() -> Result<Self, PkiError> {
-        let failed = |_| PkiError::Library {
-            doing: "make a key",
-        };
+        let failed = |_| PkiError::Library { doing: "make a key" };
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(failed)?;
         let document = pair.to_pkcs8v1().map_err(failed)?;
         Self::from_pkcs8_der(document.as_ref())
@@ -52,12 +49,9 @@ impl PrivateKey {
     /// # Errors
     /// [`PkiError::Key`] when it is anything but a P-256 key that agrees with its public half.
     pub fn from_pkcs8_der(der: &[u8]) -> Result<Self, PkiError> {
-        let refused = |why: String| PkiError::Key {
-            what: "the key",
-            why,
-        };
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, der)
-            .map_err(|e| refused(e.to_string()))?;
+        let refused = |why: String| PkiError::Key { what: "the key", why };
+        let pair =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, der).map_err(|e| refused(e.to_string()))?;
         let point = pair.public_key().as_ref();
         let point = <[u8; POINT_BYTES]>::try_from(point)
             .map_err(|_| refused(format!("its public half is {} bytes long", point.len())))?;
@@ -73,11 +67,10 @@ impl PrivateKey {
     /// # Errors
     /// [`PkiError::Key`] when there is none or it is not a P-256 key.
     pub fn from_pem(text: &str) -> Result<Self, PkiError> {
-        let key =
-            PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes()).map_err(|e| PkiError::Key {
-                what: "the PEM text",
-                why: e.to_string(),
-            })?;
+        let key = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes()).map_err(|e| PkiError::Key {
+            what: "the PEM text",
+            why: e.to_string(),
+        })?;
         Self::from_pkcs8_der(key.secret_pkcs8_der())
     }
 
@@ -106,9 +99,7 @@ impl PrivateKey {
     pub fn csr(&self, common_name: &str) -> Result<Vec<u8>, PkiError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, common_name);
+        params.distinguished_name.push(DnType::CommonName, common_name);
         Ok(params.serialize_request(self)?.der().to_vec())
     }
 
@@ -164,9 +155,7 @@ impl PublicKey {
         let request = CertReq::from_der(der).map_err(not_pkcs10)?;
         let point = point_of(&request)?;
         if request.algorithm.oid != ECDSA_WITH_SHA256 || request.algorithm.parameters.is_some() {
-            return Err(refused(
-                "it is not signed with ECDSA and SHA-256".to_owned(),
-            ));
+            return Err(refused("it is not signed with ECDSA and SHA-256".to_owned()));
         }
         let signature = request
             .signature
@@ -177,7 +166,10 @@ impl PublicKey {
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point)
             .verify(signed, signature)
             .map_err(|_| {
-                refused("its signature is not by the key that it names; the sender does not hold the private key".to_owned())
+                refused(
+                    "its signature is not by the key that it names; the sender does not hold the private key"
+                        .to_owned(),
+                )
             })?;
         Ok(Self(point))
     }
@@ -223,11 +215,7 @@ fn signed_bytes(der: &[u8]) -> x509_cert::der::Result<&[u8]> {
 
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "PublicKey(P-256 {})",
-            data_encoding::HEXLOWER.encode(&self.0[1..9])
-        )
+        write!(f, "PublicKey(P-256 {})", data_encoding::HEXLOWER.encode(&self.0[1..9]))
     }
 }
 

@@ -29,10 +29,7 @@ pub fn certificates_to_pem(certificates: &[CertificateDer<'_>]) -> Result<String
 ///
 /// # Errors
 /// [`PkiError::Certificate`] when the text is too long, is not PEM, or holds no certificate.
-pub fn certificates_from_pem(
-    text: &[u8],
-    what: &str,
-) -> Result<Vec<CertificateDer<'static>>, PkiError> {
+pub fn certificates_from_pem(text: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, PkiError> {
     let refused = |why: String| PkiError::Certificate {
         what: what.to_owned(),
         why,
@@ -61,9 +58,7 @@ pub(super) fn encode(label: &str, der: &[u8]) -> Result<String, PkiError> {
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_symlink() => {
-            return Err(PkiError::SymbolicLink {
-                path: path.to_owned(),
-            });
+            return Err(PkiError::SymbolicLink { path: path.to_owned() });
         }
         Ok(_) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -145,11 +140,7 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"new");
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(
-            fs::read_dir(dir.path()).unwrap().count(),
-            1,
-            "no file is left over"
-        );
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no file is left over");
     }
 
     #[test]
@@ -167,8 +158,7 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_written_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let refused =
-            write_private(&dir.path().join("no/such/key"), b"x").expect_err("no directory");
+        let refused = write_private(&dir.path().join("no/such/key"), b"x").expect_err("no directory");
         assert!(refused.to_string().contains("no/such/key"), "{refused}");
     }
 
@@ -179,10 +169,7 @@ mod tests {
             .map(CertificateDer::from)
             .collect();
         let text = certificates_to_pem(&certificates).unwrap();
-        assert_eq!(
-            certificates_from_pem(text.as_bytes(), "test").unwrap(),
-            certificates
-        );
+        assert_eq!(certificates_from_pem(text.as_bytes(), "test").unwrap(), certificates);
     }
 
     #[test]

@@ -99,9 +99,7 @@ jg==
     const PIN: &str = "sha256:8f358b327aff75a2ea8494d1689ef8ea904139d9b1ebe44cede0ca301e64bdbe";
 
     fn certificate() -> CertificateDer<'static> {
-        certificates_from_pem(CERTIFICATE.as_bytes(), "test")
-            .unwrap()
-            .remove(0)
+        certificates_from_pem(CERTIFICATE.as_bytes(), "test").unwrap().remove(0)
     }
 
     #[test]

@@ -17,12 +17,10 @@
 use super::CaKind;
 use super::entropy;
 use super::error::PkiError;
-use crate::model::{
-    ClusterName, DbUser, NodeId, NodeKind, NodeName, PersonName, RoleName, Route, Timestamp, Traits,
-};
+use crate::model::{ClusterName, DbUser, NodeId, NodeKind, NodeName, PersonName, RoleName, Route, Timestamp, Traits};
 use rcgen::{
-    CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyUsagePurpose, SanType, SerialNumber, date_time_ymd,
+    CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose,
+    SanType, SerialNumber, date_time_ymd,
 };
 use rustls_pki_types::DnsName;
 use std::fmt;
@@ -133,9 +131,7 @@ impl HostName {
         };
         let name = text.to_ascii_lowercase();
         if name.ends_with('.') {
-            return Err(refused(
-                "leave out the dot at the end; certificates do not carry it",
-            ));
+            return Err(refused("leave out the dot at the end; certificates do not carry it"));
         }
         let below = name.strip_prefix("*.").unwrap_or(&name);
         if DnsName::try_from(below).is_err() || (below != name && !below.contains('.')) {
@@ -215,9 +211,7 @@ impl Profile for PersonProfile {
         let mut params = leaf(self.name.as_str(), &[ExtendedKeyUsagePurpose::ClientAuth]);
         if !self.roles.is_empty() {
             let roles = joined(self.roles.iter().map(RoleName::as_str));
-            params
-                .distinguished_name
-                .push(DnType::OrganizationName, roles);
+            params.distinguished_name.push(DnType::OrganizationName, roles);
         }
         let mut extensions = vec![(OID_CLUSTER, cluster.to_string())];
         if self.mfa {
@@ -232,18 +226,8 @@ impl Profile for PersonProfile {
         if let Some(route) = &self.route {
             extensions.push((OID_SERVICE, route.service.to_string()));
             extensions.push((OID_PROTOCOL, PROTOCOL.to_owned()));
-            extensions.extend(
-                route
-                    .db_user
-                    .iter()
-                    .map(|user| (OID_DB_USER, user.to_string())),
-            );
-            extensions.extend(
-                route
-                    .db_name
-                    .iter()
-                    .map(|name| (OID_DB_NAME, name.to_string())),
-            );
+            extensions.extend(route.db_user.iter().map(|user| (OID_DB_USER, user.to_string())));
+            extensions.extend(route.db_name.iter().map(|name| (OID_DB_NAME, name.to_string())));
         }
         params.custom_extensions = encoded(&extensions)?;
         Ok(params)
@@ -275,10 +259,7 @@ impl Profile for HostProfile {
             });
         }
         check_count(&self.names)?;
-        let usages = [
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
+        let usages = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let mut params = leaf(&self.node_id.to_string(), &usages);
         let subject = &mut params.distinguished_name;
         subject.push(DnType::OrganizationName, cluster.as_str());
@@ -336,10 +317,7 @@ impl Profile for DbClientProfile {
     }
 
     fn params(&self, cluster: &ClusterName) -> Result<CertificateParams, PkiError> {
-        let mut params = leaf(
-            self.db_user.as_str(),
-            &[ExtendedKeyUsagePurpose::ClientAuth],
-        );
+        let mut params = leaf(self.db_user.as_str(), &[ExtendedKeyUsagePurpose::ClientAuth]);
         params
             .distinguished_name
             .push(DnType::OrganizationName, cluster.as_str());
@@ -354,9 +332,7 @@ impl Profile for DbClientProfile {
 fn leaf(common_name: &str, usages: &[ExtendedKeyUsagePurpose]) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, common_name);
+    params.distinguished_name.push(DnType::CommonName, common_name);
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = usages.to_vec();
@@ -452,22 +428,12 @@ mod tests {
         ] {
             assert!(HostName::new(name).is_err(), "{name}");
         }
-        assert!(
-            HostName::new("my-postern.internal").is_ok(),
-            "another domain"
-        );
+        assert!(HostName::new("my-postern.internal").is_ok(), "another domain");
     }
 
     #[test]
     fn host_names_are_addresses_or_dns_names() {
-        for name in [
-            "db.example.com",
-            "*.example.com",
-            "localhost",
-            "10.0.0.1",
-            "::1",
-            "a_b",
-        ] {
+        for name in ["db.example.com", "*.example.com", "localhost", "10.0.0.1", "::1", "a_b"] {
             assert_eq!(HostName::new(name).unwrap().to_string(), name);
         }
         for name in [

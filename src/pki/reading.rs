@@ -3,9 +3,8 @@
 use super::CaKind;
 use super::error::CertificateError;
 use super::profile::{
-    MAX_CERTIFICATE_BYTES, MFA_PROVED, OID_CLUSTER, OID_DB_NAME, OID_DB_USER, OID_MFA,
-    OID_NODE_NAME, OID_PROTOCOL, OID_SERVICE, OID_TRAITS, PROTOCOL, SEPARATOR,
-    authority_common_name,
+    MAX_CERTIFICATE_BYTES, MFA_PROVED, OID_CLUSTER, OID_DB_NAME, OID_DB_USER, OID_MFA, OID_NODE_NAME, OID_PROTOCOL,
+    OID_SERVICE, OID_TRAITS, PROTOCOL, SEPARATOR, authority_common_name,
 };
 use super::verify::HostIdentity;
 use crate::model::{ClusterName, Principal, RoleName, Route, Timestamp, Traits};
@@ -76,23 +75,16 @@ impl Leaf {
     /// The cluster that a CA's certificate is for.
     pub fn authority_cluster(&self) -> Result<ClusterName, CertificateError> {
         let text = attribute(&self.subject, ORGANIZATION)?;
-        parsed(
-            text.ok_or_else(|| missing("the cluster (O)"))?,
-            "the cluster (O)",
-        )
+        parsed(text.ok_or_else(|| missing("the cluster (O)"))?, "the cluster (O)")
     }
 
     /// Whether this is the certificate of this cluster's CA of this kind, going by its name.
     pub fn is_authority_of(&self, kind: CaKind, cluster: &ClusterName) -> bool {
-        self.is_authority(kind)
-            && self
-                .authority_cluster()
-                .is_ok_and(|found| found == *cluster)
+        self.is_authority(kind) && self.authority_cluster().is_ok_and(|found| found == *cluster)
     }
 
     pub fn is_authority(&self, kind: CaKind) -> bool {
-        attribute(&self.subject, COMMON_NAME)
-            .is_ok_and(|name| name == Some(&authority_common_name(kind)))
+        attribute(&self.subject, COMMON_NAME).is_ok_and(|name| name == Some(&authority_common_name(kind)))
     }
 
     pub fn person(&self) -> Result<Principal, CertificateError> {
@@ -104,9 +96,8 @@ impl Leaf {
             None => Vec::new(),
         };
         let traits = match self.text(OID_TRAITS)? {
-            Some(json) => serde_json::from_str(json).map_err(|_| {
-                CertificateError::malformed("the traits are not an object of lists")
-            })?,
+            Some(json) => serde_json::from_str(json)
+                .map_err(|_| CertificateError::malformed("the traits are not an object of lists"))?,
             None => Traits::new(),
         };
         let mfa = match self.text(OID_MFA)? {
@@ -130,18 +121,14 @@ impl Leaf {
             return Ok(None);
         };
         if self.text(OID_PROTOCOL)? != Some(PROTOCOL) {
-            return Err(CertificateError::malformed(
-                "the route's protocol is not `postgres`",
-            ));
+            return Err(CertificateError::malformed("the route's protocol is not `postgres`"));
         }
         let user = self.text(OID_DB_USER)?;
         let name = self.text(OID_DB_NAME)?;
         Ok(Some(Route {
             service: parsed(service, "the route's service")?,
             db_user: user.map(|t| parsed(t, "the route's user")).transpose()?,
-            db_name: name
-                .map(|t| parsed(t, "the route's database"))
-                .transpose()?,
+            db_name: name.map(|t| parsed(t, "the route's database")).transpose()?,
         }))
     }
 
@@ -152,10 +139,7 @@ impl Leaf {
         let kinds = kinds.ok_or_else(|| missing("the kind of node (OU)"))?;
         Ok(HostIdentity {
             node_id: parsed(self.common_name()?, "the node's id (CN)")?,
-            node_name: parsed(
-                self.needed(OID_NODE_NAME, "the node's name")?,
-                "the node's name",
-            )?,
+            node_name: parsed(self.needed(OID_NODE_NAME, "the node's name")?, "the node's name")?,
             cluster: parsed(cluster, "the cluster (O)")?,
             kinds: kinds
                 .split(SEPARATOR)
@@ -178,9 +162,7 @@ impl Leaf {
             .map(|value| {
                 Utf8StringRef::from_der(value)
                     .map(|text| text.as_str())
-                    .map_err(|_| {
-                        CertificateError::malformed(format!("extension {oid} is not a UTF8String"))
-                    })
+                    .map_err(|_| CertificateError::malformed(format!("extension {oid} is not a UTF8String")))
             })
             .transpose()
     }
@@ -200,22 +182,15 @@ fn attribute(name: &Name, oid: ObjectIdentifier) -> Result<Option<&str>, Certifi
             value
                 .decode_as::<Utf8StringRef<'_>>()
                 .map(|text| text.as_str())
-                .map_err(|_| {
-                    CertificateError::malformed(format!("attribute {oid} is not a UTF8String"))
-                })
+                .map_err(|_| CertificateError::malformed(format!("attribute {oid} is not a UTF8String")))
         })
         .transpose()
 }
 
-fn at_most_one<T>(
-    mut found: impl Iterator<Item = T>,
-    oid: ObjectIdentifier,
-) -> Result<Option<T>, CertificateError> {
+fn at_most_one<T>(mut found: impl Iterator<Item = T>, oid: ObjectIdentifier) -> Result<Option<T>, CertificateError> {
     let first = found.next();
     if found.next().is_some() {
-        return Err(CertificateError::malformed(format!(
-            "{oid} stands there twice"
-        )));
+        return Err(CertificateError::malformed(format!("{oid} stands there twice")));
     }
     Ok(first)
 }

@@ -96,9 +96,7 @@ impl SealKey {
             .seal_in_place_append_tag(Aad::from(associated(context)), &mut body)
             .map_err(|_| {
                 body.zeroize();
-                PkiError::Library {
-                    doing: "seal a value",
-                }
+                PkiError::Library { doing: "seal a value" }
             })?;
         let mut sealed = Vec::with_capacity(1 + NONCE_LEN + body.len());
         sealed.push(VERSION);
@@ -159,11 +157,7 @@ mod tests {
         assert_eq!(key.open(&sealed, "ca/user").unwrap().expose(), b"the key");
         assert!(key.open(&sealed, "ca/host").is_err(), "another context");
         assert!(self::key().open(&sealed, "ca/user").is_err(), "another key");
-        assert_ne!(
-            key.seal(b"the key", "ca/user").unwrap(),
-            sealed,
-            "the nonce is fresh"
-        );
+        assert_ne!(key.seal(b"the key", "ca/user").unwrap(), sealed, "the nonce is fresh");
         assert!(!sealed.windows(7).any(|w| w == b"the key"));
     }
 
@@ -189,15 +183,8 @@ mod tests {
         let sealed = made.seal(b"x", "c").unwrap();
         let read = SealKey::load_or_create(&path).unwrap();
         assert_eq!(read.open(&sealed, "c").unwrap().expose(), b"x");
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-        assert_eq!(
-            fs::read_dir(dir.path()).unwrap().count(),
-            1,
-            "no file is left over"
-        );
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no file is left over");
     }
 
     #[test]
@@ -206,9 +193,7 @@ mod tests {
         let path = dir.path().join("seal.key");
         SealKey::load_or_create(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        let refused = SealKey::load_or_create(&path)
-            .expect_err("too open")
-            .to_string();
+        let refused = SealKey::load_or_create(&path).expect_err("too open").to_string();
         assert!(
             refused.contains(&format!("chmod 600 '{}'", path.display())),
             "{refused}"

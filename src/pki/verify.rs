@@ -9,14 +9,10 @@ use super::ca::CaKind;
 use super::error::CertificateError;
 use super::reading::{CLIENT_AUTH, Leaf, SERVER_AUTH};
 use crate::model::{ClusterName, NodeId, NodeKind, NodeName, Principal, Timestamp};
-use rustls_pki_types::{
-    CertificateDer, ServerName, SignatureVerificationAlgorithm, TrustAnchor, UnixTime,
-};
+use rustls_pki_types::{CertificateDer, ServerName, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use std::time::Duration;
 use webpki::aws_lc_rs as algorithms;
-use webpki::{
-    EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, KeyUsage, anchor_from_trusted_cert,
-};
+use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, KeyUsage, anchor_from_trusted_cert};
 use x509_cert::der::asn1::ObjectIdentifier;
 
 /// A leaf and, if the peer likes, the CA that signed it.
@@ -110,10 +106,7 @@ pub fn verify_host(
 ///
 /// # Errors
 /// As [`verify_person`], without `Expired` and `NotYetValid`.
-pub fn chains_to_user_ca(
-    chain: &[CertificateDer<'_>],
-    anchors: &TrustAnchors,
-) -> Result<(), CertificateError> {
+pub fn chains_to_user_ca(chain: &[CertificateDer<'_>], anchors: &TrustAnchors) -> Result<(), CertificateError> {
     establish(chain, anchors, CaKind::User, None).map(|_| ())
 }
 
@@ -154,8 +147,7 @@ pub fn verify_db_server(
         expected: format!("{name:?}, which is neither a DNS name nor an IP address"),
         presented: presented(leaf.valid_dns_names().map(str::to_owned)),
     })?;
-    leaf.verify_is_valid_for_subject_name(&wanted)
-        .map_err(refused)
+    leaf.verify_is_valid_for_subject_name(&wanted).map_err(refused)
 }
 
 /// Reads the leaf and shows that a CA of this kind, of this cluster, signed it. Dates and usage are left to the caller. Returns the
@@ -176,9 +168,7 @@ fn establish(
     let leaf = Leaf::read(first)?;
     // A moment at which the leaf is valid, so that its dates are told by their own check and not here.
     let latest = leaf.not_after.max(leaf.not_before);
-    let moment = now
-        .unwrap_or(leaf.not_before)
-        .clamp(leaf.not_before, latest);
+    let moment = now.unwrap_or(leaf.not_before).clamp(leaf.not_before, latest);
     let signer = match signer_among(first, anchors.of(kind), moment) {
         Ok(at) => &anchors.of(kind)[at],
         Err(error) => return Err(explain(error, first, &leaf, anchors, kind, moment)),
@@ -205,10 +195,7 @@ fn signer_among(
     moment: Timestamp,
 ) -> Result<usize, webpki::Error> {
     let leaf = EndEntityCert::try_from(leaf)?;
-    let anchors: Vec<TrustAnchor<'_>> = anchors
-        .iter()
-        .map(anchor_from_trusted_cert)
-        .collect::<Result<_, _>>()?;
+    let anchors: Vec<TrustAnchor<'_>> = anchors.iter().map(anchor_from_trusted_cert).collect::<Result<_, _>>()?;
     let path = leaf.verify_for_usage(
         OUR_ALGORITHMS,
         &anchors,
@@ -273,17 +260,11 @@ fn explain(
         (Some(theirs), Some(ours)) if theirs != ours => CertificateError::OtherCluster {
             found: theirs.to_string(),
         },
-        _ => CertificateError::untrusted(format!(
-            "it is not signed by the {kind} CA of this cluster"
-        )),
+        _ => CertificateError::untrusted(format!("it is not signed by the {kind} CA of this cluster")),
     }
 }
 
-fn check_usage(
-    leaf: &Leaf,
-    needed: ObjectIdentifier,
-    expected: &'static str,
-) -> Result<(), CertificateError> {
+fn check_usage(leaf: &Leaf, needed: ObjectIdentifier, expected: &'static str) -> Result<(), CertificateError> {
     if leaf.usages.contains(&needed) {
         return Ok(());
     }
@@ -302,9 +283,7 @@ fn check_usage(
 
 fn check_time(leaf: &Leaf, now: Timestamp) -> Result<(), CertificateError> {
     if now < leaf.not_before {
-        return Err(CertificateError::NotYetValid {
-            from: leaf.not_before,
-        });
+        return Err(CertificateError::NotYetValid { from: leaf.not_before });
     }
     if now > leaf.not_after {
         return Err(CertificateError::Expired { at: leaf.not_after });
@@ -330,17 +309,14 @@ fn trust<'a>(roots: &'a [CertificateDer<'_>]) -> Result<Vec<TrustAnchor<'a>>, Ce
     roots
         .iter()
         .map(|root| {
-            anchor_from_trusted_cert(root).map_err(|e| {
-                CertificateError::untrusted(format!("a configured CA certificate is broken: {e}"))
-            })
+            anchor_from_trusted_cert(root)
+                .map_err(|e| CertificateError::untrusted(format!("a configured CA certificate is broken: {e}")))
         })
         .collect()
 }
 
 fn unix_time(at: Timestamp) -> UnixTime {
-    UnixTime::since_unix_epoch(Duration::from_secs(
-        u64::try_from(at.as_secs()).unwrap_or(0),
-    ))
+    UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(at.as_secs()).unwrap_or(0)))
 }
 
 fn timestamp(at: UnixTime) -> Timestamp {
@@ -360,9 +336,7 @@ fn presented(names: impl Iterator<Item = String>) -> String {
 
 /// The name out of webpki's `DnsName("a")` or `IpAddress(10.0.0.1)`.
 fn bare(name: &str) -> String {
-    let inner = name
-        .split_once('(')
-        .and_then(|(_, rest)| rest.strip_suffix(')'));
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
     inner.unwrap_or(name).trim_matches('"').to_owned()
 }
 
@@ -384,20 +358,11 @@ fn refused(error: webpki::Error) -> CertificateError {
             expected: context.expected.to_str().into_owned(),
             presented: presented(context.presented.iter().map(|name| bare(name))),
         },
-        E::UnknownIssuer => {
-            CertificateError::untrusted("it is not signed by a CA that is trusted here")
-        }
-        E::InvalidSignatureForPublicKey => {
-            CertificateError::untrusted("its signature does not verify")
-        }
-        E::CaUsedAsEndEntity => {
-            CertificateError::untrusted("it is itself a CA's; a server needs one that a CA signed")
-        }
-        E::EndEntityUsedAsCa => {
-            CertificateError::untrusted("it is signed with a certificate that is not a CA's")
-        }
-        E::UnsupportedSignatureAlgorithmContext(_)
-        | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
+        E::UnknownIssuer => CertificateError::untrusted("it is not signed by a CA that is trusted here"),
+        E::InvalidSignatureForPublicKey => CertificateError::untrusted("its signature does not verify"),
+        E::CaUsedAsEndEntity => CertificateError::untrusted("it is itself a CA's; a server needs one that a CA signed"),
+        E::EndEntityUsedAsCa => CertificateError::untrusted("it is signed with a certificate that is not a CA's"),
+        E::UnsupportedSignatureAlgorithmContext(_) | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
             CertificateError::untrusted("it is signed with an algorithm that is not accepted")
         }
         E::BadDer | E::BadDerTime | E::TrailingData(_) | E::MalformedExtensions => {

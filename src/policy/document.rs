@@ -73,14 +73,13 @@ pub(super) fn read_yaml(text: &str) -> Result<Vec<Node>, ResourceError> {
         strict_booleans: true,
         with_snippet: false,
     };
-    let located: Vec<LocatedNode> = serde_saphyr::from_multiple_with_options(text, options)
-        .map_err(|error| {
-            let at = error.location().and_then(position);
-            ResourceError::new(Problem::Syntax {
-                reason: sentence(&error),
-            })
-            .at(at)
-        })?;
+    let located: Vec<LocatedNode> = serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
+        let at = error.location().and_then(position);
+        ResourceError::new(Problem::Syntax {
+            reason: sentence(&error),
+        })
+        .at(at)
+    })?;
     Ok(located.into_iter().map(Node::from).collect())
 }
 
@@ -265,14 +264,8 @@ where
         }
         let mut keys: Vec<&str> = entries.iter().map(|(key, _)| key.text.as_str()).collect();
         keys.sort_unstable();
-        if let Some(twice) = keys
-            .windows(2)
-            .find(|pair| pair[0] == pair[1])
-            .map(|pair| pair[0])
-        {
-            return Err(A::Error::custom(format!(
-                "key {twice:?} is given twice; keep one"
-            )));
+        if let Some(twice) = keys.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0]) {
+            return Err(A::Error::custom(format!("key {twice:?} is given twice; keep one")));
         }
         Ok(Value::Map(entries))
     }

@@ -85,11 +85,7 @@ pub enum Problem {
         max: usize,
     },
     #[error("unknown key {key:?} in {place}; {advice}")]
-    UnknownKey {
-        key: String,
-        place: String,
-        advice: String,
-    },
+    UnknownKey { key: String, place: String, advice: String },
     #[error(
         "{what} {key:?} is not enforced by this version of Postern, so it is refused rather than ignored; remove it"
     )]
@@ -118,10 +114,7 @@ pub enum Problem {
         found: &'static str,
     },
     #[error("there are {count} documents, where one {expected} is expected")]
-    NotOneDocument {
-        expected: &'static str,
-        count: usize,
-    },
+    NotOneDocument { expected: &'static str, count: usize },
     #[error("{place} {value:?} is not a duration: {reason}; write it as 30h, 8h30m or 90m")]
     BadDuration {
         place: String,

@@ -32,10 +32,7 @@ impl<'a> Fields<'a> {
     }
 
     pub fn get(&self, key: &str) -> Option<&'a Node> {
-        self.entries
-            .iter()
-            .find(|(k, _)| k.text == key)
-            .map(|(_, node)| node)
+        self.entries.iter().find(|(k, _)| k.text == key).map(|(_, node)| node)
     }
 
     pub fn require(&self, key: &'static str) -> Result<&'a Node> {
@@ -43,20 +40,15 @@ impl<'a> Fields<'a> {
             key,
             place: self.place.clone(),
         };
-        self.get(key)
-            .ok_or_else(|| ResourceError::new(missing()).at(self.at))
+        self.get(key).ok_or_else(|| ResourceError::new(missing()).at(self.at))
     }
 
     pub fn mapping(&self, key: &str) -> Result<Option<Fields<'a>>> {
-        self.get(key)
-            .map(|node| Fields::of(node, self.below(key)))
-            .transpose()
+        self.get(key).map(|node| Fields::of(node, self.below(key))).transpose()
     }
 
     pub fn text(&self, key: &str) -> Result<Option<&'a str>> {
-        self.get(key)
-            .map(|node| text(node, &self.below(key)))
-            .transpose()
+        self.get(key).map(|node| text(node, &self.below(key))).transpose()
     }
 
     /// The name of something inside this mapping: `spec.allow` and `db_users` give `spec.allow.db_users`.
@@ -69,12 +61,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Refuses every key that is not `known`; one of `not_enforced` by name, as a `what`.
-    pub fn only(
-        &self,
-        known: &[&'static str],
-        what: &'static str,
-        not_enforced: &[&str],
-    ) -> Result<()> {
+    pub fn only(&self, known: &[&'static str], what: &'static str, not_enforced: &[&str]) -> Result<()> {
         for (key, _) in self.entries {
             if known.contains(&key.text.as_str()) {
                 continue;
@@ -125,18 +112,11 @@ pub(super) fn text<'a>(node: &'a Node, place: &str) -> Result<&'a str> {
 }
 
 /// A list of texts, each with its place in the text; one text alone is a list of one where `one_alone` says so.
-pub(super) fn texts<'a>(
-    node: &'a Node,
-    place: &str,
-    one_alone: bool,
-) -> Result<Vec<(&'a str, Option<Position>)>> {
+pub(super) fn texts<'a>(node: &'a Node, place: &str, one_alone: bool) -> Result<Vec<(&'a str, Option<Position>)>> {
     match &node.value {
         Value::List(items) => {
             limit(place, items.len(), "values", MAX_VALUES, node.at)?;
-            items
-                .iter()
-                .map(|item| Ok((text(item, place)?, item.at)))
-                .collect()
+            items.iter().map(|item| Ok((text(item, place)?, item.at))).collect()
         }
         Value::Text(_) if one_alone => Ok(vec![(text(node, place)?, node.at)]),
         other => {
@@ -150,13 +130,7 @@ pub(super) fn texts<'a>(
     }
 }
 
-pub(super) fn limit(
-    place: &str,
-    count: usize,
-    unit: &'static str,
-    max: usize,
-    at: Option<Position>,
-) -> Result<()> {
+pub(super) fn limit(place: &str, count: usize, unit: &'static str, max: usize, at: Option<Position>) -> Result<()> {
     if count <= max {
         return Ok(());
     }
@@ -177,12 +151,7 @@ pub(super) fn bad_name(place: &str, reason: NameError, at: Option<Position>) -> 
     .at(at)
 }
 
-fn wrong_type(
-    place: &str,
-    expected: &'static str,
-    found: &Value,
-    at: Option<Position>,
-) -> ResourceError {
+fn wrong_type(place: &str, expected: &'static str, found: &Value, at: Option<Position>) -> ResourceError {
     let found = found.describe();
     ResourceError::new(Problem::WrongType {
         place: place.to_owned(),

@@ -43,7 +43,10 @@ pub(super) fn compile(pattern: &str) -> Result<Regex, String> {
             other => {
                 let text = other.to_string();
                 let last = text.lines().last().unwrap_or_default();
-                format!("the regular expression does not compile: {}", last.trim_start_matches("error: "))
+                format!(
+                    "the regular expression does not compile: {}",
+                    last.trim_start_matches("error: ")
+                )
             }
         })
 }
@@ -103,15 +106,8 @@ impl NamePattern {
 pub struct NamePatterns(pub Vec<NamePattern>);
 
 impl NamePatterns {
-    pub(super) fn find(
-        &self,
-        name: &str,
-        traits: &Traits,
-        section: Section,
-    ) -> Option<&NamePattern> {
-        self.0
-            .iter()
-            .find(|pattern| pattern.matches(name, traits, section))
+    pub(super) fn find(&self, name: &str, traits: &Traits, section: Section) -> Option<&NamePattern> {
+        self.0.iter().find(|pattern| pattern.matches(name, traits, section))
     }
 }
 
@@ -226,12 +222,7 @@ impl LabelSelector {
         matches!(self.0.get(WILDCARD).map(Vec::as_slice), Some([only]) if only.source == WILDCARD)
     }
 
-    pub(super) fn check(
-        &self,
-        labels: &Labels,
-        traits: &Traits,
-        section: Section,
-    ) -> Result<(), LabelMismatch> {
+    pub(super) fn check(&self, labels: &Labels, traits: &Traits, section: Section) -> Result<(), LabelMismatch> {
         if self.0.is_empty() {
             return Err(LabelMismatch::NoSelector);
         }
@@ -242,10 +233,7 @@ impl LabelSelector {
             let Some(value) = labels.get(key) else {
                 return Err(LabelMismatch::KeyMissing(key.clone()));
             };
-            if !patterns
-                .iter()
-                .any(|pattern| pattern.matches(value, traits, section))
-            {
+            if !patterns.iter().any(|pattern| pattern.matches(value, traits, section)) {
                 return Err(LabelMismatch::ValueDiffers {
                     key: key.clone(),
                     value: value.to_owned(),
@@ -271,10 +259,7 @@ impl PartialEq for LabelPattern {
 /// Values that an error or a denial lists before it says how many more there are.
 const LISTED: usize = 8;
 
-fn list(
-    f: &mut fmt::Formatter<'_>,
-    sources: &mut dyn ExactSizeIterator<Item = &str>,
-) -> fmt::Result {
+fn list(f: &mut fmt::Formatter<'_>, sources: &mut dyn ExactSizeIterator<Item = &str>) -> fmt::Result {
     let more = sources.len().saturating_sub(LISTED);
     f.write_str("[")?;
     for (at, source) in sources.take(LISTED).enumerate() {
@@ -323,11 +308,7 @@ mod tests {
             ("", "", true),
             ("", "a", false),
         ] {
-            assert_eq!(
-                glob_matches(pattern, text),
-                expected,
-                "{pattern:?} on {text:?}"
-            );
+            assert_eq!(glob_matches(pattern, text), expected, "{pattern:?} on {text:?}");
         }
     }
 

@@ -17,8 +17,7 @@ mod template;
 mod user;
 
 pub use decide::{
-    AccessRequest, DENIED_HINT, DENIED_MESSAGE, Denial, NotAllowed, Permit, Shortfall, decide,
-    effective_db_name,
+    AccessRequest, DENIED_HINT, DENIED_MESSAGE, Denial, NotAllowed, Permit, Shortfall, decide, effective_db_name,
 };
 pub use document::{MAX_DOCUMENT_BYTES, MAX_STREAM_BYTES, MAX_STREAM_DOCUMENTS};
 pub use error::{Position, Problem, ResourceError};

@@ -89,8 +89,7 @@ pub fn parse_resources(text: &str) -> Result<Vec<Resource>, ResourceError> {
     for node in &documents {
         let resource = Resource::from_node(node)?;
         if !seen.insert((resource.kind(), resource.name().to_owned())) {
-            let twice =
-                ResourceError::new(Problem::Duplicate).about(resource.kind(), resource.name());
+            let twice = ResourceError::new(Problem::Duplicate).about(resource.kind(), resource.name());
             return Err(twice.at(node.at));
         }
         resources.push(resource);
@@ -99,10 +98,7 @@ pub fn parse_resources(text: &str) -> Result<Vec<Resource>, ResourceError> {
 }
 
 /// The one document of a text that must hold one.
-pub(super) fn only_document<'a>(
-    documents: &'a [Node],
-    expected: &'static str,
-) -> Result<&'a Node, ResourceError> {
+pub(super) fn only_document<'a>(documents: &'a [Node], expected: &'static str) -> Result<&'a Node, ResourceError> {
     match documents {
         [one] => Ok(one),
         many => Err(ResourceError::new(Problem::NotOneDocument {
@@ -145,14 +141,9 @@ impl<'a> Header<'a> {
         // From here on the resource can be named.
         let rest = || {
             let version = document.require("version")?;
-            Ok((
-                text(version, "version")?,
-                version.at,
-                metadata.text("description")?,
-            ))
+            Ok((text(version, "version")?, version.at, metadata.text("description")?))
         };
-        let (version, version_at, description) =
-            rest().map_err(|e: ResourceError| e.about(expected, name))?;
+        let (version, version_at, description) = rest().map_err(|e: ResourceError| e.about(expected, name))?;
         Ok(Self {
             document,
             version,
@@ -171,34 +162,20 @@ impl<'a> Header<'a> {
             "field",
             &["sub_kind", "status"],
         )?;
-        self.metadata.only(
-            &["name", "description", "labels"],
-            "field",
-            &["expires", "namespace"],
-        )
+        self.metadata
+            .only(&["name", "description", "labels"], "field", &["expires", "namespace"])
     }
 
     pub fn labels(&self) -> Result<Labels, ResourceError> {
         let Some(fields) = self.metadata.mapping("labels")? else {
             return Ok(Labels::default());
         };
-        limit(
-            &fields.place,
-            fields.entries.len(),
-            "keys",
-            MAX_LABELS,
-            fields.at,
-        )?;
+        limit(&fields.place, fields.entries.len(), "keys", MAX_LABELS, fields.at)?;
         let pair = |(key, node): &(super::document::Key, Node)| {
             let place = format!("{} {:?}", fields.place, key.text);
             Ok((key.text.clone(), text(node, &place)?.to_owned()))
         };
-        fields
-            .entries
-            .iter()
-            .map(pair)
-            .collect::<Result<_, _>>()
-            .map(Labels)
+        fields.entries.iter().map(pair).collect::<Result<_, _>>().map(Labels)
     }
 }
 

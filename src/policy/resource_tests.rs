@@ -2,9 +2,7 @@
 
 use crate::model::{PersonName, RoleName, Timestamp, Traits};
 use crate::policy::role::tests::FULL;
-use crate::policy::{
-    PRESETS, PolicySnapshot, Resource, UserRecord, max_session_ttl, parse_resources,
-};
+use crate::policy::{PRESETS, PolicySnapshot, Resource, UserRecord, max_session_ttl, parse_resources};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::time::Duration;
@@ -30,11 +28,7 @@ fn a_resource_survives_yaml_and_json() {
         let resource = parse_resources(text).expect("fine").remove(0);
         let json = resource.to_json();
         assert!(!json.contains('\n'));
-        assert_eq!(
-            Resource::from_json(&json).expect("json"),
-            resource,
-            "{json}"
-        );
+        assert_eq!(Resource::from_json(&json).expect("json"), resource, "{json}");
         assert_eq!(Resource::from_json(&json).expect("json").to_json(), json);
         let yaml = resource.to_yaml().expect("yaml");
         assert_eq!(parse_resources(&yaml).expect("yaml"), [resource], "{yaml}");
@@ -83,10 +77,7 @@ fn what_is_wrong_in_a_user_is_said_with_its_place() {
         ),
     ] {
         let error = UserRecord::parse_yaml(text).expect_err(text).to_string();
-        assert!(
-            error.contains(expected),
-            "{text}\n gives {error}\n not {expected}"
-        );
+        assert!(error.contains(expected), "{text}\n gives {error}\n not {expected}");
     }
 }
 
@@ -104,21 +95,12 @@ fn a_stream_holds_roles_and_users_and_its_errors_count_lines_from_its_beginning(
         "{stream}kind: role\nversion: v1\nmetadata: {{name: y}}\nspec: {{}}\n"
     ));
     let error = error.expect_err("v1");
-    assert_eq!(
-        error.position().map(|at| at.line),
-        Some(lines as u64 + 2),
-        "{error}"
-    );
+    assert_eq!(error.position().map(|at| at.line), Some(lines as u64 + 2), "{error}");
     let twice = parse_resources(&format!("{FULL}---\n{FULL}"))
         .expect_err("twice")
         .to_string();
-    assert!(
-        twice.starts_with("role \"dba\": it is given twice"),
-        "{twice}"
-    );
-    let unknown = parse_resources("kind: github\n")
-        .expect_err("unknown")
-        .to_string();
+    assert!(twice.starts_with("role \"dba\": it is given twice"), "{twice}");
+    let unknown = parse_resources("kind: github\n").expect_err("unknown").to_string();
     assert_eq!(
         unknown,
         "kind \"github\" is not known; known are role, user (line 1, column 7)"
@@ -155,13 +137,9 @@ fn the_shortest_session_of_a_persons_roles_counts() {
         .flat_map(|t| parse_resources(t).expect("fine"))
         .map(|r| r.to_json())
         .collect();
-    let mut snapshot =
-        PolicySnapshot::from_documents(1, Timestamp::from_secs(0), &documents).expect("fine");
+    let mut snapshot = PolicySnapshot::from_documents(1, Timestamp::from_secs(0), &documents).expect("fine");
     let alice = PersonName::new("alice@example.com").expect("a name");
-    assert_eq!(
-        max_session_ttl(&snapshot, &alice),
-        Some(Duration::from_secs(30_600))
-    );
+    assert_eq!(max_session_ttl(&snapshot, &alice), Some(Duration::from_secs(30_600)));
     snapshot.roles.clear();
     assert_eq!(max_session_ttl(&snapshot, &alice), None);
 }

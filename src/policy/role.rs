@@ -177,8 +177,7 @@ impl Role {
 
     pub(super) fn from_node(node: &Node) -> Result<Self, ResourceError> {
         let header = Header::read(node, Self::KIND)?;
-        let name =
-            RoleName::new(header.name).map_err(|e| bad_name("metadata.name", e, header.name_at))?;
+        let name = RoleName::new(header.name).map_err(|e| bad_name("metadata.name", e, header.name_at))?;
         Self::from_header(&header, name).map_err(|error| error.about(Self::KIND, header.name))
     }
 
@@ -207,9 +206,7 @@ impl Role {
             labels: header.labels()?,
             allow: conditions("allow")?,
             deny: conditions("deny")?,
-            max_session_ttl: spec
-                .mapping("options")?
-                .map_or(Ok(None), |f| read_options(&f))?,
+            max_session_ttl: spec.mapping("options")?.map_or(Ok(None), |f| read_options(&f))?,
         };
         let regexes = role.allow.regexes() + role.deny.regexes();
         limit("spec", regexes, "regular expressions", MAX_REGEXES, spec.at)?;
@@ -251,10 +248,7 @@ impl Conditions {
             CONDITIONS_NOT_ENFORCED,
         )?;
         Ok(Self {
-            db_labels: fields
-                .mapping("db_labels")?
-                .map(|f| read_selector(&f))
-                .transpose()?,
+            db_labels: fields.mapping("db_labels")?.map(|f| read_selector(&f)).transpose()?,
             db_users: read_names(fields, "db_users")?,
             db_names: read_names(fields, "db_names")?,
         })
@@ -267,12 +261,7 @@ impl Conditions {
             .flat_map(|s| s.0.values())
             .flatten()
             .map(LabelPattern::regexes);
-        let names = self
-            .db_users
-            .0
-            .iter()
-            .chain(&self.db_names.0)
-            .map(NamePattern::regexes);
+        let names = self.db_users.0.iter().chain(&self.db_names.0).map(NamePattern::regexes);
         labels.sum::<usize>() + names.sum::<usize>()
     }
 
@@ -282,21 +271,13 @@ impl Conditions {
             let labels: Map<_, _> = selector
                 .0
                 .iter()
-                .map(|(key, values)| {
-                    (
-                        key.clone(),
-                        values.iter().map(LabelPattern::source).collect(),
-                    )
-                })
+                .map(|(key, values)| (key.clone(), values.iter().map(LabelPattern::source).collect()))
                 .collect();
             map.insert("db_labels".to_owned(), labels.into());
         }
         for (key, patterns) in [("db_users", &self.db_users), ("db_names", &self.db_names)] {
             if !patterns.0.is_empty() {
-                map.insert(
-                    key.to_owned(),
-                    patterns.0.iter().map(NamePattern::source).collect(),
-                );
+                map.insert(key.to_owned(), patterns.0.iter().map(NamePattern::source).collect());
             }
         }
         map.into()
@@ -320,13 +301,7 @@ fn read_names(fields: &Fields<'_>, key: &str) -> Result<NamePatterns, ResourceEr
 }
 
 fn read_selector(fields: &Fields<'_>) -> Result<LabelSelector, ResourceError> {
-    limit(
-        &fields.place,
-        fields.entries.len(),
-        "keys",
-        MAX_LABEL_KEYS,
-        fields.at,
-    )?;
+    limit(&fields.place, fields.entries.len(), "keys", MAX_LABEL_KEYS, fields.at)?;
     let mut selector = LabelSelector::default();
     let mut total = 0;
     for (key, node) in fields.entries {
@@ -344,15 +319,12 @@ fn read_selector(fields: &Fields<'_>) -> Result<LabelSelector, ResourceError> {
         }
         let values = texts(node, &place, true)?;
         if key.text == WILDCARD && !matches!(values.as_slice(), [(WILDCARD, _)]) {
-            let reason =
-                "the key \"*\" goes with the one value \"*\" only; name the key".to_owned();
+            let reason = "the key \"*\" goes with the one value \"*\" only; name the key".to_owned();
             return Err(bad_pattern(&fields.place, &key.text, reason).at(key.at));
         }
         total += values.len();
         limit(&fields.place, total, "values", MAX_VALUES, fields.at)?;
-        let parse = |(value, at)| {
-            LabelPattern::parse(value).map_err(|r| bad_pattern(&place, value, r).at(at))
-        };
+        let parse = |(value, at)| LabelPattern::parse(value).map_err(|r| bad_pattern(&place, value, r).at(at));
         selector.0.insert(
             key.text.clone(),
             values.into_iter().map(parse).collect::<Result<_, _>>()?,
@@ -426,11 +398,7 @@ struct Compact(Duration);
 impl fmt::Display for Compact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
-        for (amount, unit) in [
-            (seconds / 3600, 'h'),
-            (seconds / 60 % 60, 'm'),
-            (seconds % 60, 's'),
-        ] {
+        for (amount, unit) in [(seconds / 3600, 'h'), (seconds / 60 % 60, 'm'), (seconds % 60, 's')] {
             if amount > 0 {
                 write!(f, "{amount}{unit}")?;
             }

@@ -27,9 +27,7 @@ spec:
 "#;
 
 fn role(spec: &str) -> Result<Role, ResourceError> {
-    Role::parse_yaml(&format!(
-        "kind: role\nversion: v7\nmetadata:\n  name: x\nspec:\n{spec}"
-    ))
+    Role::parse_yaml(&format!("kind: role\nversion: v7\nmetadata:\n  name: x\nspec:\n{spec}"))
 }
 
 fn refused(spec: &str) -> String {
@@ -42,10 +40,7 @@ fn a_role_is_read_with_everything_it_says() {
     assert_eq!(role.name, RoleName::new("dba").expect("a name"));
     assert_eq!(role.version, RoleVersion::V5);
     assert_eq!(role.description.as_deref(), Some("all: of \"it\""));
-    assert_eq!(
-        role.max_session_ttl,
-        Some(Duration::from_secs(8 * 3600 + 30 * 60))
-    );
+    assert_eq!(role.max_session_ttl, Some(Duration::from_secs(8 * 3600 + 30 * 60)));
     assert_eq!(
         role.allow.db_users.to_string(),
         r#"["{{internal.db_users}}", "no", "*"]"#
@@ -57,22 +52,13 @@ fn a_role_is_read_with_everything_it_says() {
 #[test]
 fn a_v3_role_without_labels_selects_everything_and_a_later_one_nothing() {
     let with = |version: &str, allow: &str| {
-        let text = format!(
-            "kind: role\nversion: {version}\nmetadata: {{name: x}}\nspec: {{allow: {allow}}}\n"
-        );
+        let text = format!("kind: role\nversion: {version}\nmetadata: {{name: x}}\nspec: {{allow: {allow}}}\n");
         Role::parse_yaml(&text).expect("fine")
     };
     assert!(with("v3", "{}").allowed_labels().is_everything());
-    assert!(
-        !with("v3", "{db_labels: {}}")
-            .allowed_labels()
-            .is_everything()
-    );
+    assert!(!with("v3", "{db_labels: {}}").allowed_labels().is_everything());
     for version in ["v4", "v5", "v6", "v7", "v8"] {
-        assert!(
-            with(version, "{}").allowed_labels().0.is_empty(),
-            "{version}"
-        );
+        assert!(with(version, "{}").allowed_labels().0.is_empty(), "{version}");
     }
     let v3 = Resource::Role(with("v3", "{}"));
     assert_eq!(
@@ -102,10 +88,7 @@ fn an_option_that_is_not_enforced_is_refused_by_name_with_its_line() {
         "mfa_verification_interval",
     ] {
         let error = refused(&format!("  options: {{{option}: true}}\n"));
-        assert!(
-            error.contains(&format!("option {option:?} is not enforced")),
-            "{error}"
-        );
+        assert!(error.contains(&format!("option {option:?} is not enforced")), "{error}");
     }
 }
 
@@ -127,10 +110,7 @@ fn a_condition_that_is_not_enforced_is_refused_by_name_in_allow_and_in_deny() {
         for section in ["allow", "deny"] {
             let error = refused(&format!("  {section}:\n    {condition}: []\n"));
             let expected = format!("role \"x\": condition {condition:?} is not enforced");
-            assert!(
-                error.starts_with(&expected) && error.contains("line 7"),
-                "{error}"
-            );
+            assert!(error.starts_with(&expected) && error.contains("line 7"), "{error}");
         }
     }
 }
@@ -174,10 +154,7 @@ fn what_is_wrong_in_a_role_is_said_with_its_place_and_the_next_step() {
             "  allow:\n    db_users:\n",
             "spec.allow.db_users must be a list of texts, but is empty",
         ),
-        (
-            "  allow: []\n",
-            "spec.allow must be a mapping, but is a list",
-        ),
+        ("  allow: []\n", "spec.allow must be a mapping, but is a list"),
         ("  allow:\n    db_users: ['']\n", "a name must not be empty"),
         (
             "  allow:\n    db_labels: dev\n",
@@ -187,10 +164,7 @@ fn what_is_wrong_in_a_role_is_said_with_its_place_and_the_next_step() {
             "  allow:\n    db_labels: {'*': dev}\n",
             "the key \"*\" goes with the one value \"*\" only",
         ),
-        (
-            "  allow:\n    db_labels: {'{{internal.k}}': dev}\n",
-            "a key is literal",
-        ),
+        ("  allow:\n    db_labels: {'{{internal.k}}': dev}\n", "a key is literal"),
         (
             "  allow:\n    db_labels:\n      env: ['^(dev$']\n",
             r#"spec.allow.db_labels "env" "^(dev$": the regular expression does not compile: unclosed group (line 8, column 13)"#,
@@ -215,10 +189,7 @@ fn what_is_wrong_in_a_role_is_said_with_its_place_and_the_next_step() {
     ] {
         let error = refused(spec);
         assert!(error.starts_with("role \"x\": "), "{error}");
-        assert!(
-            error.contains(expected),
-            "{spec}\n gives {error}\n not {expected}"
-        );
+        assert!(error.contains(expected), "{spec}\n gives {error}\n not {expected}");
     }
 }
 
@@ -259,17 +230,10 @@ fn what_is_wrong_around_a_role_is_said_too() {
         ("a: &x 1\nb: *x\n", "the text cannot be read: "),
     ] {
         let error = Role::parse_yaml(text).expect_err(text).to_string();
-        assert!(
-            error.contains(expected),
-            "{text}\n gives {error}\n not {expected}"
-        );
+        assert!(error.contains(expected), "{text}\n gives {error}\n not {expected}");
     }
-    let syntax =
-        Role::parse_yaml("kind: role\nmetadata:\n  name: 'x\n").expect_err("an open quote");
-    assert!(
-        syntax.position().is_some_and(|at: Position| at.line >= 3),
-        "{syntax}"
-    );
+    let syntax = Role::parse_yaml("kind: role\nmetadata:\n  name: 'x\n").expect_err("an open quote");
+    assert!(syntax.position().is_some_and(|at: Position| at.line >= 3), "{syntax}");
 }
 
 #[test]
@@ -291,10 +255,7 @@ fn everything_has_a_limit() {
         (
             format!(
                 "  allow: {{db_labels: {{{}}}}}\n",
-                (0..65)
-                    .map(|i| format!("k{i}: a"))
-                    .collect::<Vec<_>>()
-                    .join(", ")
+                (0..65).map(|i| format!("k{i}: a")).collect::<Vec<_>>().join(", ")
             ),
             "65 keys; at most 64",
         ),
@@ -328,8 +289,5 @@ fn everything_has_a_limit() {
 #[test]
 fn words_that_some_yaml_takes_for_booleans_are_texts() {
     let role = role("  allow: {db_users: [y, no, On, yes]}\n").expect("fine");
-    assert_eq!(
-        role.allow.db_users.to_string(),
-        r#"["y", "no", "On", "yes"]"#
-    );
+    assert_eq!(role.allow.db_users.to_string(), r#"["y", "no", "On", "yes"]"#);
 }

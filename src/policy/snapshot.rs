@@ -35,21 +35,14 @@ impl PolicySnapshot {
     pub fn to_documents(&self) -> Vec<String> {
         let roles = self.roles.values().cloned().map(Resource::Role);
         let users = self.users.values().cloned().map(Resource::User);
-        roles
-            .chain(users)
-            .map(|resource| resource.to_json())
-            .collect()
+        roles.chain(users).map(|resource| resource.to_json()).collect()
     }
 
     /// Reads what `to_documents` wrote.
     ///
     /// # Errors
     /// When any document cannot be read, or two have the same name: half a policy is not a policy.
-    pub fn from_documents(
-        version: u64,
-        published_at: Timestamp,
-        documents: &[String],
-    ) -> Result<Self, ResourceError> {
+    pub fn from_documents(version: u64, published_at: Timestamp, documents: &[String]) -> Result<Self, ResourceError> {
         if documents.len() > MAX_DOCUMENTS {
             let what = "the policy".to_owned();
             let problem = Problem::TooLarge {
@@ -85,8 +78,5 @@ impl PolicySnapshot {
 /// The shortest `max_session_ttl` of a person's roles; `None` when none of them says, or there is no such person.
 pub fn max_session_ttl(snapshot: &PolicySnapshot, person: &PersonName) -> Option<Duration> {
     let user = snapshot.users.get(person)?;
-    snapshot
-        .roles_of(user)
-        .filter_map(|role| role.max_session_ttl)
-        .min()
+    snapshot.roles_of(user).filter_map(|role| role.max_session_ttl).min()
 }

@@ -74,17 +74,9 @@ impl Template {
     }
 
     /// The values it stands for. A value that a function turns into nothing is left out.
-    pub(super) fn expand<'t>(
-        &'t self,
-        traits: &'t Traits,
-    ) -> impl Iterator<Item = Result<Cow<'t, str>, TooLong>> {
-        let values = traits
-            .get(&self.variable)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        values
-            .iter()
-            .filter_map(|value| self.value(value).transpose())
+    pub(super) fn expand<'t>(&'t self, traits: &'t Traits) -> impl Iterator<Item = Result<Cow<'t, str>, TooLong>> {
+        let values = traits.get(&self.variable).map(Vec::as_slice).unwrap_or_default();
+        values.iter().filter_map(|value| self.value(value).transpose())
     }
 
     fn value<'t>(&'t self, value: &'t str) -> Result<Option<Cow<'t, str>>, TooLong> {
@@ -104,10 +96,7 @@ impl Template {
         if self.prefix.is_empty() && self.suffix.is_empty() {
             return Ok(Some(value));
         }
-        Ok(Some(Cow::Owned(format!(
-            "{}{value}{}",
-            self.prefix, self.suffix
-        ))))
+        Ok(Some(Cow::Owned(format!("{}{value}{}", self.prefix, self.suffix))))
     }
 }
 
@@ -115,17 +104,12 @@ impl Function {
     fn apply(&self, value: &str) -> Result<Option<String>, TooLong> {
         match self {
             Self::EmailLocal => Ok(match value.split_once('@') {
-                Some((local, domain))
-                    if !local.is_empty() && !domain.is_empty() && !domain.contains('@') =>
-                {
+                Some((local, domain)) if !local.is_empty() && !domain.is_empty() && !domain.contains('@') => {
                     Some(local.to_owned())
                 }
                 _ => None,
             }),
-            Self::Replace {
-                pattern,
-                replacement,
-            } => replace_all(pattern, value, replacement),
+            Self::Replace { pattern, replacement } => replace_all(pattern, value, replacement),
         }
     }
 }
@@ -158,10 +142,7 @@ fn check_groups(pattern: &Regex, replacement: &str) -> Result<(), String> {
             rest = after;
             continue;
         }
-        let (group, next) = match after
-            .strip_prefix('{')
-            .and_then(|braced| braced.split_once('}'))
-        {
+        let (group, next) = match after.strip_prefix('{').and_then(|braced| braced.split_once('}')) {
             Some(braced) => braced,
             None => {
                 let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
@@ -171,14 +152,10 @@ fn check_groups(pattern: &Regex, replacement: &str) -> Result<(), String> {
         let exists = match group.parse::<usize>() {
             Ok(number) => number < pattern.captures_len(),
             // A lone `$` stands for itself.
-            Err(_) => {
-                group.is_empty() || pattern.capture_names().flatten().any(|name| name == group)
-            }
+            Err(_) => group.is_empty() || pattern.capture_names().flatten().any(|name| name == group),
         };
         if !exists {
-            return Err(format!(
-                "the pattern has no group {group:?}; write a group as ${{1}}"
-            ));
+            return Err(format!("the pattern has no group {group:?}; write a group as ${{1}}"));
         }
         rest = next;
     }
@@ -243,21 +220,14 @@ impl<'a> Parser<'a> {
             self.expect(",")?;
             let replacement = self.string()?;
             if replacement.len() > MAX_REPLACEMENT_BYTES {
-                return Err(format!(
-                    "a replacement may have {MAX_REPLACEMENT_BYTES} bytes"
-                ));
+                return Err(format!("a replacement may have {MAX_REPLACEMENT_BYTES} bytes"));
             }
             check_groups(&pattern, &replacement)?;
-            Function::Replace {
-                pattern,
-                replacement,
-            }
+            Function::Replace { pattern, replacement }
         };
         self.expect(")")?;
         if functions.len() >= MAX_FUNCTIONS {
-            return Err(format!(
-                "at most {MAX_FUNCTIONS} functions may be used in one template"
-            ));
+            return Err(format!("at most {MAX_FUNCTIONS} functions may be used in one template"));
         }
         functions.push(function);
         Ok(variable)
@@ -296,10 +266,7 @@ impl<'a> Parser<'a> {
             return Ok(text.to_owned());
         }
         if !self.eat("\"") {
-            return Err(format!(
-                "a text in double quotes is expected {}",
-                self.here()
-            ));
+            return Err(format!("a text in double quotes is expected {}", self.here()));
         }
         let mut text = String::new();
         let mut chars = self.rest.char_indices();
@@ -309,17 +276,12 @@ impl<'a> Parser<'a> {
                     self.rest = &self.rest[at + 1..];
                     return Ok(text);
                 }
-                '\\' => {
-                    match chars.next() {
-                        Some((_, c @ ('\\' | '"'))) => text.push(c),
-                        Some((_, 'n')) => text.push('\n'),
-                        Some((_, 't')) => text.push('\t'),
-                        _ => return Err(
-                            "a backslash in double quotes is written \\\\ (or use `backquotes`)"
-                                .to_owned(),
-                        ),
-                    }
-                }
+                '\\' => match chars.next() {
+                    Some((_, c @ ('\\' | '"'))) => text.push(c),
+                    Some((_, 'n')) => text.push('\n'),
+                    Some((_, 't')) => text.push('\t'),
+                    _ => return Err("a backslash in double quotes is written \\\\ (or use `backquotes`)".to_owned()),
+                },
                 c => text.push(c),
             }
         }
@@ -365,18 +327,13 @@ mod tests {
                 values(&["bob@example.com", "not an address", "@x", "a@b@c"]),
             ),
             ("team-name".to_owned(), values(&["db-blue", "web"])),
-            (
-                "long".to_owned(),
-                values(&[&"x".repeat(MAX_EXPANDED_BYTES)]),
-            ),
+            ("long".to_owned(), values(&[&"x".repeat(MAX_EXPANDED_BYTES)])),
             ("empty".to_owned(), values(&[""])),
         ])
     }
 
     fn expand(text: &str) -> Vec<String> {
-        let template = Template::parse(text)
-            .expect("a template")
-            .expect("one template");
+        let template = Template::parse(text).expect("a template").expect("one template");
         let traits = traits();
         template
             .expand(&traits)
@@ -393,10 +350,7 @@ mod tests {
         ] {
             assert_eq!(expand(text), ["alice", "app"], "{text}");
         }
-        assert_eq!(
-            expand("ro_{{internal.db_users}}_x"),
-            ["ro_alice_x", "ro_app_x"]
-        );
+        assert_eq!(expand("ro_{{internal.db_users}}_x"), ["ro_alice_x", "ro_app_x"]);
     }
 
     #[test]
@@ -430,11 +384,7 @@ mod tests {
             r#"{{regexp.replace(internal.long, "x", "$0$0$0$0")}}"#,
         ] {
             let template = Template::parse(text).expect("a template").expect("one");
-            assert_eq!(
-                template.expand(&traits).collect::<Vec<_>>(),
-                [Err(TooLong)],
-                "{text}"
-            );
+            assert_eq!(template.expand(&traits).collect::<Vec<_>>(), [Err(TooLong)], "{text}");
         }
     }
 
@@ -454,25 +404,15 @@ mod tests {
             ("{{}}", "a name is expected before \"}}\""),
             ("{{internal.a}}{{internal.b}}", "more than one template"),
             ("{{internal.team-name}}", "[\"team…\"]"),
-            (
-                "{{email.domain(external.email)}}",
-                "email.domain is not known",
-            ),
-            (
-                "{{regexp.replace(external.a, \"(\", \"\")}}",
-                "unclosed group",
-            ),
+            ("{{email.domain(external.email)}}", "email.domain is not known"),
+            ("{{regexp.replace(external.a, \"(\", \"\")}}", "unclosed group"),
             ("{{regexp.replace(external.a, \"\\d\", \"\")}}", "backslash"),
             ("{{external[\"a}}", "not closed"),
         ] {
             let error = Template::parse(text).expect_err(text);
             assert!(error.contains(why), "{text}: {error}");
         }
-        let deep = format!(
-            "{{{{{}external.a{}}}}}",
-            "email.local(".repeat(50),
-            ")".repeat(50)
-        );
+        let deep = format!("{{{{{}external.a{}}}}}", "email.local(".repeat(50), ")".repeat(50));
         assert!(Template::parse(&deep).is_err());
     }
 }

@@ -55,8 +55,7 @@ impl UserRecord {
 
     pub(super) fn from_node(node: &Node) -> Result<Self, ResourceError> {
         let header = Header::read(node, Self::KIND)?;
-        let name = PersonName::new(header.name)
-            .map_err(|e| bad_name("metadata.name", e, header.name_at))?;
+        let name = PersonName::new(header.name).map_err(|e| bad_name("metadata.name", e, header.name_at))?;
         Self::from_header(&header, name).map_err(|error| error.about(Self::KIND, header.name))
     }
 
@@ -120,13 +119,7 @@ fn read_roles(spec: &Fields<'_>) -> Result<Vec<RoleName>, ResourceError> {
 }
 
 fn read_traits(fields: &Fields<'_>) -> Result<Traits, ResourceError> {
-    limit(
-        &fields.place,
-        fields.entries.len(),
-        "keys",
-        MAX_TRAITS,
-        fields.at,
-    )?;
+    limit(&fields.place, fields.entries.len(), "keys", MAX_TRAITS, fields.at)?;
     let mut traits = Traits::new();
     let mut total = 0;
     for (key, node) in fields.entries {
@@ -142,10 +135,7 @@ fn read_traits(fields: &Fields<'_>) -> Result<Traits, ResourceError> {
         limit(&fields.place, total, "values", MAX_TRAIT_VALUES, fields.at)?;
         traits.insert(
             key.text.clone(),
-            values
-                .into_iter()
-                .map(|(value, _)| value.to_owned())
-                .collect(),
+            values.into_iter().map(|(value, _)| value.to_owned()).collect(),
         );
     }
     Ok(traits)

@@ -33,11 +33,7 @@ pub enum StoreError {
         "the store {} was written by a newer version (schema {found}, this version knows {known}); start the newer version, or restore a backup of before the upgrade",
         path.display()
     )]
-    NewerSchema {
-        path: PathBuf,
-        found: i64,
-        known: i64,
-    },
+    NewerSchema { path: PathBuf, found: i64, known: i64 },
     #[error("the store {} failed: {detail}; check the disk's space and health, then repeat", path.display())]
     Failed { path: PathBuf, detail: String },
     #[error("the store is closed, as the node is going down; repeat on another node")]

@@ -57,8 +57,7 @@ pub trait Store: Send + Sync + 'static {
     fn put(&self, key: &str, value: Vec<u8>, expires: Option<Timestamp>) -> StoreFuture<'_, u64>;
 
     /// Writes only if nothing is there; fails with `AlreadyExists`.
-    fn create(&self, key: &str, value: Vec<u8>, expires: Option<Timestamp>)
-    -> StoreFuture<'_, u64>;
+    fn create(&self, key: &str, value: Vec<u8>, expires: Option<Timestamp>) -> StoreFuture<'_, u64>;
 
     /// Writes only if what is there has the revision `expected`; fails with `Conflict`.
     fn compare_and_swap(

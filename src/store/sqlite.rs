@@ -3,10 +3,7 @@
 use super::sqlite_schema::{failed, open_reader, open_writer};
 use super::sqlite_writer::{Condition, Write, WriteKind, Writer};
 use super::watch::WATCH_CAPACITY;
-use super::{
-    Change, Item, MAX_RANGE_ITEMS, PREFIX_END, Store, StoreError, StoreFuture, Watch, check_key,
-    check_value,
-};
+use super::{Change, Item, MAX_RANGE_ITEMS, PREFIX_END, Store, StoreError, StoreFuture, Watch, check_key, check_value};
 use crate::model::{SharedClock, Timestamp};
 use futures::FutureExt;
 use rusqlite::{Connection, params};
@@ -61,11 +58,7 @@ impl<T> Drop for Queue<T> {
     /// The thread finishes what is queued and ends, so that the file is closed when the store is gone.
     fn drop(&mut self) {
         self.sender = None;
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             // A thread that panicked has already failed its callers.
             drop(thread.join());
@@ -99,11 +92,7 @@ impl SqliteStore {
             let path = path.to_owned();
             move |reads| read_all(&path, &reader_connection, &clock, &reads)
         })?;
-        Ok(Arc::new(Self {
-            writes,
-            reads,
-            changes,
-        }))
+        Ok(Arc::new(Self { writes, reads, changes }))
     }
 
     async fn write(&self, key: String, change: WriteKind) -> Result<Option<u64>, StoreError> {
@@ -122,13 +111,7 @@ impl SqliteStore {
         answered.await.map_err(|_| StoreError::Closed)?
     }
 
-    fn set(
-        &self,
-        key: &str,
-        only_if: Condition,
-        value: Vec<u8>,
-        expires: Option<Timestamp>,
-    ) -> StoreFuture<'_, u64> {
+    fn set(&self, key: &str, only_if: Condition, value: Vec<u8>, expires: Option<Timestamp>) -> StoreFuture<'_, u64> {
         let key = key.to_owned();
         async move {
             let change = WriteKind::Set {
@@ -146,11 +129,7 @@ impl SqliteStore {
     async fn read(&self, what: ReadKind) -> Result<Vec<Item>, StoreError> {
         let place = self.reads.place().await?;
         let (answer, answered) = oneshot::channel();
-        self.reads.push(Read {
-            what,
-            answer,
-            place,
-        })?;
+        self.reads.push(Read { what, answer, place })?;
         answered.await.map_err(|_| StoreError::Closed)?
     }
 }
@@ -169,12 +148,7 @@ impl Store for SqliteStore {
         self.set(key, Condition::Always, value, expires)
     }
 
-    fn create(
-        &self,
-        key: &str,
-        value: Vec<u8>,
-        expires: Option<Timestamp>,
-    ) -> StoreFuture<'_, u64> {
+    fn create(&self, key: &str, value: Vec<u8>, expires: Option<Timestamp>) -> StoreFuture<'_, u64> {
         self.set(key, Condition::Absent, value, expires)
     }
 
@@ -240,11 +214,7 @@ fn read_all(path: &Path, connection: &Connection, clock: &SharedClock, reads: &R
     }
 }
 
-fn read_one(
-    connection: &Connection,
-    what: &ReadKind,
-    now: Timestamp,
-) -> rusqlite::Result<Vec<Item>> {
+fn read_one(connection: &Connection, what: &ReadKind, now: Timestamp) -> rusqlite::Result<Vec<Item>> {
     let (from, below, limit) = match what {
         ReadKind::Get(key) => (key, format!("{key}\u{1}"), 1),
         ReadKind::Range { prefix, limit } => (prefix, format!("{prefix}{PREFIX_END}"), *limit),

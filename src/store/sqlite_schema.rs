@@ -52,28 +52,21 @@ fn create_private(path: &Path) -> Result<(), StoreError> {
         .mode(0o600)
         .open(path)
         .map_err(refused)?;
-    file.set_permissions(Permissions::from_mode(0o600))
-        .map_err(refused)
+    file.set_permissions(Permissions::from_mode(0o600)).map_err(refused)
 }
 
 fn connect(path: &Path, mode: OpenFlags) -> Result<Connection, StoreError> {
     let flags = mode | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|e| opening(path, &e))?;
-    connection
-        .busy_timeout(BUSY_TIMEOUT)
-        .map_err(|e| opening(path, &e))?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(|e| opening(path, &e))?;
     Ok(connection)
 }
 
 fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let refused = |e: rusqlite::Error| opening(path, &e);
-    connection
-        .pragma_update(None, "journal_mode", "WAL")
-        .map_err(refused)?;
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(refused)?;
     // FULL: a commit is answered only after its fsync; NORMAL could lose it with the power.
-    connection
-        .pragma_update(None, "synchronous", "FULL")
-        .map_err(refused)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(refused)?;
     let found: i64 = connection
         .pragma_query_value(None, "user_version", |row| row.get(0))
         .map_err(refused)?;
@@ -114,9 +107,7 @@ fn opening(path: &Path, error: &rusqlite::Error) -> StoreError {
 pub(super) fn failed(path: &Path, error: &rusqlite::Error) -> StoreError {
     let (path, detail) = (path.to_owned(), error.to_string());
     match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            StoreError::Corrupt { path, detail }
-        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt { path, detail },
         _ => StoreError::Failed { path, detail },
     }
 }

@@ -78,10 +78,7 @@ impl Writer {
         match done {
             Ok(committed) => {
                 // A send fails only when nobody watches.
-                committed
-                    .changes
-                    .into_iter()
-                    .for_each(|c| drop(self.changes.send(c)));
+                committed.changes.into_iter().for_each(|c| drop(self.changes.send(c)));
                 for (write, answer) in group.into_iter().zip(committed.answers) {
                     answer_one(write, answer);
                 }
@@ -112,8 +109,7 @@ impl Writer {
         let mut transaction = self
             .connection
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        let mut revision: u64 =
-            transaction.query_row("SELECT last FROM revision", [], |row| row.get(0))?;
+        let mut revision: u64 = transaction.query_row("SELECT last FROM revision", [], |row| row.get(0))?;
         let mut changes = sweep(&transaction, now, &mut revision)?;
         let mut answers = Vec::with_capacity(group.len());
         for write in group {
@@ -156,12 +152,7 @@ impl From<rusqlite::Error> for Refused {
     }
 }
 
-fn apply(
-    connection: &Connection,
-    write: &Write,
-    now: Timestamp,
-    revision: u64,
-) -> Result<Option<Change>, Refused> {
+fn apply(connection: &Connection, write: &Write, now: Timestamp, revision: u64) -> Result<Option<Change>, Refused> {
     let key = &write.key;
     match &write.change {
         WriteKind::Set {
@@ -169,8 +160,7 @@ fn apply(
             value,
             expires,
         } => {
-            check_condition(only_if, key, current(connection, key, now)?)
-                .map_err(Refused::ByRule)?;
+            check_condition(only_if, key, current(connection, key, now)?).map_err(Refused::ByRule)?;
             connection
                 .prepare_cached("INSERT OR REPLACE INTO item (key, value, revision, expires) VALUES (?1, ?2, ?3, ?4)")?
                 .execute(params![key, value, revision, expires.map(Timestamp::as_micros)])?;
@@ -199,9 +189,7 @@ fn apply(
 /// The revision of what is there and has not expired.
 fn current(connection: &Connection, key: &str, now: Timestamp) -> rusqlite::Result<Option<u64>> {
     connection
-        .prepare_cached(
-            "SELECT revision FROM item WHERE key = ?1 AND (expires IS NULL OR expires > ?2)",
-        )?
+        .prepare_cached("SELECT revision FROM item WHERE key = ?1 AND (expires IS NULL OR expires > ?2)")?
         .query_row(params![key, now.as_micros()], |row| row.get(0))
         .optional()
 }
@@ -212,28 +200,20 @@ fn check_condition(only_if: &Condition, key: &str, found: Option<u64>) -> Result
             key: key.to_owned(),
             revision,
         }),
-        (Condition::Revision(expected), found) if found != Some(*expected) => {
-            Err(StoreError::Conflict {
-                key: key.to_owned(),
-                expected: *expected,
-                found,
-            })
-        }
+        (Condition::Revision(expected), found) if found != Some(*expected) => Err(StoreError::Conflict {
+            key: key.to_owned(),
+            expected: *expected,
+            found,
+        }),
         _ => Ok(()),
     }
 }
 
-fn sweep(
-    connection: &Connection,
-    now: Timestamp,
-    revision: &mut u64,
-) -> rusqlite::Result<Vec<Change>> {
+fn sweep(connection: &Connection, now: Timestamp, revision: &mut u64) -> rusqlite::Result<Vec<Change>> {
     let mut statement = connection.prepare_cached(
         "DELETE FROM item WHERE key IN (SELECT key FROM item WHERE expires <= ?1 ORDER BY expires LIMIT ?2) RETURNING key",
     )?;
-    let keys = statement.query_map(params![now.as_micros(), MAX_SWEEP], |row| {
-        row.get::<_, String>(0)
-    })?;
+    let keys = statement.query_map(params![now.as_micros(), MAX_SWEEP], |row| row.get::<_, String>(0))?;
     keys.map(|key| {
         *revision += 1;
         Ok(Change::Deleted {

@@ -16,10 +16,7 @@ async fn a_put_is_read_back(store: &dyn Store) {
     let second = store.put("/a", b"2".to_vec(), None).await.unwrap();
     assert!(second > first, "revisions grow");
     let item = store.get("/a").await.unwrap().unwrap();
-    assert_eq!(
-        (item.value.as_slice(), item.revision),
-        (b"2".as_slice(), second)
-    );
+    assert_eq!((item.value.as_slice(), item.revision), (b"2".as_slice(), second));
     assert!(store.delete("/a").await.unwrap());
     assert!(!store.delete("/a").await.unwrap());
     assert_eq!(store.get("/a").await.unwrap(), None);
@@ -35,13 +32,8 @@ async fn create_and_compare_and_swap_refuse_what_changed(store: &dyn Store) {
             revision: first
         })
     );
-    let second = store
-        .compare_and_swap("/c", first, b"3".to_vec(), None)
-        .await
-        .unwrap();
-    let stale = store
-        .compare_and_swap("/c", first, b"4".to_vec(), None)
-        .await;
+    let second = store.compare_and_swap("/c", first, b"3".to_vec(), None).await.unwrap();
+    let stale = store.compare_and_swap("/c", first, b"4".to_vec(), None).await;
     assert_eq!(
         stale,
         Err(StoreError::Conflict {
@@ -51,10 +43,7 @@ async fn create_and_compare_and_swap_refuse_what_changed(store: &dyn Store) {
         })
     );
     let absent = store.compare_and_swap("/none", 1, Vec::new(), None).await;
-    assert!(matches!(
-        absent,
-        Err(StoreError::Conflict { found: None, .. })
-    ));
+    assert!(matches!(absent, Err(StoreError::Conflict { found: None, .. })));
     assert_eq!(store.get("/c").await.unwrap().unwrap().value, b"3");
 }
 
@@ -67,10 +56,7 @@ async fn a_range_is_ordered_and_keeps_to_its_prefix(store: &dyn Store) {
         keys(store.range("/r/", 10).await.unwrap()),
         ["/r/a", "/r/a/x", "/r/b", "/r/é"]
     );
-    assert_eq!(
-        keys(store.range("/r/", 2).await.unwrap()),
-        ["/r/a", "/r/a/x"]
-    );
+    assert_eq!(keys(store.range("/r/", 2).await.unwrap()), ["/r/a", "/r/a/x"]);
     assert!(store.range("/nothing", 10).await.unwrap().is_empty());
 }
 
@@ -85,19 +71,11 @@ async fn what_breaks_a_limit_is_refused(store: &dyn Store) {
             store.put(&key, Vec::new(), None).await,
             Err(StoreError::BadKey { .. })
         ));
-        assert!(matches!(
-            store.get(&key).await,
-            Err(StoreError::BadKey { .. })
-        ));
+        assert!(matches!(store.get(&key).await, Err(StoreError::BadKey { .. })));
     }
-    let large = store
-        .put("/large", vec![0; MAX_VALUE_BYTES + 1], None)
-        .await;
+    let large = store.put("/large", vec![0; MAX_VALUE_BYTES + 1], None).await;
     assert!(matches!(large, Err(StoreError::ValueTooLarge { .. })));
-    store
-        .put("/large", vec![0; MAX_VALUE_BYTES], None)
-        .await
-        .unwrap();
+    store.put("/large", vec![0; MAX_VALUE_BYTES], None).await.unwrap();
     assert!(matches!(
         store.range("/", usize::MAX).await,
         Err(StoreError::RangeTooLarge { .. })
@@ -130,10 +108,7 @@ async fn a_slow_watcher_is_told_and_goes_on(store: &dyn Store) {
 async fn what_expires_is_gone(store: &dyn Store, clock: &HeldClock) {
     let soon = START + Duration::from_secs(10);
     let mut watch = store.watch("/e/").await.unwrap();
-    store
-        .put("/e/short", b"s".to_vec(), Some(soon))
-        .await
-        .unwrap();
+    store.put("/e/short", b"s".to_vec(), Some(soon)).await.unwrap();
     store.put("/e/long", b"l".to_vec(), None).await.unwrap();
     let item = store.get("/e/short").await.unwrap().unwrap();
     assert_eq!(item.expires, Some(soon));
@@ -143,15 +118,9 @@ async fn what_expires_is_gone(store: &dyn Store, clock: &HeldClock) {
     let swapped = store
         .compare_and_swap("/e/short", item.revision, Vec::new(), None)
         .await;
-    assert!(matches!(
-        swapped,
-        Err(StoreError::Conflict { found: None, .. })
-    ));
+    assert!(matches!(swapped, Err(StoreError::Conflict { found: None, .. })));
     assert!(!store.delete("/e/short").await.unwrap());
-    store
-        .create("/e/short", b"new".to_vec(), None)
-        .await
-        .unwrap();
+    store.create("/e/short", b"new".to_vec(), None).await.unwrap();
     assert_eq!(watch.next().await.unwrap().key(), "/e/short");
     assert_eq!(watch.next().await.unwrap().key(), "/e/long");
     let expired = watch.next().await.unwrap();
@@ -164,9 +133,7 @@ async fn what_expires_is_gone(store: &dyn Store, clock: &HeldClock) {
 
 async fn a_thousand_puts_at_once_have_a_thousand_revisions(store: &dyn Store) {
     let keys: Vec<_> = (0..1000).map(|n| format!("/many/{n:04}")).collect();
-    let puts = keys
-        .iter()
-        .map(|key| store.put(key, key.clone().into_bytes(), None));
+    let puts = keys.iter().map(|key| store.put(key, key.clone().into_bytes(), None));
     let mut revisions = futures::future::try_join_all(puts).await.unwrap();
     revisions.sort_unstable();
     revisions.dedup();
@@ -187,12 +154,7 @@ async fn one_conflict_does_not_fail_the_others(store: &dyn Store) {
         async move { store.create(&key, Vec::new(), None).await.is_ok() }
     });
     let outcomes = futures::future::join_all(many).await;
-    assert!(
-        outcomes
-            .iter()
-            .enumerate()
-            .all(|(n, ok)| *ok == (n % 2 == 1))
-    );
+    assert!(outcomes.iter().enumerate().all(|(n, ok)| *ok == (n % 2 == 1)));
 }
 
 async fn of_swaps_that_race_one_wins(store: &dyn Store) {
@@ -229,10 +191,7 @@ async fn an_idle_store_sweeps_what_has_expired() {
     store.put("/x", Vec::new(), Some(later)).await.unwrap();
     let mut watch = store.watch("/").await.unwrap();
     clock.move_to(later);
-    assert!(matches!(
-        watch.next().await.unwrap(),
-        Change::Deleted { .. }
-    ));
+    assert!(matches!(watch.next().await.unwrap(), Change::Deleted { .. }));
 }
 
 #[tokio::test]
@@ -250,10 +209,7 @@ async fn acknowledged_writes_and_revisions_survive_a_drop_and_a_crash() {
     for path in [path, crashed.path().join("state.sqlite")] {
         let store = SqliteStore::open(&path, SystemClock::shared()).unwrap();
         let item = store.get("/kept").await.unwrap().unwrap();
-        assert_eq!(
-            (item.value.as_slice(), item.revision),
-            (b"v".as_slice(), revision)
-        );
+        assert_eq!((item.value.as_slice(), item.revision), (b"v".as_slice(), revision));
         assert!(store.put("/next", Vec::new(), None).await.unwrap() > revision);
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -273,27 +229,16 @@ async fn a_watch_of_a_store_that_is_gone_says_so() {
 fn a_file_that_cannot_be_used_is_refused_with_its_path_and_the_next_step() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("none/state.sqlite");
-    let refused = SqliteStore::open(&missing, SystemClock::shared())
-        .err()
-        .unwrap();
+    let refused = SqliteStore::open(&missing, SystemClock::shared()).err().unwrap();
     assert!(matches!(refused, StoreError::Open { .. }));
     assert!(refused.to_string().contains(&missing.display().to_string()));
-    assert!(
-        refused
-            .to_string()
-            .contains("check that the directory exists")
-    );
+    assert!(refused.to_string().contains("check that the directory exists"));
 
     let rubbish = dir.path().join("rubbish.sqlite");
     std::fs::write(&rubbish, "this is not a database".repeat(500)).unwrap();
-    let refused = SqliteStore::open(&rubbish, SystemClock::shared())
-        .err()
-        .unwrap();
+    let refused = SqliteStore::open(&rubbish, SystemClock::shared()).err().unwrap();
     assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused}");
-    assert!(
-        refused.to_string().contains("rubbish.sqlite")
-            && refused.to_string().contains("restore a backup")
-    );
+    assert!(refused.to_string().contains("rubbish.sqlite") && refused.to_string().contains("restore a backup"));
 }
 
 #[test]
@@ -304,9 +249,7 @@ fn a_newer_schema_is_refused() {
     let connection = rusqlite::Connection::open(&path).unwrap();
     connection.pragma_update(None, "user_version", 99).unwrap();
     drop(connection);
-    let refused = SqliteStore::open(&path, SystemClock::shared())
-        .err()
-        .unwrap();
+    let refused = SqliteStore::open(&path, SystemClock::shared()).err().unwrap();
     assert!(
         matches!(
             refused,
@@ -318,6 +261,5 @@ fn a_newer_schema_is_refused() {
         ),
         "{refused}"
     );
-    let _shared: Arc<dyn Store> =
-        SqliteStore::open(&dir.path().join("b"), SystemClock::shared()).unwrap();
+    let _shared: Arc<dyn Store> = SqliteStore::open(&dir.path().join("b"), SystemClock::shared()).unwrap();
 }

@@ -23,7 +23,5 @@ pub fn start(severity: &str, format: LogFormat) {
         LogFormat::Text => log.with_ansi(false).try_init(),
         LogFormat::Json => log.json().try_init(),
     };
-    std::panic::set_hook(Box::new(
-        |panic| tracing::error!(target: "postern::panic", "{panic}"),
-    ));
+    std::panic::set_hook(Box::new(|panic| tracing::error!(target: "postern::panic", "{panic}")));
 }

@@ -73,9 +73,7 @@ impl Admin {
             }
             Err(error) => {
                 tracing::error!(%error, "the administrator's socket failed");
-                ctx.after(Duration::from_millis(100), |admin, ctx| {
-                    admin.accept_next(ctx)
-                });
+                ctx.after(Duration::from_millis(100), |admin, ctx| admin.accept_next(ctx));
             }
         });
     }

@@ -2,8 +2,8 @@
 
 use super::admin::AdminParts;
 use super::api::{
-    AuditEvents, AuditQuery, DatabaseStatus, NodeStatus, Problem, PutResources, ResourceDone,
-    ResourceQuery, Resources, ResourcesPut, SignDatabase, SignPerson, SignedCertificate, Status,
+    AuditEvents, AuditQuery, DatabaseStatus, NodeStatus, Problem, PutResources, ResourceDone, ResourceQuery, Resources,
+    ResourcesPut, SignDatabase, SignPerson, SignedCertificate, Status,
 };
 use crate::actors::address::{AskError, Origin};
 use crate::actors::audit_log::QueryAudit;
@@ -142,19 +142,8 @@ async fn status(State(api): State<Api>) -> Answer<Status> {
         cluster: api.parts.cluster.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ca_pins: pins.collect::<Result<_, _>>().map_err(bad)?,
-        policy_version: api
-            .parts
-            .published
-            .borrow()
-            .as_ref()
-            .map(|snapshot| snapshot.version),
-        nodes: api
-            .parts
-            .inventory
-            .nodes()
-            .into_iter()
-            .map(node_status)
-            .collect(),
+        policy_version: api.parts.published.borrow().as_ref().map(|snapshot| snapshot.version),
+        nodes: api.parts.inventory.nodes().into_iter().map(node_status).collect(),
     }))
 }
 
@@ -176,10 +165,7 @@ fn node_status(record: NodeRecord) -> NodeStatus {
     }
 }
 
-async fn put_resources(
-    State(api): State<Api>,
-    Json(ask): Json<PutResources>,
-) -> Answer<ResourcesPut> {
+async fn put_resources(State(api): State<Api>, Json(ask): Json<PutResources>) -> Answer<ResourcesPut> {
     // All documents are read before the first one is stored: a mistake in the last leaves nothing half done.
     let resources = parse_resources(&ask.yaml).map_err(bad)?;
     let mut done = Vec::new();
@@ -189,11 +175,7 @@ async fn put_resources(
             resource: resource.clone(),
             replace: ask.replace,
         };
-        let put = api
-            .parts
-            .put
-            .ask(&api.origin(), message, ASK_DEADLINE)
-            .await??;
+        let put = api.parts.put.ask(&api.origin(), message, ASK_DEADLINE).await??;
         let event = match (&resource, put) {
             (Resource::Role(_), Put::Created) => EventKind::RoleCreated,
             (Resource::Role(_), Put::Replaced) => EventKind::RoleUpdated,
@@ -210,44 +192,26 @@ async fn put_resources(
     Ok(Json(ResourcesPut { done }))
 }
 
-async fn get_resources(
-    State(api): State<Api>,
-    UrlQuery(query): UrlQuery<ResourceQuery>,
-) -> Answer<Resources> {
+async fn get_resources(State(api): State<Api>, UrlQuery(query): UrlQuery<ResourceQuery>) -> Answer<Resources> {
     let snapshot = api.snapshot()?;
     let wanted = |name: &str| query.name.as_ref().is_none_or(|want| want == name);
     let found: Vec<Resource> = match query.kind.as_str() {
-        "role" | "roles" => snapshot
-            .roles
-            .values()
-            .cloned()
-            .map(Resource::Role)
-            .collect(),
-        "user" | "users" => snapshot
-            .users
-            .values()
-            .cloned()
-            .map(Resource::User)
-            .collect(),
+        "role" | "roles" => snapshot.roles.values().cloned().map(Resource::Role).collect(),
+        "user" | "users" => snapshot.users.values().cloned().map(Resource::User).collect(),
         other => {
             return Err(bad(format!(
                 "{other:?} is not a kind of resource; there are role and user"
             )));
         }
     };
-    let found: Vec<Resource> = found
-        .into_iter()
-        .filter(|resource| wanted(resource.name()))
-        .collect();
+    let found: Vec<Resource> = found.into_iter().filter(|resource| wanted(resource.name())).collect();
     if let (true, Some(name)) = (found.is_empty(), &query.name) {
         return Err(Failed(
             StatusCode::NOT_FOUND,
             format!("there is no {} called {name:?}", query.kind),
         ));
     }
-    let documents = found
-        .iter()
-        .map(|resource| serde_json::from_str(&resource.to_json()));
+    let documents = found.iter().map(|resource| serde_json::from_str(&resource.to_json()));
     Ok(Json(Resources {
         documents: documents.collect::<Result<_, _>>().map_err(bad)?,
         yaml: found
@@ -292,15 +256,8 @@ async fn remove_resource(
     Ok(Json(serde_json::json!({ "removed": name })))
 }
 
-async fn sign_person(
-    State(api): State<Api>,
-    Json(ask): Json<SignPerson>,
-) -> Answer<SignedCertificate> {
-    let service = ask
-        .db_service
-        .map(ServiceName::new)
-        .transpose()
-        .map_err(bad)?;
+async fn sign_person(State(api): State<Api>, Json(ask): Json<SignPerson>) -> Answer<SignedCertificate> {
+    let service = ask.db_service.map(ServiceName::new).transpose().map_err(bad)?;
     let message = IssuePerson {
         by: api.caller.name(),
         name: PersonName::new(ask.user).map_err(bad)?,
@@ -317,10 +274,7 @@ async fn sign_person(
     signed(issued, &api.parts.anchors.host)
 }
 
-async fn sign_database(
-    State(api): State<Api>,
-    Json(ask): Json<SignDatabase>,
-) -> Answer<SignedCertificate> {
+async fn sign_database(State(api): State<Api>, Json(ask): Json<SignDatabase>) -> Answer<SignedCertificate> {
     let message = IssueDbServer {
         by: api.caller.name(),
         hosts: ask.hosts,
@@ -351,10 +305,7 @@ fn signed(issued: Issued, authorities: &[CertificateDer<'static>]) -> Answer<Sig
     }))
 }
 
-async fn audit(
-    State(api): State<Api>,
-    UrlQuery(query): UrlQuery<AuditQuery>,
-) -> Answer<AuditEvents> {
+async fn audit(State(api): State<Api>, UrlQuery(query): UrlQuery<AuditQuery>) -> Answer<AuditEvents> {
     let since = query
         .since
         .map(|text| {

@@ -16,10 +16,7 @@ pub(super) const MAX_SOCKET_DIRECTORY_BYTES: usize = 107 - "/.s.PGSQL.65535".len
 const LOG_TAIL_BYTES: u64 = 4096;
 const LOG_TAIL_LINES: usize = 10;
 
-pub(super) fn file_error<'a>(
-    action: &'static str,
-    path: &'a Path,
-) -> impl FnOnce(io::Error) -> PostgresError + 'a {
+pub(super) fn file_error<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> PostgresError + 'a {
     move |source| PostgresError::File {
         action,
         path: path.to_owned(),
@@ -96,8 +93,7 @@ impl Directory {
             return Ok(());
         };
         let pid = pid.map(|pid| pid.to_string()).unwrap_or_default();
-        std::fs::write(record, format!("{}\n{pid}\n", self.path.display()))
-            .map_err(file_error("write", record))
+        std::fs::write(record, format!("{}\n{pid}\n", self.path.display())).map_err(file_error("write", record))
     }
 
     pub(super) fn log_tail(&self) -> String {

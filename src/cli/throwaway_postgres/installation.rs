@@ -30,10 +30,7 @@ impl Installation {
         Self::find_in(Path::new(&root), std::env::split_paths(&path))
     }
 
-    pub(super) fn find_in(
-        root: &Path,
-        path: impl Iterator<Item = PathBuf>,
-    ) -> Result<Self, PostgresError> {
+    pub(super) fn find_in(root: &Path, path: impl Iterator<Item = PathBuf>) -> Result<Self, PostgresError> {
         let complete = |programs: &PathBuf| {
             ["initdb", "postgres", "psql", "pg_isready"]
                 .iter()
@@ -43,12 +40,7 @@ impl Installation {
             .into_iter()
             .flatten()
             .flatten()
-            .filter_map(|entry| {
-                Some((
-                    entry.file_name().to_str()?.parse().ok()?,
-                    entry.path().join("bin"),
-                ))
-            })
+            .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
             .collect();
         versions.sort_unstable_by(|a, b| b.cmp(a));
         versions
@@ -65,11 +57,7 @@ impl Installation {
     }
 
     /// Runs `command`, which `program` made, to its end and gives what it wrote.
-    pub(super) fn run(
-        &self,
-        program: &str,
-        command: &mut Command,
-    ) -> Result<Output, PostgresError> {
+    pub(super) fn run(&self, program: &str, command: &mut Command) -> Result<Output, PostgresError> {
         command.output().map_err(|source| PostgresError::Run {
             program: self.program(program),
             source,
@@ -77,12 +65,7 @@ impl Installation {
     }
 
     /// A command that hears nothing of this process's environment (`PGHOST`, `PGSSLMODE`, …), run as the right account.
-    pub(super) fn command(
-        &self,
-        program: &str,
-        account: Option<Account>,
-        directory: &Path,
-    ) -> Command {
+    pub(super) fn command(&self, program: &str, account: Option<Account>, directory: &Path) -> Command {
         let mut command = Command::new(self.program(program));
         command
             .env_clear()

@@ -25,8 +25,7 @@ const KILL_POLLS: u32 = 40;
 /// The record cannot be read, or the directory cannot be removed; the record is kept then.
 pub fn sweep_leftovers(record: &Path) -> Result<Option<PathBuf>, PostgresError> {
     let mut text = String::new();
-    match File::open(record).and_then(|file| file.take(MAX_RECORD_BYTES).read_to_string(&mut text))
-    {
+    match File::open(record).and_then(|file| file.take(MAX_RECORD_BYTES).read_to_string(&mut text)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(file_error("read", record))?,
     };
@@ -49,10 +48,7 @@ fn is_ours(path: &Path) -> bool {
     let plain = path
         .components()
         .all(|part| !matches!(part, std::path::Component::ParentDir));
-    named
-        && plain
-        && path.is_absolute()
-        && std::fs::symlink_metadata(path).is_ok_and(|data| data.is_dir())
+    named && plain && path.is_absolute() && std::fs::symlink_metadata(path).is_ok_and(|data| data.is_dir())
 }
 
 /// Ends the server of `directory`: the recorded process, or the one that PostgreSQL itself wrote down, where we were killed
@@ -93,9 +89,7 @@ fn is_server(pid: i32, data: &Path) -> bool {
         .and_then(|file| file.take(MAX_COMMAND_LINE_BYTES).read_to_end(&mut line));
     let mut arguments = line.split(|byte| *byte == 0);
     read.is_ok()
-        && arguments
-            .next()
-            .is_some_and(|program| program.ends_with(b"/postgres"))
+        && arguments.next().is_some_and(|program| program.ends_with(b"/postgres"))
         && arguments.next() == Some(b"-D")
         && arguments.next() == Some(data.as_os_str().as_bytes())
 }

@@ -20,10 +20,7 @@ impl Certificates {
         let server = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
         let issuer = rcgen::Issuer::new(ca, ca_key);
         Self {
-            certificate: server
-                .signed_by(&key, &issuer)
-                .expect("a certificate")
-                .pem(),
+            certificate: server.signed_by(&key, &issuer).expect("a certificate").pem(),
             key: key.serialize_pem(),
             ca: ca_certificate.pem(),
         }
@@ -42,11 +39,7 @@ fn installed() -> Option<Installation> {
     Installation::find().ok()
 }
 
-fn psql_over_tcp(
-    installation: &Installation,
-    running: &ThrowawayPostgres,
-    sslmode: &str,
-) -> Output {
+fn psql_over_tcp(installation: &Installation, running: &ThrowawayPostgres, sslmode: &str) -> Output {
     let target = format!(
         "host=127.0.0.1 port={} user=postgres dbname=postgres connect_timeout=10 sslmode={sslmode}",
         running.port()
@@ -65,31 +58,18 @@ fn it_starts_answers_over_its_socket_asks_for_certificates_on_tcp_and_leaves_not
     let certificates = Certificates::new();
     let prepared = ThrowawayPostgres::prepare(&installation, None).expect("prepared");
     let running = prepared.start(&certificates.tls(), 0).expect("started");
+    assert_eq!(running.sql("postgres", "select 1;").expect("an answer"), "1\n");
     assert_eq!(
-        running.sql("postgres", "select 1;").expect("an answer"),
-        "1\n"
-    );
-    assert_eq!(
-        running
-            .sql("postgres", "select current_user, 'ä';")
-            .expect("an answer"),
+        running.sql("postgres", "select current_user, 'ä';").expect("an answer"),
         "postgres|ä\n"
     );
-    let refused = running
-        .sql("postgres", "select 1/0;\nselect 2;")
-        .expect_err("refused");
-    assert!(
-        refused.to_string().contains("division by zero"),
-        "{refused}"
-    );
+    let refused = running.sql("postgres", "select 1/0;\nselect 2;").expect_err("refused");
+    assert!(refused.to_string().contains("division by zero"), "{refused}");
 
     let with_tls = psql_over_tcp(&installation, &running, "require");
     assert!(!with_tls.status.success());
     let words = String::from_utf8_lossy(&with_tls.stderr).into_owned();
-    assert!(
-        words.contains("requires a valid client certificate"),
-        "{words}"
-    );
+    assert!(words.contains("requires a valid client certificate"), "{words}");
     let plain = psql_over_tcp(&installation, &running, "disable");
     let words = String::from_utf8_lossy(&plain.stderr).into_owned();
     assert!(words.contains("no pg_hba.conf entry"), "{words}");
@@ -138,14 +118,10 @@ fn a_taken_port_is_said_to_be_taken() {
     // As if it had been taken after it was looked at.
     let late = prepared.start_on(port).expect_err("taken");
     assert!(matches!(late, PostgresError::PortTaken { .. }), "{late}");
-    let refused = prepared
-        .start(&certificates.tls(), port)
-        .expect_err("taken");
+    let refused = prepared.start(&certificates.tls(), port).expect_err("taken");
     assert_eq!(
         refused.to_string(),
-        format!(
-            "port {port} on 127.0.0.1 is taken by another program; choose another one, or 0 for any that is free"
-        )
+        format!("port {port} on 127.0.0.1 is taken by another program; choose another one, or 0 for any that is free")
     );
     assert!(!directory.exists(), "nothing is left of what did not start");
 }
@@ -184,15 +160,9 @@ fn what_a_killed_process_left_is_swept_and_another_process_is_not_hit() {
     // Our own pid in the record: the number was given to another program. PostgreSQL's own file has the right one.
     let ours = std::process::id();
     std::fs::write(&record, format!("{}\n{ours}\n", directory.display())).expect("written");
-    assert_eq!(
-        sweep_leftovers(&record).expect("swept"),
-        Some(directory.clone())
-    );
+    assert_eq!(sweep_leftovers(&record).expect("swept"), Some(directory.clone()));
     assert!(!directory.exists() && !record.exists());
-    assert!(
-        running.server.has_ended(),
-        "the server was ended with its directory"
-    );
+    assert!(running.server.has_ended(), "the server was ended with its directory");
     assert_eq!(sweep_leftovers(&record).expect("nothing to do"), None);
 }
 
@@ -217,13 +187,8 @@ fn a_record_that_names_another_directory_removes_nothing_but_itself() {
 #[test]
 fn without_an_installation_the_error_says_what_to_type() {
     let empty = tempfile::tempdir().expect("a directory");
-    let missing = Installation::find_in(empty.path(), [empty.path().to_owned()].into_iter())
-        .expect_err("none");
-    assert!(
-        missing
-            .to_string()
-            .contains("sudo apt-get install postgresql")
-    );
+    let missing = Installation::find_in(empty.path(), [empty.path().to_owned()].into_iter()).expect_err("none");
+    assert!(missing.to_string().contains("sudo apt-get install postgresql"));
     assert!(missing.to_string().contains("--uri"));
 }
 
@@ -256,9 +221,6 @@ fn a_directory_that_is_too_long_for_a_socket_is_refused_before_anything_is_made(
     let long = parent.path().join("x".repeat(100));
     std::fs::create_dir(&long).expect("made");
     let refused = ThrowawayPostgres::prepare(&installation, Some(&long)).expect_err("too long");
-    assert!(
-        refused.to_string().contains("set TMPDIR to a shorter one"),
-        "{refused}"
-    );
+    assert!(refused.to_string().contains("set TMPDIR to a shorter one"), "{refused}");
     assert_eq!(std::fs::read_dir(&long).expect("still there").count(), 0);
 }

@@ -3,10 +3,7 @@
 use super::*;
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer};
 
-fn outcomes(
-    leaf: &CertificateDer<'static>,
-    anchors: &TrustAnchors,
-) -> [(CaKind, Result<(), CertificateError>); 4] {
+fn outcomes(leaf: &CertificateDer<'static>, anchors: &TrustAnchors) -> [(CaKind, Result<(), CertificateError>); 4] {
     let chain = std::slice::from_ref(leaf);
     let host = |usage| verify_host(chain, anchors, usage, NOW).map(|_| ());
     [
@@ -18,10 +15,7 @@ fn outcomes(
 }
 
 /// A certificate of the right name, made outside of `issue` with the key of `signer`.
-fn forged(
-    signer: &Issuer<'_, &PrivateKey>,
-    edit: impl FnOnce(&mut CertificateParams),
-) -> CertificateDer<'static> {
+fn forged(signer: &Issuer<'_, &PrivateKey>, edit: impl FnOnce(&mut CertificateParams)) -> CertificateDer<'static> {
     use profile::Profile;
     let cluster = ClusterName::new("example.com").unwrap();
     let mut params = person().params(&cluster).unwrap();
@@ -36,9 +30,7 @@ fn authority_named(kind: CaKind) -> CertificateParams {
     params
         .distinguished_name
         .push(DnType::CommonName, profile::authority_common_name(kind));
-    params
-        .distinguished_name
-        .push(DnType::OrganizationName, "example.com");
+    params.distinguished_name.push(DnType::OrganizationName, "example.com");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params
 }
@@ -87,18 +79,9 @@ fn a_ca_put_among_the_anchors_of_another_kind_does_not_make_its_certificates_pas
 #[test]
 fn no_certificate_at_all_is_told_apart() {
     let anchors = TrustAnchors::default();
-    assert_eq!(
-        verify_person(&[], &anchors, NOW),
-        Err(CertificateError::Missing)
-    );
-    assert_eq!(
-        chains_to_user_ca(&[], &anchors),
-        Err(CertificateError::Missing)
-    );
-    assert_eq!(
-        verify_db_server(&[], &[], None, NOW),
-        Err(CertificateError::Missing)
-    );
+    assert_eq!(verify_person(&[], &anchors, NOW), Err(CertificateError::Missing));
+    assert_eq!(chains_to_user_ca(&[], &anchors), Err(CertificateError::Missing));
+    assert_eq!(verify_db_server(&[], &[], None, NOW), Err(CertificateError::Missing));
 }
 
 #[test]
@@ -111,31 +94,19 @@ fn dates_are_told_and_the_tls_layer_lets_them_through() {
     let end = NOW + HOUR;
     let begin = NOW - profile::CLOCK_SKEW;
     for (at, expected) in [
-        (
-            begin - second,
-            Some(CertificateError::NotYetValid { from: begin }),
-        ),
+        (begin - second, Some(CertificateError::NotYetValid { from: begin })),
         (begin, None),
         (end, None),
         (end + second, Some(CertificateError::Expired { at: end })),
     ] {
         let anchors = &cluster.anchors;
         assert_eq!(verify_person(&person, anchors, at).err(), expected);
-        assert_eq!(
-            verify_host(&node, anchors, PeerUsage::Server, at).err(),
-            expected
-        );
-        assert_eq!(
-            verify_db_server(&server, &anchors.db, None, at).err(),
-            expected
-        );
+        assert_eq!(verify_host(&node, anchors, PeerUsage::Server, at).err(), expected);
+        assert_eq!(verify_db_server(&server, &anchors.db, None, at).err(), expected);
     }
     assert_eq!(chains_to_user_ca(&person, &cluster.anchors), Ok(()));
     let sentence = CertificateError::Expired { at: end }.to_string();
-    assert_eq!(
-        sentence,
-        "the certificate expired at 2027-01-15T09:00:00.000Z"
-    );
+    assert_eq!(sentence, "the certificate expired at 2027-01-15T09:00:00.000Z");
 }
 
 #[test]
@@ -178,10 +149,7 @@ fn another_cluster_is_refused_by_name_or_by_key() {
         found: "elsewhere".to_owned(),
     };
     let person = [theirs.leaf(CaKind::User)];
-    assert_eq!(
-        verify_person(&person, &ours.anchors, NOW),
-        Err(expected.clone())
-    );
+    assert_eq!(verify_person(&person, &ours.anchors, NOW), Err(expected.clone()));
     let node = [theirs.leaf(CaKind::Host)];
     let outcome = verify_host(&node, &ours.anchors, PeerUsage::Client, NOW);
     assert_eq!(outcome, Err(expected.clone()));
@@ -193,8 +161,7 @@ fn another_cluster_is_refused_by_name_or_by_key() {
     );
     // Signed by a CA that is trusted, and yet it says that it belongs elsewhere.
     let mut both = ours.anchors.clone();
-    both.user
-        .push(theirs.ca(CaKind::User).certificate().clone());
+    both.user.push(theirs.ca(CaKind::User).certificate().clone());
     let claims = [forged(&theirs.ca(CaKind::User).issuer(), |_| ())];
     let outcome = verify_person(&claims, &both, NOW);
     assert!(
@@ -230,14 +197,8 @@ fn no_byte_of_a_certificate_can_be_changed() {
         let mut changed = leaf.to_vec();
         changed[at] ^= 1;
         let chain = [CertificateDer::from(changed)];
-        assert!(
-            verify_person(&chain, &cluster.anchors, NOW).is_err(),
-            "byte {at}"
-        );
-        assert!(
-            chains_to_user_ca(&chain, &cluster.anchors).is_err(),
-            "byte {at}"
-        );
+        assert!(verify_person(&chain, &cluster.anchors, NOW).is_err(), "byte {at}");
+        assert!(chains_to_user_ca(&chain, &cluster.anchors).is_err(), "byte {at}");
     }
 }
 
@@ -274,11 +235,7 @@ fn an_intermediate_or_cross_signed_ca_opens_no_way_in() {
         (authority_named(CaKind::User), root),
         (authority_named(CaKind::User), cluster.ca(CaKind::Host)),
     ] {
-        let middle = params
-            .signed_by(&public, &signer.issuer())
-            .unwrap()
-            .der()
-            .clone();
+        let middle = params.signed_by(&public, &signer.issuer()).unwrap().der().clone();
         let leaf = forged(&Issuer::new(params, &stolen), |_| ());
         for chain in [
             vec![leaf.clone()],
@@ -311,58 +268,31 @@ fn a_database_server_must_have_the_name_that_was_dialled() {
     let cluster = Cluster::named("example.com");
     let chain = [cluster.leaf(CaKind::Db)];
     let check = |name| verify_db_server(&chain, &cluster.anchors.db, Some(name), NOW);
-    for name in [
-        "pg.example.com",
-        "PG.example.com",
-        "10.0.0.8",
-        "a.pg.example.com",
-    ] {
+    for name in ["pg.example.com", "PG.example.com", "10.0.0.8", "a.pg.example.com"] {
         assert_eq!(check(name), Ok(()), "{name}");
     }
-    for name in [
-        "other.example.com",
-        "10.0.0.9",
-        "a.b.pg.example.com",
-        "",
-        "not a name",
-    ] {
-        assert!(
-            matches!(check(name), Err(CertificateError::WrongName { .. })),
-            "{name}"
-        );
+    for name in ["other.example.com", "10.0.0.9", "a.b.pg.example.com", "", "not a name"] {
+        assert!(matches!(check(name), Err(CertificateError::WrongName { .. })), "{name}");
     }
     assert_eq!(
         check("other.example.com").unwrap_err().to_string(),
         "the certificate is for pg.example.com, 10.0.0.8, *.pg.example.com, not for other.example.com; \
          a name counts only as a subject alternative name"
     );
-    assert!(
-        verify_db_server(&chain, &[], None, NOW).is_err(),
-        "no roots"
-    );
+    assert!(verify_db_server(&chain, &[], None, NOW).is_err(), "no roots");
 }
 
 #[test]
 fn a_database_may_have_an_intermediate_of_its_own_pki() {
-    let (root_key, key) = (
-        PrivateKey::generate().unwrap(),
-        PrivateKey::generate().unwrap(),
-    );
+    let (root_key, key) = (PrivateKey::generate().unwrap(), PrivateKey::generate().unwrap());
     let mut root = CertificateParams::default();
-    root.distinguished_name
-        .push(DnType::CommonName, "their root");
+    root.distinguished_name.push(DnType::CommonName, "their root");
     root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let mut middle = root.clone();
-    middle
-        .distinguished_name
-        .push(DnType::CommonName, "their intermediate");
+    middle.distinguished_name.push(DnType::CommonName, "their intermediate");
     let root_der = root.self_signed(&root_key).unwrap().der().clone();
     let issuer = Issuer::new(root, &root_key);
-    let middle_der = middle
-        .signed_by(&key.public_key(), &issuer)
-        .unwrap()
-        .der()
-        .clone();
+    let middle_der = middle.signed_by(&key.public_key(), &issuer).unwrap().der().clone();
     let leaf = CertificateParams::new(vec!["pg".to_owned()]).unwrap();
     let leaf = leaf
         .signed_by(&super::key(), &Issuer::new(middle, &key))

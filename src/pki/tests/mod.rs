@@ -7,8 +7,8 @@ mod round_trips;
 
 use super::*;
 use crate::model::{
-    ClusterName, DbName, DbUser, NodeId, NodeKind, NodeName, PersonName, RoleName, Route,
-    ServiceName, Timestamp, Traits,
+    ClusterName, DbName, DbUser, NodeId, NodeKind, NodeName, PersonName, RoleName, Route, ServiceName, Timestamp,
+    Traits,
 };
 use rustls_pki_types::CertificateDer;
 use std::time::Duration;
@@ -30,17 +30,11 @@ impl Cluster {
             .map(|kind| CertificateAuthority::generate(kind, &name, NOW).unwrap())
             .collect();
         let anchors = TrustAnchors::from_authorities(&authorities);
-        Self {
-            authorities,
-            anchors,
-        }
+        Self { authorities, anchors }
     }
 
     fn ca(&self, kind: CaKind) -> &CertificateAuthority {
-        self.authorities
-            .iter()
-            .find(|ca| ca.kind() == kind)
-            .unwrap()
+        self.authorities.iter().find(|ca| ca.kind() == kind).unwrap()
     }
 
     /// One certificate of the kind, valid for an hour.

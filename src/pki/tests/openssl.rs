@@ -36,14 +36,7 @@ fn openssl_verifies_every_kind_for_its_purpose() {
             CaKind::Db => &["sslserver"],
         };
         for purpose in purposes {
-            let verify = [
-                "verify",
-                "-x509_strict",
-                "-attime",
-                &at,
-                "-purpose",
-                purpose,
-            ];
+            let verify = ["verify", "-x509_strict", "-attime", &at, "-purpose", purpose];
             let args = [verify.as_slice(), &["-CAfile", "ca.pem", "leaf.pem"]].concat();
             if let Some(text) = openssl(dir.path(), &args) {
                 assert_eq!(text.trim(), "leaf.pem: OK", "{kind}");
@@ -58,9 +51,7 @@ fn openssl_shows_the_database_user_as_the_common_name() {
     let cluster = Cluster::named("example.com");
     let leaf = pem::certificates_to_pem(&[cluster.leaf(CaKind::DbClient)]).unwrap();
     std::fs::write(dir.path().join("leaf.pem"), leaf).unwrap();
-    let show = [
-        "x509", "-in", "leaf.pem", "-noout", "-subject", "-nameopt", "RFC2253",
-    ];
+    let show = ["x509", "-in", "leaf.pem", "-noout", "-subject", "-nameopt", "RFC2253"];
     if let Some(text) = openssl(dir.path(), &show) {
         assert_eq!(text.trim(), "subject=O=example.com,CN=postgres");
     }
@@ -99,8 +90,6 @@ fn a_request_and_a_key_of_openssl_are_taken_and_ours_by_openssl() {
     std::fs::write(dir.path().join("ours.der"), key.csr("ours").unwrap()).unwrap();
     openssl(
         dir.path(),
-        &[
-            "req", "-inform", "DER", "-in", "ours.der", "-verify", "-noout",
-        ],
+        &["req", "-inform", "DER", "-in", "ours.der", "-verify", "-noout"],
     );
 }

@@ -5,9 +5,7 @@ use proptest::prelude::*;
 use rcgen::{CertificateParams, KeyPair};
 
 fn refused(request: &[u8]) -> String {
-    PublicKey::from_csr(request)
-        .expect_err("refused")
-        .to_string()
+    PublicKey::from_csr(request).expect_err("refused").to_string()
 }
 
 #[test]
@@ -26,10 +24,7 @@ fn a_request_that_is_not_signed_by_its_own_key_is_refused() {
     renamed[at] = b'b';
     assert!(refused(&renamed).contains("does not hold the private key"));
     let other = PrivateKey::generate().unwrap();
-    let (ours, theirs) = (
-        key.public_key().to_spki_der(),
-        other.public_key().to_spki_der(),
-    );
+    let (ours, theirs) = (key.public_key().to_spki_der(), other.public_key().to_spki_der());
     let at = request.windows(ours.len()).position(|w| w == ours).unwrap();
     let mut stolen = request.clone();
     stolen[at..at + ours.len()].copy_from_slice(&theirs);
@@ -52,9 +47,7 @@ fn no_bit_of_a_request_can_be_changed() {
 fn only_p256_is_signed() {
     for algorithm in [&rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519] {
         let key = KeyPair::generate_for(algorithm).unwrap();
-        let request = CertificateParams::default()
-            .serialize_request(&key)
-            .unwrap();
+        let request = CertificateParams::default().serialize_request(&key).unwrap();
         assert!(refused(request.der()).contains("not ECDSA P-256"));
         assert!(PrivateKey::from_pkcs8_der(key.serialized_der()).is_err());
     }
@@ -79,10 +72,7 @@ fn a_private_key_survives_pem_and_is_never_shown() {
     assert_eq!(read.to_rustls().secret_der(), key.to_rustls().secret_der());
     assert_eq!(format!("{pem:?}"), "[redacted]");
     let shown = format!("{key:?}");
-    assert!(
-        shown.starts_with("PrivateKey { public: PublicKey(P-256 "),
-        "{shown}"
-    );
+    assert!(shown.starts_with("PrivateKey { public: PublicKey(P-256 "), "{shown}");
     assert!(shown.len() < 100, "{shown}");
     assert!(PrivateKey::from_pem("no key").is_err());
 }

@@ -36,20 +36,10 @@ fn a_person_is_read_back_as_issued() {
 #[test]
 fn names_with_odd_characters_survive() {
     let cluster = Cluster::named("example.com");
-    for name in [
-        "a,b",
-        "CN=x,O=y",
-        "søren+tag@exämple.org",
-        "李",
-        "#1;<>=",
-        "a\u{301}",
-    ] {
+    for name in ["a,b", "CN=x,O=y", "søren+tag@exämple.org", "李", "#1;<>=", "a\u{301}"] {
         let profile = PersonProfile {
             name: PersonName::new(name).unwrap(),
-            traits: Traits::from([(
-                "\"k,\\".to_owned(),
-                vec!["v\n\u{0}'".to_owned(), String::new()],
-            )]),
+            traits: Traits::from([("\"k,\\".to_owned(), vec!["v\n\u{0}'".to_owned(), String::new()])]),
             route: Some(Route {
                 service: ServiceName::new("example").unwrap(),
                 db_user: Some(DbUser::new(r#"o'brien "x", y"#).unwrap()),
@@ -146,17 +136,12 @@ fn every_ca_refuses_what_is_not_its_own() {
             (CaKind::User, ca.issue_person(&person(), &key, end, NOW)),
             (CaKind::Host, ca.issue_host(&host(), &key, end, NOW)),
             (CaKind::Db, ca.issue_db_server(&db_server(), &key, end, NOW)),
-            (
-                CaKind::DbClient,
-                ca.issue_db_client(&db_client(), &key, end, NOW),
-            ),
+            (CaKind::DbClient, ca.issue_db_client(&db_client(), &key, end, NOW)),
         ];
         for (kind, outcome) in attempts {
             match outcome {
                 Ok(_) => assert_eq!(kind, ca.kind()),
-                Err(PkiError::WrongAuthority {
-                    authority, right, ..
-                }) => {
+                Err(PkiError::WrongAuthority { authority, right, .. }) => {
                     assert_eq!((authority, right), (ca.kind(), kind));
                     assert_ne!(authority, right);
                 }
@@ -183,15 +168,10 @@ fn an_end_in_the_past_or_after_the_ca_is_refused() {
 fn a_certificate_that_nobody_would_read_is_not_made() {
     let cluster = Cluster::named("example.com");
     let profile = PersonProfile {
-        traits: Traits::from([(
-            "k".to_owned(),
-            vec!["v".repeat(profile::MAX_CERTIFICATE_BYTES)],
-        )]),
+        traits: Traits::from([("k".to_owned(), vec!["v".repeat(profile::MAX_CERTIFICATE_BYTES)])]),
         ..person()
     };
-    let refused = cluster
-        .ca(CaKind::User)
-        .issue_person(&profile, &key(), NOW + HOUR, NOW);
+    let refused = cluster.ca(CaKind::User).issue_person(&profile, &key(), NOW + HOUR, NOW);
     assert!(
         refused
             .expect_err("too long")
@@ -214,10 +194,7 @@ fn a_leaf_names_its_ca_byte_for_byte_and_by_key_also_after_a_record() {
         let leaf = x509_cert::Certificate::from_der(&again.leaf(ca.kind())).unwrap();
         let root = x509_cert::Certificate::from_der(ca.certificate()).unwrap();
         let (leaf, root) = (leaf.tbs_certificate, root.tbs_certificate);
-        assert_eq!(
-            leaf.issuer.to_der().unwrap(),
-            root.subject.to_der().unwrap()
-        );
+        assert_eq!(leaf.issuer.to_der().unwrap(), root.subject.to_der().unwrap());
         let (_, authority) = leaf
             .get::<x509_cert::ext::pkix::AuthorityKeyIdentifier>()
             .unwrap()
@@ -226,9 +203,6 @@ fn a_leaf_names_its_ca_byte_for_byte_and_by_key_also_after_a_record() {
             .get::<x509_cert::ext::pkix::SubjectKeyIdentifier>()
             .unwrap()
             .unwrap();
-        assert_eq!(
-            authority.key_identifier.unwrap().as_bytes(),
-            own.0.as_bytes()
-        );
+        assert_eq!(authority.key_identifier.unwrap().as_bytes(), own.0.as_bytes());
     }
 }

@@ -60,22 +60,10 @@ const ALLOW_CASES: &[(&str, (&str, &str, &str), bool)] = &[
         ("", "alice", "app"),
         false,
     ),
-    (
-        "db_labels: {'*': '*'}, db_names: ['*']",
-        ("", "alice", "app"),
-        false,
-    ),
-    (
-        "db_labels: {'*': '*'}, db_users: ['*']",
-        ("", "alice", "app"),
-        false,
-    ),
+    ("db_labels: {'*': '*'}, db_names: ['*']", ("", "alice", "app"), false),
+    ("db_labels: {'*': '*'}, db_users: ['*']", ("", "alice", "app"), false),
     // Labels: keys and values.
-    (
-        "db_users: ['*'], db_names: ['*']",
-        ("env=dev", "alice", "app"),
-        false,
-    ),
+    ("db_users: ['*'], db_names: ['*']", ("env=dev", "alice", "app"), false),
     (
         "db_labels: {}, db_users: ['*'], db_names: ['*']",
         ("env=dev", "alice", "app"),
@@ -259,11 +247,7 @@ fn one_role_allows_what_its_labels_users_and_names_all_match() {
     for (allow, asked, expected) in ALLOW_CASES {
         let allow = format!("{{allow: {{{allow}}}}}");
         let decision = ask(&[("v7", &allow)], TRAITS, *asked);
-        assert_eq!(
-            decision.is_ok(),
-            *expected,
-            "{allow} on {asked:?}: {decision:?}"
-        );
+        assert_eq!(decision.is_ok(), *expected, "{allow} on {asked:?}: {decision:?}");
     }
 }
 
@@ -271,27 +255,15 @@ fn one_role_allows_what_its_labels_users_and_names_all_match() {
 const DENY_CASES: &[(&str, (&str, &str, &str), bool)] = &[
     ("", ("env=prod", "alice", "app"), false),
     ("db_labels: {}", ("env=prod", "alice", "app"), false),
-    (
-        "db_labels: {}, db_users: [], db_names: []",
-        ("", "alice", "app"),
-        false,
-    ),
+    ("db_labels: {}, db_users: [], db_names: []", ("", "alice", "app"), false),
     ("db_users: [admin]", ("env=dev", "admin", "app"), true),
     ("db_users: [admin]", ("env=dev", "Admin", "app"), false),
     ("db_names: [postgres]", ("", "alice", "postgres"), true),
     ("db_users: ['*']", ("", "alice", "app"), true),
     ("db_labels: {env: prod}", ("env=prod", "alice", "app"), true),
     ("db_labels: {env: prod}", ("env=dev", "alice", "app"), false),
-    (
-        "db_labels: {env: prod, team: x}",
-        ("env=prod", "alice", "app"),
-        false,
-    ),
-    (
-        "db_labels: {env: '^prod.*$'}",
-        ("env=prod-eu", "alice", "app"),
-        true,
-    ),
+    ("db_labels: {env: prod, team: x}", ("env=prod", "alice", "app"), false),
+    ("db_labels: {env: '^prod.*$'}", ("env=prod-eu", "alice", "app"), true),
     ("db_labels: {'*': '*'}", ("", "alice", "app"), true),
     // Greedy: any single matcher is enough, labels do not narrow names.
     (
@@ -304,11 +276,7 @@ const DENY_CASES: &[(&str, (&str, &str, &str), bool)] = &[
         ("env=prod", "alice", "app"),
         true,
     ),
-    (
-        "db_users: ['{{internal.db_users}}']",
-        ("", "app", "x"),
-        true,
-    ),
+    ("db_users: ['{{internal.db_users}}']", ("", "app", "x"), true),
     ("db_users: ['{{internal.none}}']", ("", "app", "x"), false),
     (
         "db_labels: {team: '{{internal.team}}'}",
@@ -325,17 +293,13 @@ const DENY_CASES: &[(&str, (&str, &str, &str), bool)] = &[
 #[test]
 fn a_role_denies_when_any_one_of_its_denials_matches() {
     for (deny, asked, expected) in DENY_CASES {
-        let spec =
-            format!("{{allow: {{{ANY}, db_users: ['*'], db_names: ['*']}}, deny: {{{deny}}}}}");
+        let spec = format!("{{allow: {{{ANY}, db_users: ['*'], db_names: ['*']}}, deny: {{{deny}}}}}");
         match ask(&[("v7", &spec)], TRAITS, *asked) {
             Err(Denial::DeniedByRole { role, rule }) => {
                 assert!(*expected, "{deny} on {asked:?}: {rule}");
                 assert_eq!(role.as_str(), "r0");
             }
-            other => assert!(
-                !*expected && other.is_ok(),
-                "{deny} on {asked:?}: {other:?}"
-            ),
+            other => assert!(!*expected && other.is_ok(), "{deny} on {asked:?}: {other:?}"),
         }
     }
 }

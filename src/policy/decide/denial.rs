@@ -1,13 +1,10 @@
 //! The denial: which role and which rule said no, for operators and the audit log; and the little of it that a client reads.
 
-use crate::model::{
-    DbName, DbUser, PersonName, Refusal, RefusalKind, RoleName, ServiceName, Timestamp,
-};
+use crate::model::{DbName, DbUser, PersonName, Refusal, RefusalKind, RoleName, ServiceName, Timestamp};
 use std::fmt;
 
 /// What a client reads, whatever the reason: the text that users of Teleport know.
-pub const DENIED_MESSAGE: &str =
-    "access to db denied. User does not have permissions. Confirm database user and name.";
+pub const DENIED_MESSAGE: &str = "access to db denied. User does not have permissions. Confirm database user and name.";
 /// What a client reads below it. It says nothing about what any role holds.
 pub const DENIED_HINT: &str = "ask an administrator, or see which databases you may use";
 
@@ -21,12 +18,7 @@ pub struct Shortfall {
 
 impl fmt::Display for Shortfall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "role {:?}: {}",
-            self.role.as_str(),
-            self.misses.join("; ")
-        )
+        write!(f, "role {:?}: {}", self.role.as_str(), self.misses.join("; "))
     }
 }
 
@@ -36,10 +28,7 @@ pub enum Denial {
     #[error("there is no user {:?}: removed since the certificate was issued, or not known on this node yet", .person.as_str())]
     UnknownPerson { person: PersonName },
     #[error("the certificate of {:?} expired at {until}", .person.as_str())]
-    Expired {
-        person: PersonName,
-        until: Timestamp,
-    },
+    Expired { person: PersonName, until: Timestamp },
     #[error(
         "the certificate of {:?} is bound to database service {:?}, but {:?} was asked for",
         .person.as_str(), .bound.as_str(), .requested.as_str()
@@ -83,20 +72,13 @@ impl fmt::Display for NotAllowed {
             Some((nearest, others)) => {
                 write!(f, "; nearest is {nearest}")?;
                 if !others.is_empty() {
-                    let others: Vec<_> = others
-                        .iter()
-                        .map(|s| format!("{:?}", s.role.as_str()))
-                        .collect();
+                    let others: Vec<_> = others.iter().map(|s| format!("{:?}", s.role.as_str())).collect();
                     write!(f, "; also asked: {}", others.join(", "))?;
                 }
             }
         }
         for role in &self.missing {
-            write!(
-                f,
-                "; role {:?} does not exist and grants nothing",
-                role.as_str()
-            )?;
+            write!(f, "; role {:?} does not exist and grants nothing", role.as_str())?;
         }
         Ok(())
     }
@@ -115,10 +97,11 @@ impl Denial {
     /// What the client reads. Only what it knows from its own certificate is said beyond the fixed text.
     pub fn refusal(&self) -> Refusal {
         match self {
-            Self::Expired { until, .. } => {
-                Refusal::new(RefusalKind::CertificateExpired, format!("your certificate expired at {until}"))
-                    .hint("log in again")
-            }
+            Self::Expired { until, .. } => Refusal::new(
+                RefusalKind::CertificateExpired,
+                format!("your certificate expired at {until}"),
+            )
+            .hint("log in again"),
             Self::OtherService { bound, .. } => Refusal::new(RefusalKind::AccessDenied, DENIED_MESSAGE).hint(format!(
                 "your certificate is for database service {:?}; log in to the one that you want to use",
                 bound.as_str()

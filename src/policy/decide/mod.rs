@@ -48,11 +48,7 @@ pub fn effective_db_name(requested: Option<&str>, user: &DbUser) -> Result<DbNam
 ///
 /// # Errors
 /// The denial, with the role and the rule.
-pub fn decide(
-    snapshot: &PolicySnapshot,
-    request: &AccessRequest,
-    now: Timestamp,
-) -> Result<Permit, Denial> {
+pub fn decide(snapshot: &PolicySnapshot, request: &AccessRequest, now: Timestamp) -> Result<Permit, Denial> {
     let principal = &request.principal;
     let Some(user) = snapshot.users.get(&principal.name) else {
         return Err(Denial::UnknownPerson {
@@ -84,10 +80,7 @@ pub fn decide(
             });
         }
     }
-    match snapshot
-        .roles_of(user)
-        .find(|role| allows(role, request, &user.traits))
-    {
+    match snapshot.roles_of(user).find(|role| allows(role, request, &user.traits)) {
         Some(role) => Ok(Permit::issue(request, snapshot.version, role.name.clone())),
         None => Err(not_allowed(snapshot, user, request)),
     }
@@ -97,9 +90,7 @@ pub fn decide(
 fn denying_rule(role: &Role, request: &AccessRequest, traits: &Traits) -> Option<String> {
     let deny = &role.deny;
     if let Some(selector) = &deny.db_labels
-        && selector
-            .check(&request.labels, traits, Section::Deny)
-            .is_ok()
+        && selector.check(&request.labels, traits, Section::Deny).is_ok()
     {
         return Some(format!(
             "deny.db_labels {selector} match the labels \"{}\"",
@@ -196,9 +187,7 @@ fn label_miss(selector: &LabelSelector, mismatch: &LabelMismatch) -> String {
     match mismatch {
         LabelMismatch::NoSelector => "allow.db_labels selects no database".to_owned(),
         LabelMismatch::KeyMissing(key) => {
-            format!(
-                "allow.db_labels {selector} asks for label {key:?}, which the database does not have"
-            )
+            format!("allow.db_labels {selector} asks for label {key:?}, which the database does not have")
         }
         LabelMismatch::ValueDiffers { key, value } => {
             format!("allow.db_labels {selector} do not match label {key:?} with value {value:?}")

@@ -108,15 +108,13 @@ fn labels_match(selector: &Selector, world: &World, denying: bool) -> bool {
     if selector.contains_key("*") {
         return true;
     }
-    selector
-        .iter()
-        .all(|(key, patterns)| match world.labels.get(key) {
-            Some(value) => patterns
-                .iter()
-                .flat_map(|p| expand(p, &world.traits))
-                .any(|p| value_matches(&p, value, denying)),
-            None => false,
-        })
+    selector.iter().all(|(key, patterns)| match world.labels.get(key) {
+        Some(value) => patterns
+            .iter()
+            .flat_map(|p| expand(p, &world.traits))
+            .any(|p| value_matches(&p, value, denying)),
+        None => false,
+    })
 }
 
 fn naive(world: &World) -> Answer {
@@ -136,11 +134,7 @@ fn naive(world: &World) -> Answer {
             .filter_map(|at| world.roles.get(*at).map(|role| (format!("r{at}"), role)))
     };
     for (name, role) in held() {
-        let by_labels = role
-            .deny
-            .labels
-            .as_ref()
-            .is_some_and(|s| labels_match(s, world, true));
+        let by_labels = role.deny.labels.as_ref().is_some_and(|s| labels_match(s, world, true));
         let by_user = name_matches(&role.deny.users, &world.user, world);
         let by_name = name_matches(&role.deny.names, &world.name, world);
         if by_labels || by_user || by_name {
@@ -167,11 +161,7 @@ fn real(world: &World) -> Answer {
         &world.user,
         &world.name,
     );
-    match decide(
-        &snapshot(&documents(world)),
-        &asked,
-        Timestamp::from_micros(0),
-    ) {
+    match decide(&snapshot(&documents(world)), &asked, Timestamp::from_micros(0)) {
         Ok(permit) => Answer::Allowed(permit.role().as_str().to_owned()),
         Err(denial) => {
             assert!(!denial.to_string().is_empty());
@@ -208,7 +198,8 @@ fn documents(world: &World) -> String {
     let mut stream = String::new();
     for (at, role) in world.roles.iter().enumerate() {
         let spec = json!({ "allow": section(&role.allow), "deny": section(&role.deny) });
-        let role = json!({ "kind": "role", "version": role.version, "metadata": { "name": format!("r{at}") }, "spec": spec });
+        let role =
+            json!({ "kind": "role", "version": role.version, "metadata": { "name": format!("r{at}") }, "spec": spec });
         stream += &format!("{role}\n---\n");
     }
     let roles: Vec<_> = world.held.iter().map(|at| format!("r{at}")).collect();
@@ -252,32 +243,20 @@ const VALUE_PATTERNS: &[&str] = &[
     "{{email.local(external.t)}}",
     "{{regexp.replace(internal.t, \"^a(.*)$\", \"b$1\")}}",
 ];
-const TRAITS: &[&str] = &[
-    "a", "b", "ab", "*", "a*", "^a.$", "(", "^($", "a@b", "@b", "a@b@a", "",
-];
+const TRAITS: &[&str] = &["a", "b", "ab", "*", "a*", "^a.$", "(", "^($", "a@b", "@b", "a@b@a", ""];
 
 fn texts(from: &'static [&'static str], most: usize) -> impl Strategy<Value = Vec<String>> {
     vec(select(from).prop_map(str::to_owned), 0..=most)
 }
 
-fn selectors(
-    pattern_lists: impl Strategy<Value = Vec<String>>,
-) -> impl Strategy<Value = Option<Selector>> {
-    let keyed = btree_map(
-        select(&["k", "l"][..]).prop_map(str::to_owned),
-        pattern_lists,
-        0..=2,
-    );
+fn selectors(pattern_lists: impl Strategy<Value = Vec<String>>) -> impl Strategy<Value = Option<Selector>> {
+    let keyed = btree_map(select(&["k", "l"][..]).prop_map(str::to_owned), pattern_lists, 0..=2);
     let any = Just(Selector::from([("*".to_owned(), vec!["*".to_owned()])]));
     option::weighted(0.8, prop_oneof![2 => keyed, 1 => any])
 }
 
 fn roles() -> impl Strategy<Value = NaiveRole> {
-    let allow = (
-        selectors(texts(VALUE_PATTERNS, 4)),
-        likely_names(),
-        likely_names(),
-    );
+    let allow = (selectors(texts(VALUE_PATTERNS, 4)), likely_names(), likely_names());
     // Denials are rare, or nothing would ever be allowed.
     let deny = (
         option::weighted(0.2, selectors(texts(VALUE_PATTERNS, 1))),

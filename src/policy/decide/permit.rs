@@ -18,11 +18,7 @@ pub struct Permit {
 }
 
 impl Permit {
-    pub(super) fn issue(
-        request: &super::AccessRequest,
-        policy_version: u64,
-        role: RoleName,
-    ) -> Self {
+    pub(super) fn issue(request: &super::AccessRequest, policy_version: u64, role: RoleName) -> Self {
         Self {
             person: request.principal.name.clone(),
             service: request.service.clone(),

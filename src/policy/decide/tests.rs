@@ -31,12 +31,7 @@ pub(super) fn snapshot(documents: &str) -> PolicySnapshot {
     PolicySnapshot::from_documents(42, Timestamp::from_secs(0), &documents).expect("one of each")
 }
 
-pub(super) fn request(
-    principal: Principal,
-    labels: Labels,
-    db_user: &str,
-    db_name: &str,
-) -> AccessRequest {
+pub(super) fn request(principal: Principal, labels: Labels, db_user: &str, db_name: &str) -> AccessRequest {
     AccessRequest {
         principal: Arc::new(principal),
         service: ServiceName::new("orders").expect("a name"),
@@ -47,16 +42,10 @@ pub(super) fn request(
 }
 
 /// Alice with these roles (`version spec`, named r0, r1, …) and traits asks for `labels user name`.
-pub(super) fn ask(
-    roles: &[(&str, &str)],
-    traits: &str,
-    asked: (&str, &str, &str),
-) -> Result<Permit, Denial> {
+pub(super) fn ask(roles: &[(&str, &str)], traits: &str, asked: (&str, &str, &str)) -> Result<Permit, Denial> {
     let mut documents = String::new();
     for (at, (version, spec)) in roles.iter().enumerate() {
-        documents += &format!(
-            "kind: role\nversion: {version}\nmetadata: {{name: r{at}}}\nspec: {spec}\n---\n"
-        );
+        documents += &format!("kind: role\nversion: {version}\nmetadata: {{name: r{at}}}\nspec: {spec}\n---\n");
     }
     let names: Vec<_> = (0..roles.len()).map(|at| format!("r{at}")).collect();
     documents += &format!(
@@ -122,12 +111,7 @@ fn the_access_role_with_star_traits_gives_everything_and_without_traits_nothing(
         "postgres",
         "any",
     );
-    let permit = decide(
-        &snapshot(&documents("{db_users: ['*'], db_names: ['*']}")),
-        &asked,
-        NOW,
-    )
-    .expect("allowed");
+    let permit = decide(&snapshot(&documents("{db_users: ['*'], db_names: ['*']}")), &asked, NOW).expect("allowed");
     assert_eq!(permit.role().as_str(), "access");
     assert!(decide(&snapshot(&documents("{}")), &asked, NOW).is_err());
     assert!(decide(&snapshot(&documents("{db_users: ['*']}")), &asked, NOW).is_err());
@@ -139,23 +123,14 @@ const OPEN: &str = "kind: role\nversion: v3\nmetadata: {name: open}\nspec: {allo
 #[test]
 fn a_permit_says_what_was_decided() {
     let until = Timestamp::from_secs(2_000);
-    let asked = request(
-        principal(until, Some("orders")),
-        Labels::default(),
-        "app",
-        "orders_db",
-    );
+    let asked = request(principal(until, Some("orders")), Labels::default(), "app", "orders_db");
     let permit = decide(&snapshot(OPEN), &asked, NOW).expect("allowed");
     assert_eq!(permit.person().as_str(), "alice");
     assert_eq!(permit.service().as_str(), "orders");
     assert_eq!(permit.db_user().as_str(), "app");
     assert_eq!(permit.db_name().as_str(), "orders_db");
     assert_eq!(
-        (
-            permit.until(),
-            permit.policy_version(),
-            permit.role().as_str()
-        ),
+        (permit.until(), permit.policy_version(), permit.role().as_str()),
         (until, 42, "open")
     );
 }
@@ -182,17 +157,9 @@ fn somebody_who_was_removed_is_denied() {
         "app",
         "app",
     );
-    let denial = decide(
-        &snapshot(&OPEN.replace("name: alice", "name: bob")),
-        &asked,
-        NOW,
-    )
-    .expect_err("nobody");
+    let denial = decide(&snapshot(&OPEN.replace("name: alice", "name: bob")), &asked, NOW).expect_err("nobody");
     assert!(matches!(denial, Denial::UnknownPerson { .. }));
-    assert!(
-        denial.to_string().starts_with("there is no user \"alice\""),
-        "{denial}"
-    );
+    assert!(denial.to_string().starts_with("there is no user \"alice\""), "{denial}");
 }
 
 #[test]
@@ -250,10 +217,7 @@ fn a_denial_names_the_nearest_role_and_why_and_the_roles_that_do_not_exist() {
          nearest is role \"open\": database user \"admin\" is not among allow.db_users [\"app\", \"{{internal.u}}\"]; \
          also asked: \"none\"; role \"ghost\" does not exist and grants nothing"
     );
-    assert_eq!(
-        denial.role().map(crate::model::RoleName::as_str),
-        Some("open")
-    );
+    assert_eq!(denial.role().map(crate::model::RoleName::as_str), Some("open"));
 }
 
 #[test]
@@ -278,12 +242,7 @@ fn a_client_reads_nothing_about_roles() {
 fn an_absent_or_empty_database_name_is_the_users() {
     let user = DbUser::new("alice").expect("a name");
     for (requested, expected) in [(None, "alice"), (Some(""), "alice"), (Some("app"), "app")] {
-        assert_eq!(
-            effective_db_name(requested, &user)
-                .expect("a name")
-                .as_str(),
-            expected
-        );
+        assert_eq!(effective_db_name(requested, &user).expect("a name").as_str(), expected);
     }
     assert!(effective_db_name(Some(&"x".repeat(64)), &user).is_err());
 }

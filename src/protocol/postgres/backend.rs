@@ -132,10 +132,7 @@ impl ErrorFields {
 }
 
 fn is_sqlstate(code: &str) -> bool {
-    code.len() == 5
-        && code
-            .bytes()
-            .all(|b| b.is_ascii_digit() || b.is_ascii_uppercase())
+    code.len() == 5 && code.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_uppercase())
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -277,10 +274,7 @@ mod tests {
     #[test]
     fn an_error_response_without_sqlstate_or_with_a_wrong_one_has_none() {
         let fields = ErrorFields::parse(b"SFATAL\0Mno\0\0").expect("sound");
-        assert_eq!(
-            (fields.sqlstate, fields.severity.as_deref()),
-            (None, Some("FATAL"))
-        );
+        assert_eq!((fields.sqlstate, fields.severity.as_deref()), (None, Some("FATAL")));
         for wrong in ["", "2800", "28000x", "28\x1b00", "28p01"] {
             let body = format!("C{wrong}\0\0");
             let fields = ErrorFields::parse(body.as_bytes()).expect("sound");
@@ -316,10 +310,7 @@ mod tests {
             parse(b"\0\0\0\x0aSCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0"),
             Ok(AuthenticationRequest::Sasl { mechanisms })
         );
-        assert_eq!(
-            parse(b"\0\0\0\x0bnonce"),
-            Ok(AuthenticationRequest::SaslContinue)
-        );
+        assert_eq!(parse(b"\0\0\0\x0bnonce"), Ok(AuthenticationRequest::SaslContinue));
         assert_eq!(parse(b"\0\0\0\x63x"), Ok(AuthenticationRequest::Other(99)));
         for body in [
             &b""[..],

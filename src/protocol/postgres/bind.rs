@@ -103,10 +103,7 @@ pub(super) fn execute(body: &[u8]) -> Result<(Vec<u8>, i32), ProtocolError> {
 }
 
 /// Close and Describe: a kind and a name.
-pub(super) fn object(
-    message: &'static str,
-    body: &[u8],
-) -> Result<(ObjectKind, Vec<u8>), ProtocolError> {
+pub(super) fn object(message: &'static str, body: &[u8]) -> Result<(ObjectKind, Vec<u8>), ProtocolError> {
     let mut reader = FieldReader::new(message, body);
     let kind = match reader.u8()? {
         b'S' => ObjectKind::Statement,
@@ -197,10 +194,7 @@ mod tests {
     fn one_format_code_holds_for_all_parameters_and_none_means_text() {
         let one_binary = b"p\0s\0\0\x01\0\x01\0\x02\0\0\0\x01a\xff\xff\xff\xff\0\0";
         let bind = Bind::parse(one_binary).expect("sound");
-        assert_eq!(
-            (&bind.portal[..], &bind.statement[..]),
-            (&b"p"[..], &b"s"[..])
-        );
+        assert_eq!((&bind.portal[..], &bind.statement[..]), (&b"p"[..], &b"s"[..]));
         assert_eq!(bind.parameters, [Value::Binary(b"a".to_vec()), Value::Null]);
         let none = Bind::parse(b"\0\0\0\0\0\x01\0\0\0\x01a\0\x01\0\x01").expect("sound");
         assert_eq!(none.parameters, [Value::Text(b"a".to_vec())]);
@@ -239,14 +233,8 @@ mod tests {
 
     #[test]
     fn close_and_describe_name_a_statement_or_a_portal() {
-        assert_eq!(
-            object("Close", b"Sx\0"),
-            Ok((ObjectKind::Statement, b"x".to_vec()))
-        );
-        assert_eq!(
-            object("Close", b"P\0"),
-            Ok((ObjectKind::Portal, Vec::new()))
-        );
+        assert_eq!(object("Close", b"Sx\0"), Ok((ObjectKind::Statement, b"x".to_vec())));
+        assert_eq!(object("Close", b"P\0"), Ok((ObjectKind::Portal, Vec::new())));
         assert!(object("Close", b"Xx\0").is_err());
         assert!(object("Close", b"Sx").is_err());
         assert!(object("Close", b"Sx\0y\0").is_err());

@@ -16,19 +16,14 @@ pub enum ProtocolError {
     #[error("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.{newest}")]
     UnsupportedVersion { major: u16, minor: u16, newest: u16 },
     #[error("{request} has {length} bytes after its code; it must have none")]
-    RequestWithBody {
-        request: &'static str,
-        length: usize,
-    },
+    RequestWithBody { request: &'static str, length: usize },
     #[error("a cancel key of {length} bytes was sent; 4 to 256 bytes are allowed")]
     CancelKeyLength { length: usize },
     #[error("invalid startup packet layout: {rule}")]
     StartupLayout { rule: &'static str },
     #[error("startup parameter {name} was sent twice; each may be sent once")]
     DuplicateParameter { name: String },
-    #[error(
-        "more than {max} startup parameters were sent; set the others with SET after connecting"
-    )]
+    #[error("more than {max} startup parameters were sent; set the others with SET after connecting")]
     TooManyParameters { max: usize },
     #[error("no PostgreSQL user name specified in startup packet; send the parameter \"user\"")]
     NoUser,
@@ -94,10 +89,8 @@ impl ProtocolError {
     /// not exist here. An error of PostgreSQL's direction is for the log; the client is told that PostgreSQL was lost.
     pub fn refusal(&self) -> Refusal {
         match self {
-            Self::UnsupportedVersion { .. } => {
-                Refusal::new(RefusalKind::NotSupported, self.to_string())
-                    .hint("Use a client that speaks protocol 3.0 (PostgreSQL 7.4 or later).")
-            }
+            Self::UnsupportedVersion { .. } => Refusal::new(RefusalKind::NotSupported, self.to_string())
+                .hint("Use a client that speaks protocol 3.0 (PostgreSQL 7.4 or later)."),
             _ => Refusal::new(RefusalKind::ProtocolViolation, self.to_string()),
         }
     }
@@ -142,9 +135,6 @@ mod tests {
     #[test]
     fn a_name_is_repeated_escaped_and_cut() {
         assert_eq!(quoted("a\nb"), "\"a\\nb\"");
-        assert_eq!(
-            quoted(&"é".repeat(500)),
-            format!("\"{}\"...", "é".repeat(63))
-        );
+        assert_eq!(quoted(&"é".repeat(500)), format!("\"{}\"...", "é".repeat(63)));
     }
 }

@@ -13,10 +13,7 @@ pub struct FieldReader<'a> {
 impl<'a> FieldReader<'a> {
     /// `message` names the message in errors.
     pub fn new(message: &'static str, body: &'a [u8]) -> Self {
-        Self {
-            message,
-            rest: body,
-        }
+        Self { message, rest: body }
     }
 
     pub fn message(&self) -> &'static str {
@@ -71,9 +68,7 @@ impl<'a> FieldReader<'a> {
                 self.rest = rest;
                 Ok(text)
             }
-            None => Err(ProtocolError::Unterminated {
-                message: self.message,
-            }),
+            None => Err(ProtocolError::Unterminated { message: self.message }),
         }
     }
 
@@ -94,9 +89,7 @@ impl<'a> FieldReader<'a> {
     }
 
     pub fn truncated(&self) -> ProtocolError {
-        ProtocolError::Truncated {
-            message: self.message,
-        }
+        ProtocolError::Truncated { message: self.message }
     }
 }
 
@@ -143,10 +136,7 @@ mod tests {
     fn a_field_that_is_not_there_is_an_error_and_not_a_panic() {
         let mut reader = FieldReader::new("Bind", &[0, 1, 2]);
         assert_eq!(reader.u16(), Ok(1));
-        assert_eq!(
-            reader.u32(),
-            Err(ProtocolError::Truncated { message: "Bind" })
-        );
+        assert_eq!(reader.u32(), Err(ProtocolError::Truncated { message: "Bind" }));
         assert_eq!(
             reader.bytes(usize::MAX),
             Err(ProtocolError::Truncated { message: "Bind" })

@@ -127,11 +127,7 @@ impl FrameWalker {
     }
 
     /// Follows all of `bytes` and shows each piece.
-    pub fn walk<'a>(
-        &mut self,
-        mut bytes: &'a [u8],
-        mut seen: impl FnMut(Piece<'a>),
-    ) -> Result<(), ProtocolError> {
+    pub fn walk<'a>(&mut self, mut bytes: &'a [u8], mut seen: impl FnMut(Piece<'a>)) -> Result<(), ProtocolError> {
         while let Some(piece) = self.next_piece(&mut bytes)? {
             seen(piece);
         }
@@ -140,10 +136,7 @@ impl FrameWalker {
 
     /// Takes the next piece off the front of `bytes`; `None` when nothing more can be made of them, and then `bytes` is
     /// empty. After an error every call gives the same error, because nobody knows where the next message begins.
-    pub fn next_piece<'a>(
-        &mut self,
-        bytes: &mut &'a [u8],
-    ) -> Result<Option<Piece<'a>>, ProtocolError> {
+    pub fn next_piece<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<Piece<'a>>, ProtocolError> {
         let first = self.left == 0;
         if first {
             if let Some(failed) = &self.failed {
@@ -252,14 +245,7 @@ mod tests {
     #[test]
     fn a_message_length_below_four_or_above_the_cap_or_wrapping_is_refused() {
         for direction in [Direction::Frontend, Direction::Backend] {
-            for length in [
-                0,
-                1,
-                3,
-                direction.max_length() + 1,
-                i32::MIN as u32,
-                u32::MAX,
-            ] {
+            for length in [0, 1, 3, direction.max_length() + 1, i32::MIN as u32, u32::MAX] {
                 let mut walker = FrameWalker::new(direction);
                 let refused = walker.skim(&frame(b'D', length, b"")).expect_err("refused");
                 assert!(
@@ -268,10 +254,7 @@ mod tests {
                 );
             }
             let mut walker = FrameWalker::new(direction);
-            assert_eq!(
-                walker.skim(&frame(b'D', direction.max_length(), b"")),
-                Ok(())
-            );
+            assert_eq!(walker.skim(&frame(b'D', direction.max_length(), b"")), Ok(()));
             assert!(!walker.at_boundary());
         }
     }

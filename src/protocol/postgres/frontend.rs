@@ -74,11 +74,7 @@ impl Shape {
         let message = self.message;
         if length < self.least {
             let least = self.least;
-            return Err(ProtocolError::BodyTooShort {
-                message,
-                length,
-                least,
-            });
+            return Err(ProtocolError::BodyTooShort { message, length, least });
         }
         if length > self.most {
             return Err(ProtocolError::BodyTooLong {

@@ -104,9 +104,7 @@ impl Reason {
                 "Connect without it, or to PostgreSQL itself.",
             ),
             Self::Identity => (
-                format!(
-                    "the startup parameter {name} is refused: it would change the database user"
-                ),
+                format!("the startup parameter {name} is refused: it would change the database user"),
                 "Connect as the database user that is wanted.",
             ),
             Self::NotOnTheList => (
@@ -142,11 +140,7 @@ mod tests {
         let own = |(name, value): &(&str, &str)| (String::from(*name), String::from(*value));
         StartupMessage {
             minor: 0,
-            parameters: [("user", "alice")]
-                .iter()
-                .chain(parameters)
-                .map(own)
-                .collect(),
+            parameters: [("user", "alice")].iter().chain(parameters).map(own).collect(),
         }
     }
 
@@ -181,9 +175,7 @@ mod tests {
             ("_PQ_.x", "1"),
             ("", "1"),
         ] {
-            let refused = startup(&[(name, value)])
-                .passed_parameters()
-                .expect_err(name);
+            let refused = startup(&[(name, value)]).passed_parameters().expect_err(name);
             assert_eq!(refused.kind.sqlstate(), "0A000");
             assert!(refused.message.contains(&quoted(name)), "{refused}");
             assert!(refused.hint.is_some());

@@ -59,9 +59,7 @@ pub struct StartupMessage {
 pub fn packet_length(header: [u8; 4]) -> Result<usize, ProtocolError> {
     let length = i32::from_be_bytes(header);
     match usize::try_from(length) {
-        Ok(whole) if (2 * LENGTH_BYTES..=MAX_STARTUP_BYTES).contains(&whole) => {
-            Ok(whole - LENGTH_BYTES)
-        }
+        Ok(whole) if (2 * LENGTH_BYTES..=MAX_STARTUP_BYTES).contains(&whole) => Ok(whole - LENGTH_BYTES),
         _ => Err(ProtocolError::StartupLength {
             length,
             max: MAX_STARTUP_BYTES,
@@ -145,23 +143,15 @@ fn parameters(bytes: &[u8]) -> Result<Vec<(String, String)>, ProtocolError> {
         if name.is_empty() {
             return Err(layout("expected terminator as last byte"));
         }
-        let value = utf8(
-            "a startup parameter's value",
-            string("a name has no value")?,
-        )?;
+        let value = utf8("a startup parameter's value", string("a name has no value")?)?;
         if parameters.len() == MAX_STARTUP_PARAMETERS {
             return Err(ProtocolError::TooManyParameters {
                 max: MAX_STARTUP_PARAMETERS,
             });
         }
         // Of two, PostgreSQL takes the last, and another reader perhaps the first.
-        if parameters
-            .iter()
-            .any(|(other, _)| other.eq_ignore_ascii_case(&name))
-        {
-            return Err(ProtocolError::DuplicateParameter {
-                name: quoted(&name),
-            });
+        if parameters.iter().any(|(other, _)| other.eq_ignore_ascii_case(&name)) {
+            return Err(ProtocolError::DuplicateParameter { name: quoted(&name) });
         }
         parameters.push((name, value));
     }
@@ -226,17 +216,11 @@ impl StartupMessage {
 ///
 /// Fails where a name or value holds a NUL byte (the rest would be read as a further parameter), where a name is empty
 /// (it would end the list), and where PostgreSQL would not read so long a packet.
-pub fn encode_startup(
-    user: &DbUser,
-    database: &DbName,
-    params: &[(String, String)],
-) -> Result<Vec<u8>, ProtocolError> {
+pub fn encode_startup(user: &DbUser, database: &DbName, params: &[(String, String)]) -> Result<Vec<u8>, ProtocolError> {
     let mut out = vec![0; LENGTH_BYTES];
     out.extend_from_slice(&(u32::from(MAJOR) << 16).to_be_bytes());
     let named = [(USER, user.as_str()), (DATABASE, database.as_str())];
-    let params = params
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()));
+    let params = params.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     for (name, value) in named.into_iter().chain(params) {
         if name.is_empty() || name.contains('\0') || value.contains('\0') {
             return Err(ProtocolError::NotEncodable {

@@ -38,8 +38,7 @@ fn a_packet_too_short_for_its_code_is_refused() {
 
 #[test]
 fn a_startup_message_gives_its_parameters_in_order() {
-    let message =
-        parse_30(b"user\0alice\0database\0app\0application_name\0psql\0\0").expect("sound");
+    let message = parse_30(b"user\0alice\0database\0app\0application_name\0psql\0\0").expect("sound");
     assert_eq!(message.minor, 0);
     assert_eq!((message.user(), message.database()), ("alice", Some("app")));
     assert_eq!(message.application_name(), Some("psql"));
@@ -51,10 +50,7 @@ fn a_startup_message_gives_its_parameters_in_order() {
 fn an_empty_or_missing_database_is_the_user_name() {
     for rest in [&b"user\0alice\0\0"[..], b"user\0alice\0database\0\0\0"] {
         let message = parse_30(rest).expect("sound");
-        assert_eq!(
-            (message.database(), message.effective_database()),
-            (None, "alice")
-        );
+        assert_eq!((message.database(), message.effective_database()), (None, "alice"));
     }
 }
 
@@ -65,10 +61,7 @@ fn a_layout_other_than_pairs_and_one_terminator_is_refused() {
         ("no terminator", b"user\0alice\0"),
         ("odd number of strings", b"user\0alice\0database\0\0"),
         ("a name alone", b"user\0\0"),
-        (
-            "bytes behind the terminator",
-            b"user\0alice\0\0database\0postgres\0\0",
-        ),
+        ("bytes behind the terminator", b"user\0alice\0\0database\0postgres\0\0"),
         ("two terminators", b"user\0alice\0\0\0"),
         ("embedded NUL", b"user\0al\0ice\0\0"),
         ("empty name", b"\0x\0user\0alice\0\0"),
@@ -97,10 +90,7 @@ fn a_parameter_sent_twice_is_refused_whatever_its_case() {
         b"user\0alice\0User\0postgres\0\0",
     ] {
         let refused = parse_30(rest).expect_err("twice");
-        assert!(
-            matches!(refused, ProtocolError::DuplicateParameter { .. }),
-            "{refused}"
-        );
+        assert!(matches!(refused, ProtocolError::DuplicateParameter { .. }), "{refused}");
     }
 }
 
@@ -112,10 +102,7 @@ fn names_and_values_that_are_not_utf8_are_refused() {
         b"user\0\xed\xa0\x80\0\0",
     ] {
         let refused = parse_30(rest).expect_err("not UTF-8");
-        assert!(
-            matches!(refused, ProtocolError::NotUtf8 { .. }),
-            "{refused}"
-        );
+        assert!(matches!(refused, ProtocolError::NotUtf8 { .. }), "{refused}");
     }
 }
 
@@ -126,19 +113,12 @@ fn more_parameters_than_a_client_has_use_for_are_refused() {
         rest.extend_from_slice(format!("p{n}\0\0").as_bytes());
     }
     rest.push(0);
-    assert!(matches!(
-        parse_30(&rest),
-        Err(ProtocolError::TooManyParameters { .. })
-    ));
+    assert!(matches!(parse_30(&rest), Err(ProtocolError::TooManyParameters { .. })));
 }
 
 #[test]
 fn versions_2_0_and_4_0_are_refused_as_postgresql_does() {
-    for (version, text) in [
-        (0x0002_0000, "2.0"),
-        (0x0004_0000, "4.0"),
-        (80_877_105, "1234.5681"),
-    ] {
+    for (version, text) in [(0x0002_0000, "2.0"), (0x0004_0000, "4.0"), (80_877_105, "1234.5681")] {
         let refused = parse(&startup_packet(version, b"user\0alice\0\0")).expect_err(text);
         assert_eq!(refused.refusal().kind.sqlstate(), "0A000");
         assert_eq!(
@@ -159,10 +139,7 @@ fn versions_3_2_and_3_9999_and_protocol_options_are_read_and_negotiated() {
         assert!(message.needs_negotiation());
     }
     let message = parse_30(b"user\0alice\0_pq_.test_protocol_negotiation\0\0\0").expect("sound");
-    assert_eq!(
-        message.unknown_protocol_options(),
-        ["_pq_.test_protocol_negotiation"]
-    );
+    assert_eq!(message.unknown_protocol_options(), ["_pq_.test_protocol_negotiation"]);
     assert!(message.needs_negotiation());
     assert_eq!(message.passed_parameters(), Ok(Vec::new()));
 }
@@ -175,40 +152,23 @@ fn requests_for_encryption_have_no_body() {
     assert!(matches!(parse(&gss), Ok(FirstPacket::GssEncRequest)));
     for request in [ssl, gss] {
         let refused = parse(&[&request[..], b"x"].concat()).expect_err("a body");
-        assert!(matches!(
-            refused,
-            ProtocolError::RequestWithBody { length: 1, .. }
-        ));
+        assert!(matches!(refused, ProtocolError::RequestWithBody { length: 1, .. }));
     }
 }
 
 #[test]
 fn a_cancel_request_has_a_key_of_4_to_256_bytes_that_is_never_printed() {
-    for (length, sound) in [
-        (0, false),
-        (3, false),
-        (4, true),
-        (32, true),
-        (256, true),
-        (257, false),
-    ] {
+    for (length, sound) in [(0, false), (3, false), (4, true), (32, true), (256, true), (257, false)] {
         let packet = encode_cancel(7, &Secret::new(vec![b'k'; length]));
         let parsed = parse(&packet[4..]);
         assert_eq!(parsed.is_ok(), sound, "{length}");
     }
-    assert!(
-        parse(&[0x04, 0xd2, 0x16, 0x2e, 0, 0]).is_err(),
-        "no process id"
-    );
-    let FirstPacket::Cancel(cancel) =
-        parse(&encode_cancel(7, &Secret::new(b"kkkk".to_vec()))[4..]).expect("sound")
+    assert!(parse(&[0x04, 0xd2, 0x16, 0x2e, 0, 0]).is_err(), "no process id");
+    let FirstPacket::Cancel(cancel) = parse(&encode_cancel(7, &Secret::new(b"kkkk".to_vec()))[4..]).expect("sound")
     else {
         panic!("a cancel request");
     };
-    assert_eq!(
-        (cancel.process_id, &cancel.secret.expose()[..]),
-        (7, &b"kkkk"[..])
-    );
+    assert_eq!((cancel.process_id, &cancel.secret.expose()[..]), (7, &b"kkkk"[..]));
     assert!(format!("{cancel:?}").contains("[redacted]"));
 }
 
@@ -238,10 +198,7 @@ fn a_parameter_cannot_smuggle_another_one_to_postgresql() {
         ("", "x"),
     ] {
         let params = [(name.to_owned(), value.to_owned())];
-        assert!(
-            encode_startup(&user, &database, &params).is_err(),
-            "{name:?}"
-        );
+        assert!(encode_startup(&user, &database, &params).is_err(), "{name:?}");
     }
     let long = [(String::from("TimeZone"), "x".repeat(MAX_STARTUP_BYTES))];
     assert!(encode_startup(&user, &database, &long).is_err());

@@ -75,19 +75,10 @@ fn a_pipeline_of_every_kind_of_statement_is_recorded_in_order() {
     let Statement::Bind(bind) = b else {
         panic!("{b:?}");
     };
-    assert_eq!(
-        (&bind.portal[..], &bind.statement[..]),
-        (&b"p"[..], &b"s"[..])
-    );
+    assert_eq!((&bind.portal[..], &bind.statement[..]), (&b"p"[..], &b"s"[..]));
     assert_eq!(bind.parameters, [Value::Text(b"42".to_vec())]);
     let portal = b"p".to_vec();
-    assert_eq!(
-        e,
-        &Statement::Execute {
-            portal,
-            max_rows: 5
-        }
-    );
+    assert_eq!(e, &Statement::Execute { portal, max_rows: 5 });
     let (kind, name) = (ObjectKind::Portal, b"p".to_vec());
     assert_eq!(c, &Statement::Close { kind, name });
     assert!(matches!(f, Statement::FunctionCall(call) if call.oid == 7));
@@ -118,10 +109,7 @@ fn a_query_that_is_not_utf8_is_recorded_byte_for_byte() {
 #[test]
 fn a_text_of_exactly_one_part_is_one_part() {
     let text = vec![b'x'; PART_BYTES];
-    assert_eq!(
-        records(&frame(b'Q', &[&text[..], b"\0"].concat())),
-        [query(&text)]
-    );
+    assert_eq!(records(&frame(b'Q', &[&text[..], b"\0"].concat())), [query(&text)]);
 }
 
 #[test]
@@ -173,22 +161,11 @@ fn a_bind_of_65535_parameters_is_recorded_whole_in_raw_parts() {
     let mut joined = Vec::new();
     let records = records(&frame(b'B', &body));
     for (at, record) in records.iter().enumerate() {
-        let Statement::LongBind {
-            portal,
-            statement,
-            raw,
-        } = record
-        else {
+        let Statement::LongBind { portal, statement, raw } = record else {
             panic!("{record:?}");
         };
-        assert_eq!(
-            (&portal[..], &statement[..]),
-            (&b"portal"[..], &b"statement"[..])
-        );
-        assert_eq!(
-            (raw.part as usize, raw.last),
-            (at + 1, at + 1 == records.len())
-        );
+        assert_eq!((&portal[..], &statement[..]), (&b"portal"[..], &b"statement"[..]));
+        assert_eq!((raw.part as usize, raw.last), (at + 1, at + 1 == records.len()));
         joined.extend_from_slice(&raw.bytes);
     }
     assert_eq!(joined, body);
@@ -208,16 +185,10 @@ fn a_long_function_call_is_recorded_in_raw_parts() {
 #[test]
 fn a_long_bind_must_begin_with_its_names() {
     let body = vec![b'x'; PART_BYTES + 1];
-    assert!(matches!(
-        error(&frame(b'B', &body)),
-        ProtocolError::Unterminated { .. }
-    ));
+    assert!(matches!(error(&frame(b'B', &body)), ProtocolError::Unterminated { .. }));
     let mut body = vec![b'x'; MAX_NAME_BYTES + 1];
     body.resize(PART_BYTES + 1, 0);
-    assert!(matches!(
-        error(&frame(b'B', &body)),
-        ProtocolError::NameTooLong { .. }
-    ));
+    assert!(matches!(error(&frame(b'B', &body)), ProtocolError::NameTooLong { .. }));
 }
 
 #[test]
@@ -234,10 +205,7 @@ fn an_inner_string_without_nul_never_reads_the_next_message() {
         frame(b'f', b"x"),
     ] {
         let refused = error(&[&broken[..], &next].concat());
-        assert!(
-            matches!(refused, ProtocolError::Unterminated { .. }),
-            "{refused}"
-        );
+        assert!(matches!(refused, ProtocolError::Unterminated { .. }), "{refused}");
     }
 }
 
@@ -256,10 +224,7 @@ fn trailing_junk_inside_a_message_is_an_error() {
         frame(b'f', b"\0x"),
     ] {
         let refused = error(&broken);
-        assert!(
-            matches!(refused, ProtocolError::TrailingBytes { .. }),
-            "{refused}"
-        );
+        assert!(matches!(refused, ProtocolError::TrailingBytes { .. }), "{refused}");
     }
     for empty in *b"cHSX" {
         let refused = error(&frame(empty, b"x"));
@@ -272,16 +237,9 @@ fn trailing_junk_inside_a_message_is_an_error() {
 
 #[test]
 fn parameter_types_of_a_parse_must_fill_it_exactly() {
-    for broken in [
-        &b"\0x\0\0"[..],
-        b"\0x\0\0\x01\0\0\0",
-        b"\0x\0\xff\xff\0\0\0\x17",
-    ] {
+    for broken in [&b"\0x\0\0"[..], b"\0x\0\0\x01\0\0\0", b"\0x\0\xff\xff\0\0\0\x17"] {
         let refused = error(&frame(b'P', broken));
-        assert!(
-            matches!(refused, ProtocolError::Truncated { .. }),
-            "{refused}"
-        );
+        assert!(matches!(refused, ProtocolError::Truncated { .. }), "{refused}");
     }
 }
 
@@ -289,10 +247,7 @@ fn parameter_types_of_a_parse_must_fill_it_exactly() {
 fn a_message_that_needs_a_body_is_refused_without_one() {
     for message_type in *b"QPBECDFfp" {
         let refused = error(&frame(message_type, b""));
-        assert!(
-            matches!(refused, ProtocolError::BodyTooShort { .. }),
-            "{refused}"
-        );
+        assert!(matches!(refused, ProtocolError::BodyTooShort { .. }), "{refused}");
     }
 }
 
@@ -310,10 +265,7 @@ fn a_statement_name_has_a_bound() {
     let body = [&[b'n'; MAX_NAME_BYTES][..], b"\0x\0\0\0"].concat();
     assert_eq!(records(&frame(b'P', &body)).len(), 1);
     let body = [&[b'n'; MAX_NAME_BYTES + 1][..], b"\0x\0\0\0"].concat();
-    assert!(matches!(
-        error(&frame(b'P', &body)),
-        ProtocolError::NameTooLong { .. }
-    ));
+    assert!(matches!(error(&frame(b'P', &body)), ProtocolError::NameTooLong { .. }));
 }
 
 #[test]
@@ -322,11 +274,7 @@ fn a_message_type_that_no_client_sends_ends_the_stream_and_is_named() {
     for message_type in (0..=255_u8).filter(|t| !known.contains(t)) {
         let refused = error(&frame(message_type, b"abcdefgh\0"));
         assert_eq!(refused, ProtocolError::UnknownMessageType { message_type });
-        assert!(
-            refused
-                .to_string()
-                .contains(&format!("type {message_type} "))
-        );
+        assert!(refused.to_string().contains(&format!("type {message_type} ")));
         assert_eq!(refused.refusal().kind.sqlstate(), "08P01");
     }
 }

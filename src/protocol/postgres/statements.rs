@@ -128,11 +128,7 @@ impl StatementTap {
 
     /// Takes the next bytes of the stream, cut anywhere, and gives each record to `sink`, in order. After an error every
     /// call gives the same error.
-    pub fn feed(
-        &mut self,
-        bytes: &[u8],
-        sink: &mut impl FnMut(Statement),
-    ) -> Result<(), ProtocolError> {
+    pub fn feed(&mut self, bytes: &[u8], sink: &mut impl FnMut(Statement)) -> Result<(), ProtocolError> {
         self.sound = 0;
         if let Some(failed) = &self.failed {
             return Err(failed.clone());
@@ -145,11 +141,7 @@ impl StatementTap {
         fed
     }
 
-    fn feed_sound(
-        &mut self,
-        bytes: &[u8],
-        sink: &mut impl FnMut(Statement),
-    ) -> Result<(), ProtocolError> {
+    fn feed_sound(&mut self, bytes: &[u8], sink: &mut impl FnMut(Statement)) -> Result<(), ProtocolError> {
         let mut rest = bytes;
         while let Some(piece) = self.frames.next_piece(&mut rest)? {
             if piece.first {
@@ -183,11 +175,7 @@ impl StatementTap {
         Ok(())
     }
 
-    fn whole(
-        &mut self,
-        piece: &Piece<'_>,
-        sink: &mut impl FnMut(Statement),
-    ) -> Result<(), ProtocolError> {
+    fn whole(&mut self, piece: &Piece<'_>, sink: &mut impl FnMut(Statement)) -> Result<(), ProtocolError> {
         let gathered;
         let body = if piece.first && piece.last() {
             piece.body
@@ -216,11 +204,7 @@ impl StatementTap {
         Ok(())
     }
 
-    fn raw(
-        &mut self,
-        piece: &Piece<'_>,
-        sink: &mut impl FnMut(Statement),
-    ) -> Result<(), ProtocolError> {
+    fn raw(&mut self, piece: &Piece<'_>, sink: &mut impl FnMut(Statement)) -> Result<(), ProtocolError> {
         let mut bytes = piece.body;
         while let Some((some, more)) = self.split_at_full_part(bytes) {
             self.gather(some);
@@ -248,24 +232,13 @@ impl StatementTap {
             (self.portal, self.name) = (portal, statement);
         }
         let (portal, statement) = match raw.last {
-            true => (
-                std::mem::take(&mut self.portal),
-                std::mem::take(&mut self.name),
-            ),
+            true => (std::mem::take(&mut self.portal), std::mem::take(&mut self.name)),
             false => (self.portal.clone(), self.name.clone()),
         };
-        Ok(Statement::LongBind {
-            portal,
-            statement,
-            raw,
-        })
+        Ok(Statement::LongBind { portal, statement, raw })
     }
 
-    fn query(
-        &mut self,
-        piece: &Piece<'_>,
-        sink: &mut impl FnMut(Statement),
-    ) -> Result<(), ProtocolError> {
+    fn query(&mut self, piece: &Piece<'_>, sink: &mut impl FnMut(Statement)) -> Result<(), ProtocolError> {
         const QUERY: &str = "Query";
         match split_at_nul(piece.body) {
             None => {
@@ -282,11 +255,7 @@ impl StatementTap {
         }
     }
 
-    fn parse(
-        &mut self,
-        piece: &Piece<'_>,
-        sink: &mut impl FnMut(Statement),
-    ) -> Result<(), ProtocolError> {
+    fn parse(&mut self, piece: &Piece<'_>, sink: &mut impl FnMut(Statement)) -> Result<(), ProtocolError> {
         const PARSE: &str = "Parse";
         let mut body = piece.body;
         if self.reading == Reading::ParseName {
@@ -333,12 +302,7 @@ impl StatementTap {
     fn parse_types(&mut self, message: &'static str, body: &[u8]) -> Result<(), ProtocolError> {
         const COUNT_BYTES: u32 = 2;
         const TYPE_BYTES: u32 = 4;
-        let Reading::ParseTypes {
-            length,
-            seen,
-            count,
-        } = &mut self.reading
-        else {
+        let Reading::ParseTypes { length, seen, count } = &mut self.reading else {
             return Ok(());
         };
         if *length < COUNT_BYTES {

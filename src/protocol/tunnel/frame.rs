@@ -72,11 +72,7 @@ pub struct Frame<B> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     #[error("a {dialect} message of {bytes} bytes; at most {max} are allowed")]
-    TooLong {
-        dialect: Dialect,
-        bytes: usize,
-        max: usize,
-    },
+    TooLong { dialect: Dialect, bytes: usize, max: usize },
     #[error("version {found} of the node protocol; this node speaks version {VERSION}")]
     Version { found: u8 },
     #[error("a message of dialect {found} where {expected} is spoken")]
@@ -126,8 +122,7 @@ impl<B: Wire> Frame<B> {
             dialect: B::DIALECT,
             why: error.to_string(),
         };
-        bincode::serde::encode_into_std_write(&self.header, &mut bytes, encoding())
-            .map_err(broken)?;
+        bincode::serde::encode_into_std_write(&self.header, &mut bytes, encoding()).map_err(broken)?;
         if let Some(body) = &self.body {
             bincode::serde::encode_into_std_write(body, &mut bytes, encoding()).map_err(broken)?;
         }
@@ -188,8 +183,7 @@ pub fn dialect_of(bytes: &[u8]) -> Option<u8> {
 
 /// The id of a frame of whatever dialect, from its first bytes.
 pub fn id_of(bytes: &[u8]) -> Option<u64> {
-    let (header, _): (Header, usize) =
-        bincode::serde::decode_from_slice(bytes.get(2..)?, header_encoding()).ok()?;
+    let (header, _): (Header, usize) = bincode::serde::decode_from_slice(bytes.get(2..)?, header_encoding()).ok()?;
     (bytes.first() == Some(&VERSION)).then_some(header.id)
 }
 
@@ -202,8 +196,7 @@ fn decode_header<B: Wire>(bytes: &[u8]) -> Result<(Header, &[u8]), Undecodable> 
         return Err(unknown(FrameError::Version { found: *version }));
     }
     let (header, used): (Header, usize) =
-        bincode::serde::decode_from_slice(rest, header_encoding())
-            .map_err(|_| unknown(FrameError::Header))?;
+        bincode::serde::decode_from_slice(rest, header_encoding()).map_err(|_| unknown(FrameError::Header))?;
     if *dialect != B::DIALECT as u8 {
         let error = FrameError::OtherDialect {
             found: *dialect,

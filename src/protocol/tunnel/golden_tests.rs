@@ -4,16 +4,11 @@
 //! committed). A line that changes means that a node of today does not understand one of yesterday: that is a new version.
 
 use super::*;
-use crate::model::{
-    ConnectionId, Labels, NodeId, NodeKind, Refusal, RefusalKind, SessionId, Timestamp,
-};
+use crate::model::{ConnectionId, Labels, NodeId, NodeKind, Refusal, RefusalKind, SessionId, Timestamp};
 use data_encoding::HEXLOWER;
 use std::fmt::Write as _;
 
-const GOLDEN: &str = include_str!(concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/tests/golden/wire-v1.txt"
-));
+const GOLDEN: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/wire-v1.txt"));
 
 fn header(kind: FrameKind) -> Header {
     Header {
@@ -26,12 +21,7 @@ fn header(kind: FrameKind) -> Header {
 
 /// The name, the bytes, and that they decode to what they were.
 fn sample<B: Wire + PartialEq>(name: &str, body: B) -> (String, Vec<u8>) {
-    let frame = Frame::new(
-        header(FrameKind::Ask {
-            deadline_ms: 15_000,
-        }),
-        body,
-    );
+    let frame = Frame::new(header(FrameKind::Ask { deadline_ms: 15_000 }), body);
     let bytes = frame.encode().unwrap();
     assert_eq!(Frame::decode(&bytes[PREFIX_BYTES..]), Ok(frame), "{name}");
     (format!("{}::{name}", B::DIALECT), bytes)
@@ -157,10 +147,7 @@ fn from_auth() -> Vec<(String, Vec<u8>)> {
                 documents: vec!["{}".into()],
             },
         ),
-        sample(
-            "PolicyConfirmed",
-            AuthToNode::PolicyConfirmed { version: 12 },
-        ),
+        sample("PolicyConfirmed", AuthToNode::PolicyConfirmed { version: 12 }),
         sample("Declined", AuthToNode::Declined { why: "no".into() }),
     ]
 }
@@ -213,9 +200,8 @@ fn tunnel() -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn every_message_of_version_1_has_the_bytes_that_it_always_had() {
-    let mut text = String::from(
-        "# Frames of version 1, whole, in hexadecimal. See src/protocol/tunnel/golden_tests.rs.\n",
-    );
+    let mut text =
+        String::from("# Frames of version 1, whole, in hexadecimal. See src/protocol/tunnel/golden_tests.rs.\n");
     for (name, bytes) in samples() {
         writeln!(text, "{name} {}", HEXLOWER.encode(&bytes)).unwrap();
     }

@@ -4,8 +4,8 @@
 //! change something carry what makes a repeat harmless (a sequence number, a version).
 
 use crate::model::{
-    ClusterName, ConnectionId, DbName, DbUser, Labels, NodeId, NodeKind, NodeName, Refusal,
-    ServiceName, SessionId, Timestamp,
+    ClusterName, ConnectionId, DbName, DbUser, Labels, NodeId, NodeKind, NodeName, Refusal, ServiceName, SessionId,
+    Timestamp,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -159,7 +159,9 @@ pub enum AuthToNode {
     /// It was done, and there is nothing more to say.
     Done,
     /// Everything up to this sequence number is on auth's disk.
-    AuditStored { last_seq: u64 },
+    AuditStored {
+        last_seq: u64,
+    },
     DbClientIssued {
         certificate: Vec<u8>,
         not_after: Timestamp,
@@ -171,9 +173,13 @@ pub enum AuthToNode {
         documents: Vec<String>,
     },
     /// The version that the node has is still the newest.
-    PolicyConfirmed { version: u64 },
+    PolicyConfirmed {
+        version: u64,
+    },
     /// Auth decided against it.
-    Declined { why: String },
+    Declined {
+        why: String,
+    },
 }
 
 impl Wire for AuthToNode {

@@ -41,10 +41,7 @@ fn a_message_that_is_not_known_is_refused_by_its_id() {
     bytes[variant] = 200;
     let refused = Frame::<AuthToNode>::decode(&bytes).expect_err("no such message");
     assert_eq!(refused.id, Some(42));
-    assert!(
-        matches!(refused.error, FrameError::Body { .. }),
-        "{refused:?}"
-    );
+    assert!(matches!(refused.error, FrameError::Body { .. }), "{refused:?}");
 }
 
 #[test]
