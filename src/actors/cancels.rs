@@ -13,12 +13,13 @@
 use super::address::{Reply, message};
 use super::host::{Behavior, Ctx, Handle};
 use super::tunnels::Transport;
+use crate::audit::SessionFields;
 use crate::model::{ConnectionId, Endpoint, Secret};
 use crate::net::tls::UpstreamClient;
 use crate::protocol::postgres::backend::BackendKeyData;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// A key that a client of this proxy holds.
 pub struct ClientKey {
@@ -26,6 +27,8 @@ pub struct ClientKey {
     pub secret: Secret<Vec<u8>>,
     pub connection: ConnectionId,
     pub transport: Transport,
+    /// Upgrades while the session lives.
+    pub alive: Weak<()>,
 }
 
 pub struct FindClientKey {
@@ -43,9 +46,13 @@ message!(
     FindUpstreamKey => Option<UpstreamTarget>,
 );
 
+/// A session that is over says so; every so many new keys those are let go whose word did not find room in the mailbox.
+const SWEEP_AFTER: usize = 1024;
+
 #[derive(Default)]
 pub struct ClientKeys {
     by_connection: HashMap<ConnectionId, ClientKey>,
+    added: usize,
 }
 
 impl Behavior for ClientKeys {
@@ -55,6 +62,10 @@ impl Behavior for ClientKeys {
 
 impl Handle<ClientKey> for ClientKeys {
     fn handle(&mut self, key: ClientKey, _: &mut Ctx<'_, Self>) -> Reply<()> {
+        self.added += 1;
+        if self.added.is_multiple_of(SWEEP_AFTER) {
+            self.by_connection.retain(|_, key| key.alive.strong_count() > 0);
+        }
         self.by_connection.insert(key.connection, key);
         Reply::Now(())
     }
@@ -87,7 +98,8 @@ pub struct UpstreamTarget {
     pub endpoint: Endpoint,
     pub tls: UpstreamClient,
     pub key: Arc<BackendKeyData>,
-    pub session: Arc<crate::audit::SessionFields>,
+    /// The session's part of its audit events; upgrades while the session lives.
+    pub session: Weak<SessionFields>,
 }
 
 pub struct UpstreamKey(pub ConnectionId, pub UpstreamTarget);
@@ -97,6 +109,7 @@ pub struct FindUpstreamKey(pub ConnectionId);
 #[derive(Default)]
 pub struct UpstreamKeys {
     by_connection: HashMap<ConnectionId, UpstreamTarget>,
+    added: usize,
 }
 
 impl Behavior for UpstreamKeys {
@@ -106,6 +119,10 @@ impl Behavior for UpstreamKeys {
 
 impl Handle<UpstreamKey> for UpstreamKeys {
     fn handle(&mut self, UpstreamKey(connection, target): UpstreamKey, _: &mut Ctx<'_, Self>) -> Reply<()> {
+        self.added += 1;
+        if self.added.is_multiple_of(SWEEP_AFTER) {
+            self.by_connection.retain(|_, target| target.session.strong_count() > 0);
+        }
         self.by_connection.insert(connection, target);
         Reply::Now(())
     }

@@ -83,6 +83,8 @@ pub struct OpenSession {
     pub connection: ConnectionId,
     pub origin: Origin,
     pub parts: Arc<ConnectionParts>,
+    /// Gone with the session; its cancel key holds a weak reference.
+    pub alive: Arc<()>,
 }
 
 impl Drop for OpenSession {

@@ -3,6 +3,7 @@
 //! One file per actor; `ARCHITECTURE.md` draws who starts whom and who speaks to whom.
 
 pub mod address;
+pub mod admission;
 pub mod agent;
 pub mod audit;
 pub mod audit_log;

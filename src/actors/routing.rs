@@ -9,7 +9,6 @@ use super::connection::{ConnectionParts, OpenSession, ProxyParts};
 use super::sessions::{EndSignal, RegisterSession};
 use super::trail::About;
 use super::tunnels::{Candidate, Lookup};
-use super::upstream::denied;
 use crate::audit::EventKind;
 use crate::model::{ConnectionId, DbUser, NodeName, Principal, Refusal, RefusalKind, Secret, ServiceName, SessionId};
 use crate::net::BoxStream;
@@ -81,6 +80,7 @@ pub async fn open_session(parts: &Arc<ConnectionParts>, client: &Client, origin:
         connection: client.connection,
         origin: origin.clone(),
         parts: parts.clone(),
+        alive: Arc::new(()),
     };
     let about = about(client, &request, session, &candidates[0].uri);
     let fields = parts.trail.session_fields(about);
@@ -121,6 +121,7 @@ pub async fn open_session(parts: &Arc<ConnectionParts>, client: &Client, origin:
         secret: Secret::new(secret),
         connection: client.connection,
         transport: candidate.transport.clone(),
+        alive: Arc::downgrade(&open.alive),
     };
     proxy
         .keep_key
@@ -245,7 +246,7 @@ async fn authorise(
         Ok(permit) => Ok((request, permit)),
         Err(denial) => {
             let about = about(client, &request, session, &candidates[0].uri);
-            denied(&parts.trail, about, &denial, "proxy", snapshot.version).await?;
+            parts.trail.deny(about, &denial, "proxy", snapshot.version).await?;
             Err(denial.refusal())
         }
     }

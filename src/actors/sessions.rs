@@ -13,10 +13,14 @@ use super::policy::PolicyView;
 use crate::model::{ConnectionId, Refusal, RefusalKind, SessionId, SharedClock};
 use crate::policy::{AccessRequest, PolicySnapshot, decide};
 use std::collections::HashMap;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Sessions on one node; the reference's `max_connections`.
 pub const SESSIONS_MAX: usize = 15_000;
+
+/// How long a session that is over may stay in the list when its mailbox was full.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// A session is about to begin. The answer is its end signal: the relay gets it, and ends when it speaks or is dropped.
 pub struct RegisterSession {
@@ -69,6 +73,14 @@ impl Sessions {
         );
     }
 
+    /// A session whose relay is gone says so; where its word did not find room in the mailbox, this finds it.
+    fn sweep_later(ctx: &mut Ctx<'_, Self>) {
+        ctx.after(SWEEP_EVERY, |sessions, ctx| {
+            sessions.open.retain(|_, open| !open.end.is_closed());
+            Self::sweep_later(ctx);
+        });
+    }
+
     fn decide_again(&mut self, snapshot: &PolicySnapshot) {
         let now = self.clock.now();
         let denied: Vec<(SessionId, Refusal)> = self
@@ -117,6 +129,7 @@ impl Behavior for Sessions {
 
     fn started(&mut self, ctx: &mut Ctx<'_, Self>) {
         self.await_news(ctx);
+        Self::sweep_later(ctx);
     }
 }
 

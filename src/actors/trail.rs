@@ -4,6 +4,7 @@ use crate::audit::{AuditError, EventBuilder, EventContext, EventKind, SessionFie
 use crate::model::{
     ConnectionId, DbName, DbUser, NodeId, NodeName, PersonName, Refusal, RefusalKind, ServiceName, SessionId,
 };
+use crate::policy::Denial;
 use std::sync::Arc;
 
 #[derive(Clone)]
@@ -57,6 +58,22 @@ impl Trail {
             .enter_synced(event.finish())
             .await
             .map_err(|error| not_written(&error))
+    }
+
+    /// Writes the denial of a session; the client hears of it when it is on disk.
+    pub async fn deny(&self, about: About<'_>, denial: &Denial, by: &str, policy_version: u64) -> Result<(), Refusal> {
+        let fields = self.session_fields(about);
+        let mut event = self
+            .session_event(EventKind::SessionDenied, &fields)
+            .field("success", false)
+            .field("decided_by", by)
+            .field("error", "access to db denied")
+            .field("message", denial.to_string())
+            .field("policy_version", policy_version);
+        if let Some(role) = denial.role() {
+            event = event.field("decision_role", role.as_str());
+        }
+        self.write(event).await
     }
 
     /// Writes an event about something that has happened already and cannot be taken back.

@@ -8,25 +8,21 @@
 //! **Ends** with the stream. Temporary.
 
 use super::address::{Address, Origin};
-use super::agent::{AgentParts, GetUpstreamClient, not_served};
-use super::cancels::{FindUpstreamKey, ForgetKey, UpstreamKey, UpstreamTarget};
+use super::admission::{Declined, OpenRelay, OpenSession, Ready, prepare, unavailable};
+use super::agent::{AgentParts, GetUpstreamClient};
+use super::cancels::{FindUpstreamKey, UpstreamTarget};
 use super::host::{Behavior, Ctx, spawn_here};
 use super::relay::{AuditTap, SessionOutcome, SessionRelay};
-use super::sessions::{EndSignal, RegisterSession, SessionClosed};
-use super::trail::{About, Trail};
+use super::trail::Trail;
 use super::tunnel::answer;
-use crate::audit::{EventKind, SessionFields};
-use crate::model::{ConnectionId, DbName, DbUser, Refusal, RefusalKind, ServiceName, SessionId};
+use crate::audit::EventKind;
+use crate::model::{ConnectionId, Refusal, RefusalKind, Secret};
 use crate::net::BoxStream;
 use crate::net::frames::{ReadFrameError, read_frame, write_frame};
-use crate::net::socket::Tcp;
-use crate::net::tls::{ClientTls, HANDSHAKE_DEADLINE};
-use crate::net::upstream::{self, UpstreamAnswer};
-use crate::pki::verify_person;
-use crate::policy::{AccessRequest, Denial, Permit, decide};
-use crate::protocol::postgres::backend::backend_key_data;
+use crate::net::tls::HANDSHAKE_DEADLINE;
+use crate::net::upstream;
+use crate::policy::Permit;
 use crate::protocol::tunnel::{DbToProxy, Frame, ProxyToDb, STREAM_ACCEPTED};
-use rustls_pki_types::CertificateDer;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,69 +38,6 @@ pub struct Upstream {
     parts: Arc<AgentParts>,
     client: Address<GetUpstreamClient>,
     session: Option<OpenSession>,
-}
-
-/// What has to be given back when the session is over, however it ends.
-struct OpenSession {
-    session: SessionId,
-    connection: ConnectionId,
-    origin: Origin,
-    fields: Arc<SessionFields>,
-    parts: Arc<AgentParts>,
-    ended: bool,
-}
-
-impl Drop for OpenSession {
-    fn drop(&mut self) {
-        // Both are told rather than asked; a mailbox that is full of them is being emptied.
-        let _full = self.parts.closed.tell(&self.origin, SessionClosed(self.session));
-        let _full = self.parts.forget_key.tell(&self.origin, ForgetKey(self.connection));
-        if !self.ended {
-            let event = self
-                .parts
-                .trail
-                .session_event(EventKind::SessionEnded, &self.fields)
-                .field("reason", "the agent's part of the session failed");
-            self.parts.trail.note_now(event);
-        }
-    }
-}
-
-/// What the proxy asked for.
-struct OpenRelay {
-    connection: ConnectionId,
-    session: SessionId,
-    person: Vec<Vec<u8>>,
-    service: ServiceName,
-    db_user: DbUser,
-    db_name: DbName,
-    parameters: Vec<(String, String)>,
-    client_address: String,
-    cancel_secret: crate::model::Secret<Vec<u8>>,
-}
-
-/// An allowed session with its PostgreSQL.
-struct Ready {
-    permit: Permit,
-    end: EndSignal,
-    session: OpenSession,
-    postgres: ClientTls<Tcp>,
-    process_id: u32,
-    /// PostgreSQL's first answers, with our key in place of its own.
-    greeting: Vec<u8>,
-}
-
-/// Why there is no session.
-enum Declined {
-    Refused(Refusal),
-    /// PostgreSQL's own ErrorResponse.
-    UpstreamSaidNo(Vec<u8>),
-}
-
-impl From<Refusal> for Declined {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
 }
 
 impl Upstream {
@@ -159,7 +92,7 @@ impl Upstream {
                     db_name,
                     parameters,
                     client_address,
-                    cancel_secret: crate::model::Secret::new(cancel_secret),
+                    cancel_secret: Secret::new(cancel_secret),
                 };
                 self.open(ask, header.id, stream, ctx);
             }
@@ -261,203 +194,6 @@ fn upstream_lost(permit: &Permit) -> Refusal {
     .hint("it may have been restarted or killed; its own log says more")
 }
 
-/// The agent's own decision, and all that has to be there before the first byte.
-async fn prepare(
-    parts: &Arc<AgentParts>,
-    client: &Address<GetUpstreamClient>,
-    ask: &OpenRelay,
-    origin: &Origin,
-) -> Result<Ready, Declined> {
-    let (request, permit) = authorise(parts, ask).await?;
-    let database = parts
-        .databases
-        .get(permit.service())
-        .ok_or_else(|| not_served(permit.service()))?;
-    let register = RegisterSession {
-        session: ask.session,
-        connection: ask.connection,
-        request: request.clone(),
-        policy_version: permit.policy_version(),
-    };
-    let end = parts
-        .register
-        .ask(origin, register, ASK_DEADLINE)
-        .await
-        .map_err(|error| unavailable(&error))??;
-    let uri = database.endpoint.to_string();
-    let fields = parts.trail.session_fields(about(ask, &request, &uri));
-    let mut session = OpenSession {
-        session: ask.session,
-        connection: ask.connection,
-        origin: origin.clone(),
-        fields,
-        parts: parts.clone(),
-        // Until PostgreSQL has let it in, nothing has begun that would have to end.
-        ended: true,
-    };
-    let want = GetUpstreamClient {
-        connection: ask.connection,
-        person: permit.person().clone(),
-        person_until: permit.until(),
-        chain: ask.person.clone(),
-        service: permit.service().clone(),
-        db_user: permit.db_user().clone(),
-        db_name: permit.db_name().clone(),
-    };
-    let tls = client
-        .ask(origin, want, ASK_DEADLINE)
-        .await
-        .map_err(|error| unavailable(&error))??;
-    let opened = upstream::open(
-        &database.endpoint,
-        &tls,
-        permit.db_user(),
-        permit.db_name(),
-        &ask.parameters,
-    )
-    .await;
-    let mut opened = match opened {
-        Ok(opened) => opened,
-        Err(answer) => return Err(failed_start(parts, &session, &permit, answer).await),
-    };
-    let event = started(parts, &session, &permit)
-        .field("success", true)
-        .field("client_addr", &ask.client_address)
-        .field("postgres_pid", opened.key.process_id);
-    parts.trail.write(event).await?;
-    session.ended = false;
-    opened
-        .greeting
-        .extend(backend_key_data(opened.key.process_id, &ask.cancel_secret));
-    let process_id = opened.key.process_id;
-    let target = UpstreamTarget {
-        endpoint: database.endpoint.clone(),
-        tls,
-        key: Arc::new(opened.key),
-        session: session.fields.clone(),
-    };
-    let keep = UpstreamKey(ask.connection, target);
-    parts
-        .keep_key
-        .ask(origin, keep, ASK_DEADLINE)
-        .await
-        .map_err(|error| unavailable(&error))?;
-    Ok(Ready {
-        permit,
-        end,
-        session,
-        postgres: opened.stream,
-        process_id,
-        greeting: opened.greeting,
-    })
-}
-
-async fn authorise(parts: &AgentParts, ask: &OpenRelay) -> Result<(AccessRequest, Permit), Refusal> {
-    let now = parts.clock.now();
-    let chain: Vec<CertificateDer<'_>> = ask
-        .person
-        .iter()
-        .map(|der| CertificateDer::from(der.as_slice()))
-        .collect();
-    let principal = verify_person(&chain, &parts.anchors, now).map_err(|error| {
-        tracing::warn!(%error, "the proxy forwarded a certificate that does not verify here");
-        Refusal::new(
-            RefusalKind::CertificateInvalid,
-            format!("the agent does not accept the certificate: {error}"),
-        )
-    })?;
-    let database = parts
-        .databases
-        .get(&ask.service)
-        .ok_or_else(|| not_served(&ask.service))?;
-    let request = AccessRequest {
-        principal: Arc::new(principal),
-        service: ask.service.clone(),
-        labels: database.labels.clone(),
-        db_user: ask.db_user.clone(),
-        db_name: ask.db_name.clone(),
-    };
-    let snapshot = parts.policy.current()?;
-    match decide(&snapshot, &request, now) {
-        Ok(permit) => Ok((request, permit)),
-        Err(denial) => {
-            let uri = database.endpoint.to_string();
-            denied(
-                &parts.trail,
-                about(ask, &request, &uri),
-                &denial,
-                "agent",
-                snapshot.version,
-            )
-            .await?;
-            Err(denial.refusal())
-        }
-    }
-}
-
-fn about<'a>(ask: &'a OpenRelay, request: &'a AccessRequest, uri: &'a str) -> About<'a> {
-    About {
-        person: &request.principal.name,
-        session: ask.session,
-        connection: ask.connection,
-        service: &ask.service,
-        uri,
-        db_user: &ask.db_user,
-        db_name: &ask.db_name,
-    }
-}
-
-/// Audits a denial; the client hears of it when it is on disk.
-pub async fn denied(trail: &Trail, about: About<'_>, denial: &Denial, by: &str, version: u64) -> Result<(), Refusal> {
-    let fields = trail.session_fields(about);
-    let mut event = trail
-        .session_event(EventKind::SessionDenied, &fields)
-        .field("success", false)
-        .field("decided_by", by)
-        .field("error", "access to db denied")
-        .field("message", denial.to_string())
-        .field("policy_version", version);
-    if let Some(role) = denial.role() {
-        event = event.field("decision_role", role.as_str());
-    }
-    trail.write(event).await
-}
-
-fn started(parts: &AgentParts, session: &OpenSession, permit: &Permit) -> crate::audit::EventBuilder {
-    parts
-        .trail
-        .session_event(EventKind::SessionStarted, &session.fields)
-        .field("decided_by", "agent")
-        .field("decision_role", permit.role().as_str())
-        .field("policy_version", permit.policy_version())
-}
-
-/// A session that was allowed and did not come about.
-async fn failed_start(parts: &AgentParts, session: &OpenSession, permit: &Permit, answer: UpstreamAnswer) -> Declined {
-    let (why, declined) = match answer {
-        UpstreamAnswer::Refused(refusal) => (refusal.message.clone(), Declined::Refused(refusal)),
-        UpstreamAnswer::SaidNo { why, error_response } => (why, Declined::UpstreamSaidNo(error_response)),
-    };
-    let event = parts
-        .trail
-        .session_event(EventKind::SessionDenied, &session.fields)
-        .field("success", false)
-        .field("decided_by", "agent")
-        .field("decision_role", permit.role().as_str())
-        .field("policy_version", permit.policy_version())
-        .field("error", why);
-    match parts.trail.write(event).await {
-        Ok(()) => declined,
-        Err(refusal) => Declined::Refused(refusal),
-    }
-}
-
-fn unavailable(error: &super::address::AskError) -> Refusal {
-    tracing::error!(%error, "a connection could not be prepared");
-    Refusal::new(RefusalKind::Internal, "a part of the agent did not answer in time")
-        .hint("connect again; the agent's log says more")
-}
-
 fn decline(declined: Declined, id: u64, mut stream: BoxStream, ctx: &mut Ctx<'_, Upstream>) {
     let body = match declined {
         Declined::Refused(refusal) => {
@@ -495,26 +231,35 @@ async fn cancel(parts: &AgentParts, connection: ConnectionId, mut stream: BoxStr
         .ask(origin, FindUpstreamKey(connection), ASK_DEADLINE)
         .await;
     let body = match target {
-        Ok(Some(target)) => {
-            let sent = upstream::cancel(&target.endpoint, &target.tls, &target.key).await;
-            let event = parts
-                .trail
-                .session_event(EventKind::SessionCancelled, &target.session)
-                .field("success", sent.is_ok());
-            parts.trail.note(event).await;
-            match sent {
-                Ok(()) => DbToProxy::CancelForwarded,
-                Err(error) => DbToProxy::Declined(Refusal::new(RefusalKind::UpstreamUnreachable, error.to_string())),
-            }
-        }
-        Ok(None) => DbToProxy::Declined(Refusal::new(
-            RefusalKind::ProtocolViolation,
-            "the connection is not there any more",
-        )),
+        Ok(Some(target)) => carry_out_cancel(parts, &target).await,
+        Ok(None) => session_over(),
         Err(error) => DbToProxy::Declined(unavailable(&error)),
     };
     if let Err(error) = write_frame(&mut stream, &answer(id, body)).await {
         tracing::debug!(%error, "the proxy did not wait for the answer to a cancel");
+    }
+}
+
+fn session_over() -> DbToProxy {
+    DbToProxy::Declined(Refusal::new(
+        RefusalKind::ProtocolViolation,
+        "the connection is not there any more",
+    ))
+}
+
+async fn carry_out_cancel(parts: &AgentParts, target: &UpstreamTarget) -> DbToProxy {
+    let Some(session) = target.session.upgrade() else {
+        return session_over();
+    };
+    let sent = upstream::cancel(&target.endpoint, &target.tls, &target.key).await;
+    let event = parts
+        .trail
+        .session_event(EventKind::SessionCancelled, &session)
+        .field("success", sent.is_ok());
+    parts.trail.note(event).await;
+    match sent {
+        Ok(()) => DbToProxy::CancelForwarded,
+        Err(refusal) => DbToProxy::Declined(refusal),
     }
 }
 

@@ -1,0 +1,265 @@
+//! The agent's own decision about a session, and all that has to be there before its first byte.
+//!
+//! In this order: the person's certificate, the database of this agent's own configuration, the roles, the registration of the
+//! session, the certificate for PostgreSQL, PostgreSQL itself, and the audit trail. The proxy has decided before; nothing of
+//! that is believed here.
+
+use super::address::{Address, AskError, Origin};
+use super::agent::{AgentParts, GetUpstreamClient, not_served};
+use super::cancels::{ForgetKey, UpstreamKey, UpstreamTarget};
+use super::sessions::{EndSignal, RegisterSession, SessionClosed};
+use super::trail::About;
+use crate::audit::{EventBuilder, EventKind, SessionFields};
+use crate::model::{ConnectionId, DbName, DbUser, Refusal, RefusalKind, Secret, ServiceName, SessionId};
+use crate::net::socket::Tcp;
+use crate::net::tls::ClientTls;
+use crate::net::upstream::{self, UpstreamAnswer};
+use crate::pki::verify_person;
+use crate::policy::{AccessRequest, Permit, decide};
+use crate::protocol::postgres::backend::backend_key_data;
+use rustls_pki_types::CertificateDer;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// An actor of this process that has not answered by then never will.
+const ASK_DEADLINE: Duration = Duration::from_secs(15);
+
+/// What has to be given back when the session is over, however it ends.
+pub struct OpenSession {
+    pub session: SessionId,
+    pub connection: ConnectionId,
+    pub origin: Origin,
+    pub fields: Arc<SessionFields>,
+    pub parts: Arc<AgentParts>,
+    pub ended: bool,
+}
+
+impl Drop for OpenSession {
+    fn drop(&mut self) {
+        // Both are told rather than asked; a mailbox that is full of them is being emptied.
+        let _full = self.parts.closed.tell(&self.origin, SessionClosed(self.session));
+        let _full = self.parts.forget_key.tell(&self.origin, ForgetKey(self.connection));
+        if !self.ended {
+            let event = self
+                .parts
+                .trail
+                .session_event(EventKind::SessionEnded, &self.fields)
+                .field("reason", "the agent's part of the session failed");
+            self.parts.trail.note_now(event);
+        }
+    }
+}
+
+/// What the proxy asked for.
+pub struct OpenRelay {
+    pub connection: ConnectionId,
+    pub session: SessionId,
+    pub person: Vec<Vec<u8>>,
+    pub service: ServiceName,
+    pub db_user: DbUser,
+    pub db_name: DbName,
+    pub parameters: Vec<(String, String)>,
+    pub client_address: String,
+    pub cancel_secret: Secret<Vec<u8>>,
+}
+
+/// An allowed session with its PostgreSQL.
+pub struct Ready {
+    pub permit: Permit,
+    pub end: EndSignal,
+    pub session: OpenSession,
+    pub postgres: ClientTls<Tcp>,
+    pub process_id: u32,
+    /// PostgreSQL's first answers, with our key in place of its own.
+    pub greeting: Vec<u8>,
+}
+
+/// Why there is no session.
+pub enum Declined {
+    Refused(Refusal),
+    /// PostgreSQL's own ErrorResponse.
+    UpstreamSaidNo(Vec<u8>),
+}
+
+impl From<Refusal> for Declined {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// The agent's own decision, and all that has to be there before the first byte.
+pub async fn prepare(
+    parts: &Arc<AgentParts>,
+    client: &Address<GetUpstreamClient>,
+    ask: &OpenRelay,
+    origin: &Origin,
+) -> Result<Ready, Declined> {
+    let (request, permit) = authorise(parts, ask).await?;
+    let database = parts
+        .databases
+        .get(permit.service())
+        .ok_or_else(|| not_served(permit.service()))?;
+    let register = RegisterSession {
+        session: ask.session,
+        connection: ask.connection,
+        request: request.clone(),
+        policy_version: permit.policy_version(),
+    };
+    let end = parts
+        .register
+        .ask(origin, register, ASK_DEADLINE)
+        .await
+        .map_err(|error| unavailable(&error))??;
+    let uri = database.endpoint.to_string();
+    let fields = parts.trail.session_fields(about(ask, &request, &uri));
+    let mut session = OpenSession {
+        session: ask.session,
+        connection: ask.connection,
+        origin: origin.clone(),
+        fields,
+        parts: parts.clone(),
+        // Until PostgreSQL has let it in, nothing has begun that would have to end.
+        ended: true,
+    };
+    let want = GetUpstreamClient {
+        connection: ask.connection,
+        person: permit.person().clone(),
+        person_until: permit.until(),
+        chain: ask.person.clone(),
+        service: permit.service().clone(),
+        db_user: permit.db_user().clone(),
+        db_name: permit.db_name().clone(),
+    };
+    let tls = client
+        .ask(origin, want, ASK_DEADLINE)
+        .await
+        .map_err(|error| unavailable(&error))??;
+    let opened = upstream::open(
+        &database.endpoint,
+        &tls,
+        permit.db_user(),
+        permit.db_name(),
+        &ask.parameters,
+    )
+    .await;
+    let mut opened = match opened {
+        Ok(opened) => opened,
+        Err(answer) => return Err(failed_start(parts, &session, &permit, answer).await),
+    };
+    let event = started(parts, &session, &permit)
+        .field("success", true)
+        .field("client_addr", &ask.client_address)
+        .field("postgres_pid", opened.key.process_id);
+    parts.trail.write(event).await?;
+    session.ended = false;
+    opened
+        .greeting
+        .extend(backend_key_data(opened.key.process_id, &ask.cancel_secret));
+    let process_id = opened.key.process_id;
+    let target = UpstreamTarget {
+        endpoint: database.endpoint.clone(),
+        tls,
+        key: Arc::new(opened.key),
+        session: Arc::downgrade(&session.fields),
+    };
+    let keep = UpstreamKey(ask.connection, target);
+    parts
+        .keep_key
+        .ask(origin, keep, ASK_DEADLINE)
+        .await
+        .map_err(|error| unavailable(&error))?;
+    Ok(Ready {
+        permit,
+        end,
+        session,
+        postgres: opened.stream,
+        process_id,
+        greeting: opened.greeting,
+    })
+}
+
+async fn authorise(parts: &AgentParts, ask: &OpenRelay) -> Result<(AccessRequest, Permit), Refusal> {
+    let now = parts.clock.now();
+    let chain: Vec<CertificateDer<'_>> = ask
+        .person
+        .iter()
+        .map(|der| CertificateDer::from(der.as_slice()))
+        .collect();
+    let principal = verify_person(&chain, &parts.anchors, now).map_err(|error| {
+        tracing::warn!(%error, "the proxy forwarded a certificate that does not verify here");
+        Refusal::new(
+            RefusalKind::CertificateInvalid,
+            format!("the agent does not accept the certificate: {error}"),
+        )
+    })?;
+    let database = parts
+        .databases
+        .get(&ask.service)
+        .ok_or_else(|| not_served(&ask.service))?;
+    let request = AccessRequest {
+        principal: Arc::new(principal),
+        service: ask.service.clone(),
+        labels: database.labels.clone(),
+        db_user: ask.db_user.clone(),
+        db_name: ask.db_name.clone(),
+    };
+    let snapshot = parts.policy.current()?;
+    match decide(&snapshot, &request, now) {
+        Ok(permit) => Ok((request, permit)),
+        Err(denial) => {
+            let uri = database.endpoint.to_string();
+            parts
+                .trail
+                .deny(about(ask, &request, &uri), &denial, "agent", snapshot.version)
+                .await?;
+            Err(denial.refusal())
+        }
+    }
+}
+
+fn about<'a>(ask: &'a OpenRelay, request: &'a AccessRequest, uri: &'a str) -> About<'a> {
+    About {
+        person: &request.principal.name,
+        session: ask.session,
+        connection: ask.connection,
+        service: &ask.service,
+        uri,
+        db_user: &ask.db_user,
+        db_name: &ask.db_name,
+    }
+}
+
+fn started(parts: &AgentParts, session: &OpenSession, permit: &Permit) -> EventBuilder {
+    parts
+        .trail
+        .session_event(EventKind::SessionStarted, &session.fields)
+        .field("decided_by", "agent")
+        .field("decision_role", permit.role().as_str())
+        .field("policy_version", permit.policy_version())
+}
+
+/// A session that was allowed and did not come about.
+async fn failed_start(parts: &AgentParts, session: &OpenSession, permit: &Permit, answer: UpstreamAnswer) -> Declined {
+    let (why, declined) = match answer {
+        UpstreamAnswer::Refused(refusal) => (refusal.message.clone(), Declined::Refused(refusal)),
+        UpstreamAnswer::SaidNo { why, error_response } => (why, Declined::UpstreamSaidNo(error_response)),
+    };
+    let event = parts
+        .trail
+        .session_event(EventKind::SessionDenied, &session.fields)
+        .field("success", false)
+        .field("decided_by", "agent")
+        .field("decision_role", permit.role().as_str())
+        .field("policy_version", permit.policy_version())
+        .field("error", why);
+    match parts.trail.write(event).await {
+        Ok(()) => declined,
+        Err(refusal) => Declined::Refused(refusal),
+    }
+}
+
+pub fn unavailable(error: &AskError) -> Refusal {
+    tracing::error!(%error, "a connection could not be prepared");
+    Refusal::new(RefusalKind::Internal, "a part of the agent did not answer in time")
+        .hint("connect again; the agent's log says more")
+}
