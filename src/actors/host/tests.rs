@@ -1,5 +1,6 @@
 use super::*;
-use crate::actors::address::{AskError, message};
+use crate::actors::address::{AskError, TellError, message};
+use crate::actors::supervisor::ExitReason;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

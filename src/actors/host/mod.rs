@@ -1,0 +1,252 @@
+//! The actor host: everything of actix is behind this folder.
+//!
+//! An actor is a [`Behavior`] with one [`Handle<M>`] per message. A handler is never async; work that takes time is
+//! [`Ctx::run`] with a continuation, so that what may interleave is visible in the source. Around every behaviour stands
+//! our own actix actor, the `Adapter`, which gives without the author's doing:
+//!
+//! - a bounded mailbox ([`Behavior::MAILBOX`]);
+//! - the causal chain: whatever is sent while a message is handled names it as its cause ([`Ctx::origin`]);
+//! - containment: a panic in a handler, a future or a continuation drops the state and the futures, and the behaviour is
+//!   rebuilt from its factory in place. Queue and address stay; the asker in hand reads `AskError::Failed`. (actix's own
+//!   `Supervisor` neither catches a panic nor re-creates an actor.)
+//! - restart rules with escalation, and an orderly end: children first, newest first.
+
+mod adapter;
+mod runtime;
+#[cfg(test)]
+mod tests;
+
+pub use runtime::{Runtime, Runtimes, TaskGuard, run_system, spawn_detached, spawn_here};
+
+use super::address::{Address, Message, Origin, Reply};
+use super::supervisor::{ChildExited, Restart};
+use crate::model::ConnectionId;
+use actix::{ActorContext as _, ActorFutureExt as _, AsyncContext as _, WrapFuture as _};
+use adapter::{Adapter, ChildNotice, Stop, panic_text};
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, LocalBoxFuture};
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// What an actor does. Its header says: Owns, Hears, Tells, Never, Ends.
+pub trait Behavior: Sized + Unpin + 'static {
+    /// How many messages may wait. Each actor gives its reason beside the number.
+    const MAILBOX: usize;
+
+    fn started(&mut self, _ctx: &mut Ctx<'_, Self>) {}
+
+    fn child_exited(&mut self, _exit: ChildExited, _ctx: &mut Ctx<'_, Self>) {}
+
+    /// What is still to be done before the end. The host waits for it, within the deadline of the stop.
+    fn stopping(&mut self, _ctx: &mut Ctx<'_, Self>) -> Option<LocalBoxFuture<'static, ()>> {
+        None
+    }
+}
+
+pub trait Handle<M: Message>: Behavior {
+    fn handle(&mut self, message: M, ctx: &mut Ctx<'_, Self>) -> Reply<M::Reply>;
+}
+
+/// The name and the restart rule of an actor about to be started.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    pub name: Arc<str>,
+    pub rule: Restart,
+}
+
+impl Spec {
+    pub fn permanent(name: &str) -> Self {
+        Self::new(name, Restart::Permanent)
+    }
+
+    pub fn temporary(name: &str) -> Self {
+        Self::new(name, Restart::Temporary)
+    }
+
+    fn new(name: &str, rule: Restart) -> Self {
+        Self {
+            name: name.into(),
+            rule,
+        }
+    }
+}
+
+type TellParent = Arc<dyn Fn(ChildExited) + Send + Sync>;
+
+/// A started actor: where its addresses come from, and how it is stopped.
+pub struct ActorRef<B: Behavior> {
+    name: Arc<str>,
+    addr: actix::Addr<Adapter<B>>,
+    ended: watch::Receiver<bool>,
+}
+
+impl<B: Behavior> Clone for ActorRef<B> {
+    fn clone(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            addr: self.addr.clone(),
+            ended: self.ended.clone(),
+        }
+    }
+}
+
+impl<B: Behavior> ActorRef<B> {
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    pub fn address<M: Message>(&self) -> Address<M>
+    where
+        B: Handle<M>,
+    {
+        Address::new(self.name.clone(), Arc::new(self.addr.clone()))
+    }
+
+    pub fn child(&self) -> Child {
+        let me = self.clone();
+        Child {
+            name: self.name.clone(),
+            stop: Arc::new(move |within| me.clone().stop(within).boxed()),
+        }
+    }
+
+    /// Ends the actor: its children newest first, then its own `stopping`. True when that was done within the deadline.
+    pub async fn stop(mut self, within: Duration) -> bool {
+        let done = async {
+            if self.addr.send(Stop).await.is_err() {
+                return;
+            }
+            let _dropped = self.ended.wait_for(|ended| *ended).await;
+        };
+        tokio::time::timeout(within, done).await.is_ok()
+    }
+}
+
+/// A child as its parent holds it.
+#[derive(Clone)]
+pub struct Child {
+    pub name: Arc<str>,
+    stop: Arc<dyn Fn(Duration) -> BoxFuture<'static, bool> + Send + Sync>,
+}
+
+impl Child {
+    pub async fn stop(&self, within: Duration) -> bool {
+        (self.stop)(within).await
+    }
+}
+
+/// How long each actor has for its end when its parent ends it.
+const CHILD_STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Starts an actor on the runtime behind `arbiter`. The factory runs there, now and after every failure.
+pub fn start_on<B: Behavior>(
+    runtime: &Runtime,
+    spec: Spec,
+    tell_parent: TellParent,
+    factory: impl FnMut() -> B + Send + 'static,
+) -> ActorRef<B> {
+    let (ended_sender, ended) = watch::channel(false);
+    let name = spec.name.clone();
+    let addr = <Adapter<B> as actix::Actor>::start_in_arbiter(&runtime.arbiter, move |_| {
+        Adapter::new(spec, tell_parent, Box::new(factory), ended_sender)
+    });
+    ActorRef { name, addr, ended }
+}
+
+/// What a behaviour can do while it handles something.
+pub struct Ctx<'a, B: Behavior> {
+    adapter: &'a mut Adapter<B>,
+    actix: &'a mut actix::Context<Adapter<B>>,
+    origin: Origin,
+    fault: Option<String>,
+}
+
+impl<B: Behavior> Ctx<'_, B> {
+    /// What messages sent from here carry: this actor, the message in hand as the cause, its connection.
+    pub fn origin(&self) -> Origin {
+        self.origin.clone()
+    }
+
+    /// From here on, what is done is done for this connection.
+    pub fn serve(&mut self, connection: ConnectionId) {
+        self.origin.connection = Some(connection);
+    }
+
+    pub fn name(&self) -> &Arc<str> {
+        &self.adapter.name
+    }
+
+    pub fn address<M: Message>(&self) -> Address<M>
+    where
+        B: Handle<M>,
+    {
+        Address::new(self.adapter.name.clone(), Arc::new(self.actix.address()))
+    }
+
+    /// Runs `future` beside the handlers; `continuation` gets its result with the state, as a turn of its own. Both end
+    /// with the state.
+    pub fn run<T: 'static>(
+        &mut self,
+        future: impl Future<Output = T> + 'static,
+        continuation: impl FnOnce(&mut B, T, &mut Ctx<'_, B>) + 'static,
+    ) {
+        let number = self.adapter.next_future;
+        self.adapter.next_future += 1;
+        let origin = self.origin.clone();
+        let contained =
+            AssertUnwindSafe(future)
+                .catch_unwind()
+                .into_actor(&*self.adapter)
+                .map(move |result, adapter, actix| {
+                    adapter.futures.remove(&number);
+                    match result {
+                        Ok(value) => {
+                            adapter.with_behavior(actix, origin, |b, ctx| continuation(b, value, ctx));
+                        }
+                        Err(panic) => adapter.failed(&panic_text(panic.as_ref()), actix),
+                    }
+                });
+        let handle = self.actix.spawn(contained);
+        self.adapter.futures.insert(number, handle);
+    }
+
+    pub fn after(&mut self, wait: Duration, then: impl FnOnce(&mut B, &mut Ctx<'_, B>) + 'static) {
+        self.run(tokio::time::sleep(wait), move |b, (), ctx| then(b, ctx));
+    }
+
+    /// Starts a child on `runtime`. This actor hears of its end in `child_exited`.
+    pub fn spawn_child<C: Behavior>(
+        &mut self,
+        runtime: &Runtime,
+        spec: Spec,
+        factory: impl FnMut() -> C + Send + 'static,
+    ) -> ActorRef<C> {
+        let parent = self.actix.address();
+        let rule = spec.rule;
+        let tell_parent: TellParent = Arc::new(move |exit| notify(&parent, exit));
+        let child = start_on(runtime, spec, tell_parent, factory);
+        self.adapter.children.push((child.child(), rule));
+        child
+    }
+
+    /// Ends this actor: its work is done.
+    pub fn stop(&mut self) {
+        self.actix.stop();
+    }
+
+    /// Gives up this state as a panic would: for faults that a rebuild may cure.
+    pub fn fail(&mut self, why: impl Into<String>) {
+        self.fault = Some(why.into());
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the news of a child's end must not be lost, and there are no more of them than children"
+)]
+fn notify<B: Behavior>(parent: &actix::Addr<Adapter<B>>, exit: ChildExited) {
+    parent.do_send(ChildNotice(exit));
+}

@@ -1,0 +1,88 @@
+//! The runtimes of a node, and tasks on them.
+
+use super::adapter::panic_text;
+use std::future::Future;
+
+/// One single-threaded runtime: an arbiter and its thread.
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    pub(super) arbiter: actix::ArbiterHandle,
+}
+
+impl Runtime {
+    /// The runtime that the caller is on.
+    pub fn current() -> Self {
+        Self {
+            arbiter: actix::Arbiter::current(),
+        }
+    }
+
+    /// Runs a task on this runtime. False when the runtime is gone.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> bool {
+        self.arbiter.spawn(task)
+    }
+}
+
+/// Spawns a task on the runtime that the caller is on; it ends when the guard is dropped.
+pub fn spawn_here<T: 'static>(task: impl Future<Output = T> + 'static) -> TaskGuard<T> {
+    TaskGuard(actix::spawn(task))
+}
+
+/// Spawns a task on the runtime that the caller is on; it ends by itself.
+pub fn spawn_detached(task: impl Future<Output = ()> + 'static) {
+    actix::spawn(task);
+}
+
+/// A task that ends with its owner. Awaiting it gives the result, or the text of its panic.
+#[derive(Debug)]
+pub struct TaskGuard<T>(tokio::task::JoinHandle<T>);
+
+impl<T> TaskGuard<T> {
+    pub async fn join(mut self) -> Result<T, String> {
+        (&mut self.0).await.map_err(|error| {
+            if error.is_panic() {
+                panic_text(error.into_panic().as_ref())
+            } else {
+                "the task was ended".to_owned()
+            }
+        })
+    }
+}
+
+impl<T> Drop for TaskGuard<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The runtimes of a node: one for control on the calling thread, and one per core for connections.
+#[derive(Debug, Clone)]
+pub struct Runtimes {
+    pub control: Runtime,
+    pub workers: Vec<Runtime>,
+}
+
+/// Runs `main` on a new actix system; `main` gets its runtimes.
+pub fn run_system<T, F: Future<Output = T>>(workers: usize, main: impl FnOnce(Runtimes) -> F) -> T {
+    let system = actix::System::new();
+    system.block_on(async move {
+        let arbiters: Vec<_> = (0..workers.max(1)).map(|_| actix::Arbiter::new()).collect();
+        let runtimes = Runtimes {
+            control: Runtime::current(),
+            workers: arbiters
+                .iter()
+                .map(|arbiter| Runtime {
+                    arbiter: arbiter.handle(),
+                })
+                .collect(),
+        };
+        let result = main(runtimes).await;
+        for arbiter in &arbiters {
+            arbiter.stop();
+        }
+        for arbiter in arbiters {
+            let _panicked = arbiter.join();
+        }
+        result
+    })
+}
