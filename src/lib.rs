@@ -1,7 +1,7 @@
 //! Postern: access to PostgreSQL without passwords, VPNs or shared accounts.
 //!
 //! `ARCHITECTURE.md` draws the rooms and the path of a connection through them. Dependencies between rooms go one way:
-//! `model ← policy, protocol ← pki, net, store, audit ← actors ← web, cli`.
+//! `model ← policy, protocol ← pki, net, store, audit, config ← actors ← web ← node ← cli`.
 
 pub mod actors;
 pub mod audit;

@@ -1,7 +1,7 @@
 //! Messages and the addresses they are sent to.
 //!
 //! A collaborator is an [`Address`] of one message type, given to an actor's constructor: whoever holds it cannot tell, and
-//! need not care, whether the other end is a local actor or a [remote](super::remote) one. Two ways to send:
+//! need not care, whether the other end is a local actor or a remote one ([`auth_link`](super::auth_link)). Two ways to send:
 //!
 //! - [`Address::tell`] never waits. It fails when the mailbox is full or its actor is gone, and the sender decides what
 //!   that means; nothing is dropped in silence.

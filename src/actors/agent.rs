@@ -6,8 +6,8 @@
 //! **Never** dials what is not in its configuration, whoever asks.
 //! **Ends** with the node. Permanent; the certificates are asked for again after a failure.
 
-use super::address::{Address, AskError, Reply, message};
-use super::ca::{IssueDbClient, Issued};
+use super::address::{Address, Reply, message};
+use super::ca::{CaError, IssueDbClient, Issued};
 use super::cancels::{FindUpstreamKey, ForgetKey, UpstreamKey};
 use super::host::{Behavior, Ctx, Handle, Runtime, Spec};
 use super::policy::PolicyView;
@@ -21,6 +21,7 @@ use crate::model::{
 use crate::net::BoxStream;
 use crate::net::tls::{Credentials, UpstreamClient};
 use crate::pki::{PrivateKey, TrustAnchors};
+use crate::policy::{DENIED_HINT, DENIED_MESSAGE};
 use crate::protocol::tunnel::DatabaseRecord;
 use rustls_pki_types::CertificateDer;
 use std::collections::{BTreeMap, HashMap};
@@ -191,9 +192,12 @@ async fn ask_for_certificate(
         .ask(origin, ask, ISSUE_DEADLINE)
         .await
         .map_err(|error| auth_away(&error))?
-        .map_err(|why| {
-            tracing::warn!(%why, "auth refused a certificate for PostgreSQL");
-            Refusal::new(RefusalKind::AccessDenied, crate::policy::DENIED_MESSAGE).hint(crate::policy::DENIED_HINT)
+        .map_err(|error| match error {
+            CaError::Declined(why) => {
+                tracing::warn!(%why, "auth refused a certificate for PostgreSQL");
+                Refusal::new(RefusalKind::AccessDenied, DENIED_MESSAGE).hint(DENIED_HINT)
+            }
+            CaError::AuthAway(_) => auth_away(&error),
         })?;
     let credentials = Credentials {
         chain: vec![CertificateDer::from(certificate)],
@@ -220,7 +224,7 @@ fn internal(error: &dyn std::fmt::Display) -> Refusal {
     .hint("the agent's log says why")
 }
 
-fn auth_away(error: &AskError) -> Refusal {
+fn auth_away(error: &dyn std::fmt::Display) -> Refusal {
     tracing::warn!(%error, "no certificate for PostgreSQL");
     Refusal::new(
         RefusalKind::PolicyStale,

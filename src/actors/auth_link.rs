@@ -8,7 +8,7 @@
 
 use super::address::{Address, Origin, Reply};
 use super::audit::StoreLines;
-use super::ca::{IssueDbClient, Issued};
+use super::ca::{CaError, IssueDbClient, Issued};
 use super::host::{Behavior, Ctx, Handle, TaskGuard, spawn_here};
 use super::inventory::HEARTBEAT_EVERY;
 use super::policy::{PolicyConfirmed, PolicyReceived, PolicyView};
@@ -97,15 +97,16 @@ impl AuthLink {
     }
 
     /// Asks auth and hands the answer, or why there is none, to `read`.
-    fn ask<R: Send + 'static>(
+    fn ask<R: Send + 'static, E: Send + 'static>(
         &self,
         question: Question,
         connection: Option<ConnectionId>,
-        read: fn(AuthToNode) -> Result<R, String>,
+        read: fn(AuthToNode) -> Result<R, E>,
+        away: fn(String) -> E,
         ctx: &mut Ctx<'_, Self>,
-    ) -> Reply<Result<R, String>> {
+    ) -> Reply<Result<R, E>> {
         let Some(mux) = self.mux.clone() else {
-            return Reply::Now(Err("auth cannot be reached at the moment".to_owned()));
+            return Reply::Now(Err(away("the link is down".to_owned())));
         };
         let (reply, promise) = Reply::later();
         let header = Header {
@@ -121,8 +122,8 @@ impl AuthLink {
             let asked = tokio::time::timeout(ASK_DEADLINE, exchange(&mux, kind, header, question)).await;
             match asked {
                 Ok(Ok(answer)) => read(answer),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err(format!("auth did not answer within {ASK_DEADLINE:?}")),
+                Ok(Err(error)) => Err(away(error.to_string())),
+                Err(_) => Err(away(format!("no answer within {ASK_DEADLINE:?}"))),
             }
         };
         ctx.run(answered, |_, answer, _| promise.keep(answer));
@@ -252,13 +253,15 @@ async fn hand_on(parts: &AuthLinkParts, news: AuthToNode, origin: &Origin) -> io
             version,
             published_at,
             documents,
+            max_age_secs,
         } => {
             let snapshot =
                 PolicySnapshot::from_documents(version, published_at, &documents).map_err(io::Error::other)?;
-            parts
-                .received
-                .tell_when_room(origin, PolicyReceived(Arc::new(snapshot)))
-                .await
+            let received = PolicyReceived {
+                snapshot: Arc::new(snapshot),
+                max_age: Duration::from_secs(u64::from(max_age_secs)),
+            };
+            parts.received.tell_when_room(origin, received).await
         }
         AuthToNode::PolicyConfirmed { version } => {
             parts.confirmed.tell_when_room(origin, PolicyConfirmed(version)).await
@@ -306,14 +309,14 @@ impl Behavior for AuthLink {
 }
 
 impl Handle<IssueDbClient> for AuthLink {
-    fn handle(&mut self, ask: IssueDbClient, ctx: &mut Ctx<'_, Self>) -> Reply<Result<Issued, String>> {
+    fn handle(&mut self, ask: IssueDbClient, ctx: &mut Ctx<'_, Self>) -> Reply<Result<Issued, CaError>> {
         let connection = Some(ask.connection);
         let read = |answer| match answer {
             AuthToNode::DbClientIssued { certificate, not_after } => Ok(Issued { certificate, not_after }),
-            AuthToNode::Declined { why } => Err(why),
-            other => Err(format!("auth answered {other:?}")),
+            AuthToNode::Declined { why } => Err(CaError::Declined(why)),
+            other => Err(CaError::AuthAway(format!("it answered {other:?}"))),
         };
-        self.ask(Question::Issue(Box::new(ask)), connection, read, ctx)
+        self.ask(Question::Issue(Box::new(ask)), connection, read, CaError::AuthAway, ctx)
     }
 }
 
@@ -324,6 +327,7 @@ impl Handle<StoreLines> for AuthLink {
             AuthToNode::Declined { why } => Err(why),
             other => Err(format!("auth answered {other:?}")),
         };
-        self.ask(Question::Store(lines), None, read, ctx)
+        let away = |why| format!("auth cannot be reached: {why}");
+        self.ask(Question::Store(lines), None, read, away, ctx)
     }
 }

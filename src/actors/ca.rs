@@ -27,7 +27,7 @@ use std::time::Duration;
 
 /// A certificate for PostgreSQL lives as long as the login that asked for it, at most this long.
 pub const DB_CLIENT_TTL_MAX: Duration = Duration::from_secs(3600);
-/// A host certificate; renewed at half of it.
+/// A host certificate.
 pub const HOST_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Never longer than this, whatever the roles say; the reference's limit.
 const PERSON_TTL_MAX: Duration = Duration::from_secs(30 * 3600);
@@ -92,7 +92,18 @@ pub struct Issued {
     pub not_after: Timestamp,
 }
 
-type Answer = Result<Issued, String>;
+/// Why there is no certificate.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CaError {
+    /// Auth decided against it, or what was asked makes no certificate.
+    #[error("{0}")]
+    Declined(String),
+    /// Nobody decided.
+    #[error("auth cannot be reached: {0}")]
+    AuthAway(String),
+}
+
+type Answer = Result<Issued, CaError>;
 message!(IssueDbClient => Answer, IssuePerson => Answer, IssueDbServer => Answer, IssueHost => Answer);
 
 pub struct Ca {
@@ -127,7 +138,7 @@ impl Ca {
             Ok(signed) => signed,
             Err(why) => {
                 tracing::info!(%why, "certificate refused");
-                return Reply::Now(Err(why));
+                return Reply::Now(Err(CaError::Declined(why)));
             }
         };
         let event = self
@@ -142,7 +153,7 @@ impl Ca {
         ctx.run(async move { trail.write(event).await }, move |_, written, _| {
             promise.keep(match written {
                 Ok(()) => Ok(signed.issued),
-                Err(refusal) => Err(refusal.to_string()),
+                Err(refusal) => Err(CaError::Declined(refusal.to_string())),
             });
         });
         reply

@@ -58,8 +58,8 @@ pub struct ProxyParts {
     pub find_key: Address<FindClientKey>,
     pub forget_key: Address<ForgetKey>,
     pub adopt_tunnel: Address<AdoptTunnel>,
-    /// Where auth is, for nodes that reach it through this proxy.
-    pub auth: Endpoint,
+    /// Where auth is, for nodes that reach it through this proxy; the first that answers.
+    pub auth: Vec<Endpoint>,
 }
 
 /// What auth's connections use.
@@ -298,16 +298,19 @@ fn hand_over<M: super::address::Message<Reply = ()>>(to: &Address<M>, message: M
 }
 
 /// Bytes of a node that reaches auth through this proxy; they are TLS of its own, end to end.
-async fn carry_to_auth(mut tls: ServerTls, auth: Endpoint) {
-    match socket::connect(&auth.host, auth.port).await {
-        Ok(mut tcp) => {
-            if let Err(error) = socket::set_user_timeout(&tcp) {
-                tracing::debug!(%error, "TCP_USER_TIMEOUT not set");
+async fn carry_to_auth(mut tls: ServerTls, auth: Vec<Endpoint>) {
+    for endpoint in auth {
+        match socket::connect(&endpoint.host, endpoint.port).await {
+            Ok(mut tcp) => {
+                if let Err(error) = socket::set_user_timeout(&tcp) {
+                    tracing::debug!(%error, "TCP_USER_TIMEOUT not set");
+                }
+                let carried = tokio::io::copy_bidirectional(&mut tls, &mut tcp).await;
+                tracing::debug!(?carried, "a node's connection to auth ended");
+                return;
             }
-            let carried = tokio::io::copy_bidirectional(&mut tls, &mut tcp).await;
-            tracing::debug!(?carried, "a node's connection to auth ended");
+            Err(error) => tracing::warn!(auth = %endpoint, %error, "auth cannot be reached for a node"),
         }
-        Err(error) => tracing::warn!(%auth, %error, "auth cannot be reached for a node"),
     }
 }
 

@@ -156,6 +156,7 @@ async fn issue_host(issue: &Address<IssueHost>, ask: &JoinCluster, origin: &Orig
         .ask(origin, host, ISSUE_DEADLINE)
         .await
         .map_err(|error| error.to_string())?
+        .map_err(|error| error.to_string())
 }
 
 pub fn plain(anchors: &TrustAnchors) -> Anchors {

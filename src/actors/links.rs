@@ -47,6 +47,7 @@ pub struct LinkParts {
     pub store_lines: Address<StoreLines>,
     pub heard: Address<NodeHeard>,
     pub published: Published,
+    pub policy_max_age: Duration,
     pub trail: Trail,
 }
 
@@ -275,7 +276,7 @@ impl Asked {
             },
             Question::Issue(ask) => match self.parts.issue.ask(&self.origin, ask, ASK_DEADLINE).await {
                 Ok(Ok(Issued { certificate, not_after })) => AuthToNode::DbClientIssued { certificate, not_after },
-                Ok(Err(why)) => AuthToNode::Declined { why },
+                Ok(Err(error)) => AuthToNode::Declined { why: error.to_string() },
                 Err(error) => AuthToNode::Declined { why: error.to_string() },
             },
         };
@@ -294,7 +295,7 @@ impl Asked {
                         version: snapshot.version,
                     }
                 } else {
-                    publication(&snapshot)
+                    publication(&snapshot, self.parts.policy_max_age)
                 };
                 write_frame(stream, &tell(body)).await?;
                 have = Some(snapshot.version);
@@ -305,11 +306,12 @@ impl Asked {
     }
 }
 
-fn publication(snapshot: &PolicySnapshot) -> AuthToNode {
+fn publication(snapshot: &PolicySnapshot, max_age: Duration) -> AuthToNode {
     AuthToNode::PolicyPublished {
         version: snapshot.version,
         published_at: snapshot.published_at,
         documents: snapshot.to_documents(),
+        max_age_secs: u32::try_from(max_age.as_secs()).unwrap_or(u32::MAX),
     }
 }
 

@@ -14,11 +14,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How long a node decides from the last rules that it heard of. A control plane that is away must not stop the work; a node
-/// that is cut off must not go on for ever with rules that may have been withdrawn.
-pub const POLICY_MAX_AGE: Duration = Duration::from_secs(5 * 60);
+/// The newest rules, and how long a node may decide from them without word from auth: a control plane that is away must not
+/// stop the work, and a node that is cut off must not go on for ever with rules that may have been withdrawn.
+pub struct PolicyReceived {
+    pub snapshot: Arc<PolicySnapshot>,
+    /// `policy_max_age` of auth's configuration.
+    pub max_age: Duration,
+}
 
-pub struct PolicyReceived(pub Arc<PolicySnapshot>);
 /// The snapshot of this version is still the newest.
 pub struct PolicyConfirmed(pub u64);
 
@@ -28,6 +31,7 @@ message!(PolicyReceived => (), PolicyConfirmed => ());
 struct Held {
     snapshot: Arc<PolicySnapshot>,
     confirmed_at: Timestamp,
+    max_age: Duration,
 }
 
 /// Where the held snapshot is kept: made once per node, outside of the actor.
@@ -68,13 +72,13 @@ impl PolicyView {
             .hint("try again in a moment; if it lasts, the node's log says why it cannot reach auth"));
         };
         let age = self.clock.now().since(held.confirmed_at);
-        if age > POLICY_MAX_AGE {
+        if age > held.max_age {
             return Err(Refusal::new(
                 RefusalKind::PolicyStale,
                 format!(
                     "this node last heard from auth {} s ago; after {} s no new session is allowed",
                     age.as_secs(),
-                    POLICY_MAX_AGE.as_secs()
+                    held.max_age.as_secs()
                 ),
             )
             .hint("sessions that are open go on; ask an administrator to look at the auth service"));
@@ -111,7 +115,7 @@ impl Behavior for Policy {
 }
 
 impl Handle<PolicyReceived> for Policy {
-    fn handle(&mut self, PolicyReceived(snapshot): PolicyReceived, _: &mut Ctx<'_, Self>) -> Reply<()> {
+    fn handle(&mut self, PolicyReceived { snapshot, max_age }: PolicyReceived, _: &mut Ctx<'_, Self>) -> Reply<()> {
         let now = self.clock.now();
         self.stock.0.send_if_modified(|held| {
             let newer = held
@@ -122,7 +126,14 @@ impl Handle<PolicyReceived> for Policy {
                 *held = Some(Held {
                     snapshot,
                     confirmed_at: now,
+                    max_age,
                 });
+            } else if let Some(held) = held.as_ref().filter(|held| snapshot.version < held.snapshot.version) {
+                tracing::error!(
+                    ours = held.snapshot.version,
+                    auths = snapshot.version,
+                    "auth has older rules than this node; if it was restored from a backup, restart this node"
+                );
             }
             newer
         });

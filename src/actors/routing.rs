@@ -61,9 +61,9 @@ pub async fn open_session(parts: &Arc<ConnectionParts>, client: &Client, origin:
     let principal = identify(parts, client).await?;
     let parameters = client.startup.passed_parameters()?;
     let service = service_of(&principal)?;
-    let candidates = candidates(parts, proxy, client, &service)?;
+    let mut candidates = candidates(parts, proxy, client, &service)?;
     let session = SessionId::from_random(entropy::bytes());
-    let (request, permit) = authorise(parts, proxy, client, principal, service, &candidates, session).await?;
+    let (request, permit) = authorise(parts, proxy, client, principal, service, &mut candidates, session).await?;
     let register = RegisterSession {
         session,
         connection: client.connection,
@@ -170,7 +170,8 @@ async fn identify(parts: &ConnectionParts, client: &Client) -> Result<Principal,
         .field("db_user", client.startup.user())
         .field("success", false)
         .field("error", error.to_string());
-    parts.trail.write(event).await?;
+    // Strangers can cause this one; it must not cost them nothing and us a write to disk each.
+    parts.trail.note(event).await;
     Err(refusal)
 }
 
@@ -221,35 +222,44 @@ fn offline(service: &ServiceName, agent: &NodeName, since: crate::model::Timesta
     .hint("check the agent's log; it connects again by itself when it is back")
 }
 
+/// Decides for the labels that the agents announce. Agents of one service should agree on them; where they do not, those
+/// stay that have the labels which were decided on.
 async fn authorise(
     parts: &ConnectionParts,
     proxy: &ProxyParts,
     client: &Client,
     principal: Principal,
     service: ServiceName,
-    candidates: &[Candidate],
+    candidates: &mut Vec<Candidate>,
     session: SessionId,
 ) -> Result<(AccessRequest, Permit), Refusal> {
     let bad_name = |error: crate::model::NameError| Refusal::new(RefusalKind::AccessDenied, error.to_string());
     let db_user = DbUser::new(client.startup.user()).map_err(bad_name)?;
     // What PostgreSQL would use: an empty name falls to the user's.
     let db_name = effective_db_name(client.startup.database(), &db_user).map_err(bad_name)?;
-    let request = AccessRequest {
+    let snapshot = proxy.policy.current()?;
+    let mut request = AccessRequest {
         principal: Arc::new(principal),
         service,
         labels: candidates[0].labels.clone(),
         db_user,
         db_name,
     };
-    let snapshot = proxy.policy.current()?;
-    match decide(&snapshot, &request, parts.clock.now()) {
-        Ok(permit) => Ok((request, permit)),
-        Err(denial) => {
-            let about = about(client, &request, session, &candidates[0].uri);
-            parts.trail.deny(about, &denial, "proxy", snapshot.version).await?;
-            Err(denial.refusal())
+    let mut denied = None;
+    for candidate in candidates.iter() {
+        request.labels = candidate.labels.clone();
+        match decide(&snapshot, &request, parts.clock.now()) {
+            Ok(permit) => {
+                candidates.retain(|candidate| candidate.labels == request.labels);
+                return Ok((request, permit));
+            }
+            Err(denial) => _ = denied.get_or_insert(denial),
         }
     }
+    let denial = denied.ok_or_else(|| Refusal::new(RefusalKind::AgentUnreachable, "no agent serves this database"))?;
+    let about = about(client, &request, session, &candidates[0].uri);
+    parts.trail.deny(about, &denial, "proxy", snapshot.version).await?;
+    Err(denial.refusal())
 }
 
 fn about<'a>(client: &Client, request: &'a AccessRequest, session: SessionId, uri: &'a str) -> About<'a> {

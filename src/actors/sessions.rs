@@ -1,23 +1,27 @@
 //! The sessions that are open on this node.
 //!
 //! **Owns** every open session: what was allowed, and the way to end it.
-//! **Hears** `RegisterSession` (asked before the first byte), `SessionClosed`.
+//! **Hears** `RegisterSession` (asked before the first byte), `SessionClosed`, `EndAll`.
 //! **Tells** a session's relay that it is over, with the reason that its client reads.
 //! **Never** touches a byte of a session.
 //! **Ends** with the node. After a failure it knows of no session; those that were open lost their registration with it and
 //! are ended, because a session that nobody can end must not go on.
 
-use super::address::{Reply, message};
+use super::address::{Promise, Reply, message};
 use super::host::{Behavior, Ctx, Handle};
 use super::policy::PolicyView;
 use crate::model::{ConnectionId, Refusal, RefusalKind, SessionId, SharedClock};
 use crate::policy::{AccessRequest, PolicySnapshot, decide};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Sessions on one node; the reference's `max_connections`.
 pub const SESSIONS_MAX: usize = 15_000;
+
+/// A client that does not read does not hold up the end of the node.
+pub const LAST_WORDS_DEADLINE: Duration = Duration::from_secs(3);
+const LAST_WORDS_POLL: Duration = Duration::from_millis(10);
 
 /// How long a session that is over may stay in the list when its mailbox was full.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -36,7 +40,11 @@ pub struct SessionClosed(pub SessionId);
 /// Resolves when the session has to end. An error means that nobody watches over it any more.
 pub type EndSignal = oneshot::Receiver<Refusal>;
 
-message!(RegisterSession => Result<EndSignal, Refusal>, SessionClosed => ());
+/// The node is going down: every session ends with this reason, and none begins any more. Answered when they have ended, or
+/// when [`LAST_WORDS_DEADLINE`] has passed.
+pub struct EndAll(pub Refusal);
+
+message!(RegisterSession => Result<EndSignal, Refusal>, SessionClosed => (), EndAll => ());
 
 struct Open {
     connection: ConnectionId,
@@ -46,6 +54,10 @@ struct Open {
 
 pub struct Sessions {
     open: HashMap<SessionId, Open>,
+    /// Those that were told to end and may still be at their last words.
+    ending: HashSet<SessionId>,
+    /// Why no session begins any more.
+    going_down: Option<Refusal>,
     policy: PolicyView,
     clock: SharedClock,
 }
@@ -54,6 +66,8 @@ impl Sessions {
     pub fn new(policy: PolicyView, clock: SharedClock) -> Self {
         Self {
             open: HashMap::new(),
+            ending: HashSet::new(),
+            going_down: None,
             policy,
             clock,
         }
@@ -81,6 +95,15 @@ impl Sessions {
         });
     }
 
+    fn await_ends(&self, left: Duration, promise: Promise<()>, ctx: &mut Ctx<'_, Self>) {
+        if self.ending.is_empty() || left.is_zero() {
+            return promise.keep(());
+        }
+        ctx.after(LAST_WORDS_POLL, move |sessions, ctx| {
+            sessions.await_ends(left.saturating_sub(LAST_WORDS_POLL), promise, ctx);
+        });
+    }
+
     fn decide_again(&mut self, snapshot: &PolicySnapshot) {
         let now = self.clock.now();
         let denied: Vec<(SessionId, Refusal)> = self
@@ -105,7 +128,7 @@ fn still_allowed(
     request: &AccessRequest,
     now: crate::model::Timestamp,
 ) -> Result<(), Refusal> {
-    let at = now.min(request.principal.valid_until);
+    let at = now.min(request.principal.valid_until - Duration::from_micros(1));
     match decide(snapshot, request, at) {
         Ok(_permit) => Ok(()),
         Err(denial) => {
@@ -144,6 +167,9 @@ impl Handle<RegisterSession> for Sessions {
         }: RegisterSession,
         _: &mut Ctx<'_, Self>,
     ) -> Reply<Result<EndSignal, Refusal>> {
+        if let Some(refusal) = &self.going_down {
+            return Reply::Now(Err(refusal.clone()));
+        }
         if self.open.len() >= SESSIONS_MAX {
             return Reply::Now(Err(Refusal::new(
                 RefusalKind::TooMany,
@@ -176,6 +202,21 @@ impl Handle<RegisterSession> for Sessions {
 impl Handle<SessionClosed> for Sessions {
     fn handle(&mut self, SessionClosed(session): SessionClosed, _: &mut Ctx<'_, Self>) -> Reply<()> {
         self.open.remove(&session);
+        self.ending.remove(&session);
         Reply::Now(())
+    }
+}
+
+impl Handle<EndAll> for Sessions {
+    fn handle(&mut self, EndAll(refusal): EndAll, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
+        self.going_down = Some(refusal.clone());
+        for (id, open) in self.open.drain() {
+            if open.end.send(refusal.clone()).is_ok() {
+                self.ending.insert(id);
+            }
+        }
+        let (reply, promise) = Reply::later();
+        self.await_ends(LAST_WORDS_DEADLINE, promise, ctx);
+        reply
     }
 }

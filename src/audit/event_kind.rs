@@ -26,26 +26,21 @@ events! {
     SessionDenied => "db.session.start", "TDB00W";
     SessionEnded => "db.session.end", "TDB01I";
     Query => "db.session.query", "TDB02I";
-    QueryFailed => "db.session.query", "TDB02W";
     MalformedPacket => "db.session.malformed_packet", "TDB06I";
     StatementParsed => "db.session.postgres.statements.parse", "TPG00I";
     StatementBound => "db.session.postgres.statements.bind", "TPG01I";
     StatementExecuted => "db.session.postgres.statements.execute", "TPG02I";
     StatementClosed => "db.session.postgres.statements.close", "TPG03I";
     FunctionCalled => "db.session.postgres.function", "TPG04I";
-    LoggedIn => "user.login", "T1000I";
-    LoginFailed => "user.login", "T1000W";
     UserCreated => "user.create", "T1002I";
     UserUpdated => "user.update", "T1003I";
     UserDeleted => "user.delete", "T1004I";
-    ClientDisconnected => "client.disconnect", "T3006I";
     /// Someone without a valid certificate tried.
     AuthFailed => "auth", "T3007W";
     RoleCreated => "role.created", "T9000I";
     RoleDeleted => "role.deleted", "T9001I";
     RoleUpdated => "role.updated", "T9002I";
     CertificateIssued => "cert.create", "TC000I";
-    TokenCreated => "join_token.create", "TJT00I";
     NodeJoined => "instance.join", "TJ002I";
     NodeJoinFailed => "instance.join", "TJ002E";
     /// The proxy's own decision that a connection may go to an agent, which decides again.

@@ -73,7 +73,8 @@ impl AuditLog {
             self.index_is_behind = false;
         }
         let last = self.index.last_of(source)?;
-        let expected = last + 1;
+        // A source that is new here may have shipped to another log before, or under another name of its node.
+        let expected = if last == 0 { first_seq.max(1) } else { last + 1 };
         let stored = match expected.checked_sub(first_seq) {
             Some(stored) if first_seq > 0 => usize::try_from(stored).unwrap_or(usize::MAX),
             _ => {
@@ -88,7 +89,7 @@ impl AuditLog {
             return Ok(last);
         };
         self.store(source, expected, new)?;
-        Ok(last + new.len() as u64)
+        Ok(expected + new.len() as u64 - 1)
     }
 
     /// The last number of a source that is durable; 0 for an unknown one. A shipper that begins can ask.

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::model::{Endpoint, SystemClock};
 use crate::node::{self, InProcess, Node, NodeEnd};
 use crate::pki::PrivateKey;
-use crate::telemetry::logging::{self, LogFormat};
+use crate::telemetry::logging::{self, LogFormat, LogOutput};
 use crate::web::api::{PutResources, ResourcesPut};
 use clap::{Args, Subcommand};
 use hyper::Method;
@@ -110,7 +110,7 @@ pub fn run(args: DevArgs) -> Outcome {
     match args.verb {
         Some(DevVerb::Env { dir }) => print_env(&Places::below(&dir.root()?)),
         None => {
-            logging::start(&args.run.log, LogFormat::Text);
+            logging::start(&args.run.log, LogFormat::Text, LogOutput::Stderr);
             let places = Places::below(&args.run.dir.root()?);
             run_system(workers(), |runtimes| serve(args.run, places, runtimes))
         }

@@ -2,10 +2,10 @@
 
 use super::{Failure, Outcome};
 use crate::actors::host::run_system;
-use crate::config::{Config, LogFormat as ConfigLogFormat, default_config_path};
+use crate::config::{Config, LogFormat as ConfigLogFormat, LogOutput as ConfigLogOutput, default_config_path};
 use crate::model::SystemClock;
 use crate::node::{self, InProcess, Node, NodeEnd};
-use crate::telemetry::logging::{self, LogFormat};
+use crate::telemetry::logging::{self, LogFormat, LogOutput};
 use clap::Args;
 use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,11 +37,37 @@ pub fn run(args: &StartArgs) -> Outcome {
         ConfigLogFormat::Text => LogFormat::Text,
         ConfigLogFormat::Json => LogFormat::Json,
     };
-    logging::start(severity, format);
+    let output = match config.log.output {
+        ConfigLogOutput::Stderr => LogOutput::Stderr,
+        ConfigLogOutput::Stdout => LogOutput::Stdout,
+    };
+    logging::start(severity, format, output);
+    let pid_file = config.pid_file.clone();
     run_system(workers(), |runtimes| async move {
         let node = node::start(config, InProcess::Direct, runtimes, SystemClock::shared()).await?;
+        let _removed_at_the_end = pid_file.map(PidFile::write).transpose()?;
         run_to_end(node, stop_signal()?).await
     })
+}
+
+/// The file that says which process this is, for whoever sends it signals.
+struct PidFile(PathBuf);
+
+impl PidFile {
+    /// After the data directory's lock is taken: what is there is of a process that is gone.
+    fn write(path: PathBuf) -> Result<Self, Failure> {
+        std::fs::write(&path, format!("{}\n", std::process::id()))
+            .map_err(|error| Failure::failed(format!("the pid_file {} cannot be written: {error}", path.display())))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "the pid_file was not removed");
+        }
+    }
 }
 
 /// One runtime for connections per core.

@@ -120,10 +120,6 @@ impl Mux {
         *self.down.borrow()
     }
 
-    pub fn streams_open(&self) -> usize {
-        STREAMS_MAX - self.permits.available_permits()
-    }
-
     /// Ends the connection and every stream on it, for a peer that no longer answers.
     pub fn kill(&self) {
         self.kill.send_replace(true);

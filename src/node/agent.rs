@@ -7,6 +7,7 @@ use crate::actors::agent::{Agent, AgentParts, Database};
 use crate::actors::cancels::UpstreamKeys;
 use crate::actors::dialer::{Dialer, DialerParts};
 use crate::actors::host::Spec;
+use crate::actors::sessions::EndAll;
 use crate::actors::tunnels::ServeLocally;
 use crate::config::{DatabaseConfig, JoinAddress};
 use crate::model::{Endpoint, NodeKind, ServiceName};
@@ -31,7 +32,7 @@ pub(super) fn start(
     local_proxy: Option<SocketAddr>,
     roots: &mut Roots,
     up: Arc<watch::Sender<bool>>,
-) -> Result<(), StartError> {
+) -> Result<Address<EndAll>, StartError> {
     let cancels = roots.start(Spec::permanent("upstream-cancels"), UpstreamKeys::default);
     let sessions = super::start_sessions(common, roots, "agent-sessions");
     let databases = databases(common)?;
@@ -62,7 +63,7 @@ pub(super) fn start(
             .tell(&Origin::outside("start"), local)
             .map_err(|error| StartError::Other(format!("the proxy of this process did not take the agent: {error}")))?;
         up.send_replace(true);
-        return Ok(());
+        return Ok(sessions.address());
     }
     let identity = &common.identity;
     let parts = Arc::new(DialerParts {
@@ -86,7 +87,7 @@ pub(super) fn start(
         let spec = Spec::permanent(&format!("dialer#{}", number + 1));
         roots.start_on(runtime, spec, move || Dialer::new(parts.clone()));
     }
-    Ok(())
+    Ok(sessions.address())
 }
 
 fn proxy_endpoint(common: &Common, local: Option<SocketAddr>) -> Result<Endpoint, StartError> {

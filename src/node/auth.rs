@@ -206,6 +206,7 @@ pub(super) async fn start(
             store_lines: audit_log.address(),
             heard: inventory.address(),
             published: published.clone(),
+            policy_max_age: config.policy_max_age,
             trail: common.trail.clone(),
         });
         roots.start(Spec::permanent("links"), move || Links::new(parts.clone()))
@@ -223,7 +224,13 @@ pub(super) async fn start(
         }),
     });
     super::proxy::start_listener(common, roots, "auth-listener", socket, parts);
-    follow_locally(&common.runtimes.control, &published, received, confirmed);
+    follow_locally(
+        &common.runtimes.control,
+        &published,
+        config.policy_max_age,
+        received,
+        confirmed,
+    );
     heartbeat_locally(common, inventory.address())?;
     let admin = Arc::new(AdminParts {
         cluster: common.identity.cluster.clone(),
@@ -291,6 +298,7 @@ fn tokens(config: &AuthConfig) -> Result<Vec<Token>, StartError> {
 fn follow_locally(
     runtime: &Runtime,
     published: &Published,
+    max_age: Duration,
     received: Address<PolicyReceived>,
     confirmed: Address<PolicyConfirmed>,
 ) {
@@ -301,7 +309,9 @@ fn follow_locally(
             let newest = published.borrow_and_update().clone();
             if let Some(snapshot) = newest {
                 let version = snapshot.version;
-                let told = received.tell_when_room(&origin, PolicyReceived(snapshot)).await;
+                let told = received
+                    .tell_when_room(&origin, PolicyReceived { snapshot, max_age })
+                    .await;
                 let told = told.and(confirmed.tell(&origin, PolicyConfirmed(version)));
                 if told == Err(crate::actors::address::TellError::Closed) {
                     return;

@@ -15,18 +15,18 @@ mod roots;
 pub use data_dir::DataDir;
 pub use identity::Identity;
 
-use crate::actors::address::Address;
+use crate::actors::address::{Address, Origin};
 use crate::actors::audit::{AuditShipper, StoreLines};
 use crate::actors::auth_link::{AuthLink, AuthLinkParts};
 use crate::actors::ca::IssueDbClient;
 use crate::actors::host::ActorRef;
 use crate::actors::host::{Runtimes, Spec};
 use crate::actors::policy::{Policy, PolicyConfirmed, PolicyReceived, PolicyStock, PolicyView};
-use crate::actors::sessions::Sessions;
+use crate::actors::sessions::{EndAll, LAST_WORDS_DEADLINE, Sessions};
 use crate::actors::trail::Trail;
 use crate::audit::{EventContext, EventKind, Spool, SpoolLimits};
 use crate::config::{Config, ConfigError, JoinAddress};
-use crate::model::{NodeKind, SharedClock};
+use crate::model::{NodeKind, Refusal, RefusalKind, SharedClock};
 use crate::net::auth_dialer::{AuthDialer, AuthRoute};
 use crate::net::tls::ServerSides;
 use crate::pki::entropy;
@@ -73,6 +73,8 @@ pub enum StartError {
 /// What is known of a node that runs.
 pub struct Node {
     roots: Roots,
+    /// Told first of all when the node stops.
+    sessions: Vec<Address<EndAll>>,
     /// Taken when all actors have ended.
     spool: Spool,
     data_dir: DataDir,
@@ -171,14 +173,16 @@ pub async fn start(
     start_shipper(&common, &mut roots, &addresses);
     let mut proxy_address = None;
     let mut serve_locally = None;
+    let mut sessions = Vec::new();
     if common.config.proxy.is_some() {
         let proxy = proxy::start(&common, auth_address, &mut roots)?;
         proxy_address = Some(proxy.listening);
+        sessions.push(proxy.end_sessions);
         serve_locally = Some(proxy.serve_locally);
     }
     if common.config.db.is_some() {
         let local = serve_locally.filter(|_| in_process == InProcess::Direct);
-        agent::start(
+        let end_sessions = agent::start(
             &common,
             &addresses,
             local,
@@ -186,6 +190,7 @@ pub async fn start(
             &mut roots,
             Arc::new(ready_sender),
         )?;
+        sessions.push(end_sessions);
     } else {
         ready_sender.send_replace(true);
     }
@@ -201,6 +206,7 @@ pub async fn start(
         .await;
     Ok(Node {
         roots,
+        sessions,
         spool,
         data_dir,
         identity,
@@ -289,9 +295,11 @@ impl Node {
         }
     }
 
-    /// Ends the actors in the reverse order of their start, then what they wrote to.
+    /// Ends the sessions with a reason that their clients read, the actors in the reverse order of their start, and then what
+    /// they wrote to.
     pub async fn stop(mut self) {
         tracing::info!("node stops");
+        self.end_sessions().await;
         self.roots.stop_all(STOP_DEADLINE).await;
         let spool = self.spool.clone();
         match tokio::task::spawn_blocking(move || spool.close()).await {
@@ -300,5 +308,21 @@ impl Node {
             Err(error) => tracing::error!(%error, "the audit spool was not closed"),
         }
         self.data_dir.close();
+    }
+
+    async fn end_sessions(&self) {
+        let origin = Origin::outside("stop");
+        let going_down = Refusal::new(
+            RefusalKind::ShuttingDown,
+            format!("this session is over: node {} is going down", self.identity.name),
+        )
+        .hint("connect again; another node may serve you, or this one when it is back");
+        for sessions in &self.sessions {
+            // One second more than the sessions have for their last words.
+            let within = LAST_WORDS_DEADLINE + Duration::from_secs(1);
+            if let Err(error) = sessions.ask(&origin, EndAll(going_down.clone()), within).await {
+                tracing::warn!(%error, "not all sessions were told that the node goes down");
+            }
+        }
     }
 }

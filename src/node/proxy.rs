@@ -7,6 +7,7 @@ use crate::actors::cancels::ClientKeys;
 use crate::actors::connection::{ConnectionParts, ProxyParts};
 use crate::actors::host::Spec;
 use crate::actors::listener::PortListener;
+use crate::actors::sessions::EndAll;
 use crate::actors::tunnels::{RoutesStock, ServeLocally, Tunnels};
 use crate::config::{Config, JoinAddress, ListenAddr, ListenHost};
 use crate::model::{Endpoint, NodeKind};
@@ -17,6 +18,7 @@ use std::sync::Arc;
 pub(super) struct Proxy {
     pub listening: SocketAddr,
     pub serve_locally: Address<ServeLocally>,
+    pub end_sessions: Address<EndAll>,
 }
 
 pub(super) fn start(
@@ -53,7 +55,7 @@ pub(super) fn start(
             find_key: cancels.address(),
             forget_key: cancels.address(),
             adopt_tunnel: tunnels.address(),
-            auth: auth_endpoint(&common.config, local_auth)?,
+            auth: auth_endpoints(&common.config, local_auth)?,
         }),
         auth: None,
     });
@@ -62,6 +64,7 @@ pub(super) fn start(
     Ok(Proxy {
         listening,
         serve_locally: tunnels.address(),
+        end_sessions: sessions.address(),
     })
 }
 
@@ -80,12 +83,12 @@ pub(super) fn start_listener(
 }
 
 /// Where this proxy reaches auth for nodes that come through it.
-fn auth_endpoint(config: &Config, local: Option<SocketAddr>) -> Result<Endpoint, StartError> {
+fn auth_endpoints(config: &Config, local: Option<SocketAddr>) -> Result<Vec<Endpoint>, StartError> {
     if let Some(address) = local {
-        return Ok(reachable(address));
+        return Ok(vec![reachable(address)]);
     }
     match &config.join {
-        Some(JoinAddress::Auth(endpoints)) if !endpoints.is_empty() => Ok(endpoints[0].clone()),
+        Some(JoinAddress::Auth(endpoints)) if !endpoints.is_empty() => Ok(endpoints.clone()),
         _ => Err(StartError::Other(
             "a proxy without an auth service beside it needs the address of one: set auth_server".to_owned(),
         )),

@@ -25,7 +25,7 @@ kind: role
 version: v7
 metadata:
   name: editor
-  description: Changes users, roles and nodes; no access to databases
+  description: For those who administer the cluster; no access to databases
 spec:
   options:
     max_session_ttl: 30h
@@ -36,7 +36,7 @@ kind: role
 version: v7
 metadata:
   name: auditor
-  description: Reads the audit log; no access to databases
+  description: For those who read the audit log; no access to databases
 spec:
   options:
     max_session_ttl: 30h

@@ -145,6 +145,7 @@ fn from_auth() -> Vec<(String, Vec<u8>)> {
                 version: 12,
                 published_at: Timestamp::from_secs(1_700_000_000),
                 documents: vec!["{}".into()],
+                max_age_secs: 300,
             },
         ),
         sample("PolicyConfirmed", AuthToNode::PolicyConfirmed { version: 12 }),

@@ -171,6 +171,8 @@ pub enum AuthToNode {
         version: u64,
         published_at: Timestamp,
         documents: Vec<String>,
+        /// How long the node may decide from these without a word from auth.
+        max_age_secs: u32,
     },
     /// The version that the node has is still the newest.
     PolicyConfirmed {
