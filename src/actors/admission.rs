@@ -7,6 +7,7 @@
 use super::address::{Address, AskError, Origin};
 use super::agent::{AgentParts, GetUpstreamClient, not_served};
 use super::cancels::{ForgetKey, UpstreamKey, UpstreamTarget};
+use super::certificate_words::certificate_refusal;
 use super::sessions::{EndSignal, RegisterSession, SessionClosed};
 use super::trail::About;
 use crate::audit::{EventBuilder, EventKind, SessionFields};
@@ -187,10 +188,7 @@ async fn authorise(parts: &AgentParts, ask: &OpenRelay) -> Result<(AccessRequest
         .collect();
     let principal = verify_person(&chain, &parts.anchors, now).map_err(|error| {
         tracing::warn!(%error, "the proxy forwarded a certificate that does not verify here");
-        Refusal::new(
-            RefusalKind::CertificateInvalid,
-            format!("the agent does not accept the certificate: {error}"),
-        )
+        certificate_refusal(&error)
     })?;
     let database = parts
         .databases

@@ -10,6 +10,7 @@ pub mod audit_log;
 pub mod auth_link;
 pub mod ca;
 pub mod cancels;
+pub mod certificate_words;
 pub mod connection;
 pub mod dialer;
 pub mod host;

@@ -5,6 +5,7 @@
 
 use super::address::Origin;
 use super::cancels::{ClientKey, FindClientKey};
+use super::certificate_words::certificate_refusal;
 use super::connection::{ConnectionParts, OpenSession, ProxyParts};
 use super::sessions::{EndSignal, RegisterSession};
 use super::trail::About;
@@ -13,7 +14,7 @@ use crate::audit::EventKind;
 use crate::model::{ConnectionId, DbUser, NodeName, Principal, Refusal, RefusalKind, Secret, ServiceName, SessionId};
 use crate::net::BoxStream;
 use crate::net::frames::{ReadFrameError, read_frame, write_frame};
-use crate::pki::{CertificateError, entropy, verify_person};
+use crate::pki::{entropy, verify_person};
 use crate::policy::{AccessRequest, Permit, decide, effective_db_name};
 use crate::protocol::postgres::StartupMessage;
 use crate::protocol::postgres::startup::CancelRequest;
@@ -139,28 +140,9 @@ pub async fn open_session(parts: &Arc<ConnectionParts>, client: &Client, origin:
 
 /// Who this is, from the certificate that TLS has let through; what is wrong with it is said in words.
 async fn identify(parts: &ConnectionParts, client: &Client) -> Result<Principal, Refusal> {
-    const NEXT: &str = "ask an administrator for a certificate: \
-                        postern ctl auth sign --format=file --user=NAME --db-service=DATABASE --out=FILE";
     let error = match verify_person(&client.chain, &parts.anchors, parts.clock.now()) {
         Ok(principal) => return Ok(principal),
         Err(error) => error,
-    };
-    let refusal = match &error {
-        CertificateError::Missing => Refusal::new(
-            RefusalKind::CertificateInvalid,
-            "no client certificate was presented; it takes one to log in here",
-        )
-        .hint(format!("set sslcert and sslkey; if you have none, {NEXT}")),
-        CertificateError::Expired { at } => Refusal::new(
-            RefusalKind::CertificateExpired,
-            format!("the client certificate expired at {at}"),
-        )
-        .hint(format!("get a new one: {NEXT}")),
-        other => Refusal::new(
-            RefusalKind::CertificateInvalid,
-            format!("the client certificate is not accepted: {other}"),
-        )
-        .hint(NEXT),
     };
     let event = parts
         .trail
@@ -172,7 +154,7 @@ async fn identify(parts: &ConnectionParts, client: &Client) -> Result<Principal,
         .field("error", error.to_string());
     // Strangers can cause this one; it must not cost them nothing and us a write to disk each.
     parts.trail.note(event).await;
-    Err(refusal)
+    Err(certificate_refusal(&error))
 }
 
 fn service_of(principal: &Principal) -> Result<ServiceName, Refusal> {
