@@ -24,6 +24,8 @@ mod first_bytes;
 mod harness;
 /// `kill -9` of a node, and of all of them.
 mod killed;
+/// Nodes that say what they may not.
+mod peers;
 /// Queries of psql, pgbench and psycopg, and what the audit log has of them.
 mod queries;
 /// A role taken away from somebody who is connected.

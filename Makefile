@@ -1,0 +1,43 @@
+# `make` says what there is. CARGO_TARGET_DIR is honoured.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint build fmt clean-demo test-tools postgresql
+
+target := $(or $(CARGO_TARGET_DIR),target)
+cargo ?= cargo
+
+help: ## this text
+	@echo "make TARGET; first: make demo, make test"
+	@awk '/^[a-z-]+:.*## / { printf "  %-11s %s\n", substr($$0, 1, index($$0, ":") - 1), substr($$0, index($$0, "## ") + 3) }' $(MAKEFILE_LIST)
+
+demo: postgresql ## a query through a whole cluster on this machine, until Ctrl-C (DEMO_ONCE=1 ends after the query)
+	@echo "building Postern; the first time takes some minutes"
+	@$(cargo) build --locked
+	@scripts/demo.sh "$(target)/debug/postern"
+
+test: postgresql test-tools ## every test, with real processes and a real PostgreSQL
+	@scripts/test.sh
+
+lint: ## formatting, clippy with and without fault-points, documentation, and cargo deny where it is installed
+	$(cargo) fmt --all --check
+	$(cargo) clippy --locked --all-targets -- -D warnings
+	$(cargo) clippy --locked --all-targets --features fault-points -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(cargo) doc --locked --no-deps
+	@if command -v cargo-deny >/dev/null; then $(cargo) deny check bans licenses sources; \
+	else echo "cargo-deny is not installed, so dependencies were not checked (cargo install cargo-deny)"; fi
+
+build: ## the optimised program, in target/release/postern
+	$(cargo) build --locked --release
+
+fmt: ## bring the source into its form
+	$(cargo) fmt --all
+
+clean-demo: ## remove what the demo keeps when it was killed
+	@scripts/demo.sh --clean
+
+postgresql: ## install PostgreSQL where it is missing
+	@scripts/install-postgresql.sh
+
+test-tools: ## install what only the tests need: psycopg 3, in target/test-venv
+	@scripts/install-test-tools.sh "$(target)/test-venv"

@@ -1,0 +1,53 @@
+//! Panics inside the program, provoked by the feature `fault-points`.
+
+use crate::harness::cluster::{Options, role, user};
+use crate::harness::{Cluster, Form, Kind, Wire};
+
+#[test]
+fn a_panic_in_one_connection_leaves_the_others_and_the_node_unharmed() {
+    let options = Options {
+        fault: Some("connection.authorise:panic:faulty"),
+        ..Options::default()
+    };
+    let cluster = Cluster::start_with(Form::OneProcess, options);
+    let client = cluster.client("alice", "app", "app");
+    let mut wire = Wire::connect(&client).expect("allowed");
+    wire.query("create temporary table mine as select 42 as answer")
+        .expect("it works");
+
+    let psql = client.as_db_user("faulty").psql("select 1").failed_with(2);
+    assert!(!psql.is_empty());
+    let node = cluster.node(Kind::Proxy).process();
+    assert!(
+        node.log_text().contains("connection.authorise"),
+        "the panic is in the log:\n{}",
+        node.log_tail()
+    );
+
+    assert_eq!(
+        wire.query("select answer from mine"),
+        Ok(vec!["42".to_owned()]),
+        "the other session did not notice"
+    );
+    client.psql("select 1").ok();
+}
+
+#[test]
+fn a_panic_in_rbac_is_an_error_for_its_asker_and_the_next_ask_succeeds() {
+    let options = Options {
+        fault: Some("rbac.put:panic:boom"),
+        ..Options::default()
+    };
+    let cluster = Cluster::start_with(Form::OneProcess, options);
+    let client = cluster.client("alice", "app", "app");
+    let mut wire = Wire::connect(&client).expect("allowed");
+
+    let refused = cluster.create(&role("boom", "app")).failed_with(1);
+    assert!(refused.starts_with("postern: "), "{refused}");
+    cluster
+        .create(&(role("calm", "app") + "---\n" + &user("survivor", "calm", "")))
+        .ok();
+    cluster.client("survivor", "app", "app").psql("select 1").ok();
+    assert_eq!(wire.query("select 'unharmed'"), Ok(vec!["unharmed".to_owned()]));
+    assert!(cluster.ctl(&["get", "roles", "--format", "yaml"]).ok().contains("calm"));
+}

@@ -1,0 +1,127 @@
+//! The configuration files of a cluster's nodes, as an operator would write them.
+
+use super::Postgres;
+use std::path::{Path, PathBuf};
+
+pub const CLUSTER_NAME: &str = "test.example";
+/// The database service that every cluster of these tests has.
+pub const SERVICE: &str = "orders";
+const PROXY_TOKEN: &str = "proxy-0123456789abcdef0123456789abcdef";
+const DB_TOKEN: &str = "db-0123456789abcdef0123456789abcdef";
+
+/// What one node's file says. Port 0 lets the system choose, so that no test has a fixed port.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    pub name: &'static str,
+    pub data_dir: PathBuf,
+    pub auth_port: Option<u16>,
+    pub proxy_port: Option<u16>,
+    /// The entries of `databases`, where the node is an agent.
+    pub databases: Option<String>,
+    /// Where a node without auth joins, and by which authority it knows that it is there.
+    pub join: Option<Join>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Join {
+    key: &'static str,
+    port: u16,
+    token: &'static str,
+    ca_pin: String,
+}
+
+impl Join {
+    pub fn at_auth(port: u16, ca_pin: &str) -> Self {
+        Self {
+            key: "auth_server",
+            port,
+            token: PROXY_TOKEN,
+            ca_pin: ca_pin.to_owned(),
+        }
+    }
+
+    pub fn through_proxy(port: u16, ca_pin: &str) -> Self {
+        Self {
+            key: "proxy_server",
+            port,
+            token: DB_TOKEN,
+            ca_pin: ca_pin.to_owned(),
+        }
+    }
+}
+
+impl NodeConfig {
+    pub fn new(name: &'static str, data_dir: impl AsRef<Path>) -> Self {
+        Self {
+            name,
+            data_dir: data_dir.as_ref().to_owned(),
+            auth_port: None,
+            proxy_port: None,
+            databases: None,
+            join: None,
+        }
+    }
+
+    pub fn with_auth(mut self) -> Self {
+        self.auth_port = Some(0);
+        self
+    }
+
+    pub fn with_proxy(mut self) -> Self {
+        self.proxy_port = Some(0);
+        self
+    }
+
+    pub fn with_databases(mut self, entries: &str) -> Self {
+        self.databases = Some(entries.to_owned());
+        self
+    }
+
+    pub fn joining(mut self, join: Join) -> Self {
+        self.join = Some(join);
+        self
+    }
+
+    pub fn yaml(&self) -> String {
+        let mut text = format!(
+            "version: v3\npostern:\n  nodename: {}\n  data_dir: {}\n",
+            self.name,
+            self.data_dir.display()
+        );
+        if let Some(Join {
+            key,
+            port,
+            token,
+            ca_pin,
+        }) = &self.join
+        {
+            text += &format!("  {key}: localhost:{port}\n  auth_token: {token}\n  ca_pin: {ca_pin}\n");
+        }
+        if let Some(port) = self.auth_port {
+            text += &format!(
+                "auth_service:\n  enabled: yes\n  cluster_name: {CLUSTER_NAME}\n  listen_addr: 127.0.0.1:{port}\n  \
+                 tokens: [\"proxy:{PROXY_TOKEN}\", \"db:{DB_TOKEN}\"]\n"
+            );
+        }
+        if let Some(port) = self.proxy_port {
+            text += &format!(
+                "proxy_service:\n  enabled: yes\n  web_listen_addr: 127.0.0.1:{port}\n  public_addr: localhost\n"
+            );
+        }
+        if let Some(databases) = &self.databases {
+            text += &format!("db_service:\n  enabled: yes\n  databases:\n{databases}");
+        }
+        text
+    }
+}
+
+/// An entry of `databases`; `tls` is the inside of its `tls:` section, or empty.
+pub fn database(name: &str, uri: &str, tls: &str) -> String {
+    format!(
+        "  - name: {name}\n    protocol: postgres\n    uri: {uri}\n    static_labels: {{env: test}}\n    tls: {{{tls}}}\n"
+    )
+}
+
+pub fn usual_database(postgres: &Postgres) -> String {
+    database(SERVICE, &format!("localhost:{}", postgres.port), "")
+}

@@ -1,0 +1,217 @@
+//! A PostgreSQL client of a few lines, for what psql does not show: SQLSTATE and hint of a refused connection, and what an
+//! idle session is told. The protocol is that of PostgreSQL's chapter "Frontend/Backend Protocol".
+
+use super::Client;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// SSLRequest: length 8 and its code.
+pub const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+/// GSSENCRequest: length 8 and its code.
+pub const GSSENC_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30];
+const PROTOCOL_3_0: u32 = 196_608;
+
+/// The fields of an ErrorResponse.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerError {
+    pub severity: String,
+    pub code: String,
+    pub message: String,
+    pub hint: String,
+}
+
+impl ServerError {
+    fn read(body: &[u8]) -> Self {
+        let mut error = Self {
+            severity: String::new(),
+            code: String::new(),
+            message: String::new(),
+            hint: String::new(),
+        };
+        for field in body.split(|byte| *byte == 0).filter(|field| !field.is_empty()) {
+            let text = String::from_utf8_lossy(&field[1..]).into_owned();
+            match field[0] {
+                b'V' => error.severity = text,
+                b'C' => error.code = text,
+                b'M' => error.message = text,
+                b'H' => error.hint = text,
+                _ => {}
+            }
+        }
+        error
+    }
+
+    /// Message and hint, as a person reads them.
+    pub fn words(&self) -> String {
+        format!("{}\n{}", self.message, self.hint)
+    }
+}
+
+type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+/// A connection that is ready for queries.
+pub struct Wire {
+    stream: Tls,
+}
+
+impl Wire {
+    /// Connects as libpq does with `sslmode=verify-full`.
+    ///
+    /// # Errors
+    /// The ErrorResponse with which the server ended the start-up.
+    #[track_caller]
+    pub fn connect(client: &Client) -> Result<Self, ServerError> {
+        let mut wire = Self {
+            stream: handshake(client).unwrap_or_else(|error| panic!("TLS: {error}")),
+        };
+        wire.stream
+            .write_all(&startup(&client.db_user, &client.db_name))
+            .expect("the server listens");
+        loop {
+            match wire.message().expect("an answer to the start-up") {
+                (b'Z', _) => return Ok(wire),
+                (b'E', body) => return Err(ServerError::read(&body)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Runs a simple query; the rows' values joined with `|`.
+    ///
+    /// # Errors
+    /// The ErrorResponse; after one that is FATAL nothing more comes.
+    pub fn query(&mut self, sql: &str) -> Result<Vec<String>, ServerError> {
+        let mut query = vec![b'Q'];
+        query.extend(u32::try_from(sql.len() + 5).expect("short").to_be_bytes());
+        query.extend(sql.as_bytes());
+        query.push(0);
+        // Where the server has gone, what it said before is still to be read.
+        drop(self.stream.write_all(&query));
+        let (mut rows, mut error) = (Vec::new(), None);
+        loop {
+            match self.message() {
+                Ok((b'D', body)) => rows.push(data_row(&body)),
+                Ok((b'E', body)) => {
+                    let read = ServerError::read(&body);
+                    if read.severity != "ERROR" {
+                        return Err(read);
+                    }
+                    error = Some(read);
+                }
+                Ok((b'Z', _)) => return error.map_or(Ok(rows), Err),
+                Ok(_) => {}
+                Err(end) => panic!("the connection ended without an error message: {end}"),
+            }
+        }
+    }
+
+    /// Waits for the ErrorResponse that ends an idle session.
+    #[track_caller]
+    pub fn ended_with(&mut self, limit: Duration) -> ServerError {
+        self.stream.sock.set_read_timeout(Some(limit)).expect("a socket");
+        loop {
+            match self.message() {
+                Ok((b'E', body)) => return ServerError::read(&body),
+                Ok(_) => {}
+                Err(error) => panic!("no error message within {} s: {error}", limit.as_secs()),
+            }
+        }
+    }
+
+    fn message(&mut self) -> io::Result<(u8, Vec<u8>)> {
+        read_message(&mut self.stream)
+    }
+}
+
+/// Reads one message of the backend: its type and its body.
+pub fn read_message(from: &mut impl Read) -> io::Result<(u8, Vec<u8>)> {
+    let mut head = [0; 5];
+    from.read_exact(&mut head)?;
+    let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+    let mut body = vec![0; length.saturating_sub(4)];
+    from.read_exact(&mut body)?;
+    Ok((head[0], body))
+}
+
+/// The ErrorResponse that comes next.
+#[track_caller]
+pub fn read_error(from: &mut impl Read) -> ServerError {
+    match read_message(from) {
+        Ok((b'E', body)) => ServerError::read(&body),
+        other => panic!("an ErrorResponse was expected, not {other:?}"),
+    }
+}
+
+/// A StartupMessage.
+pub fn startup(db_user: &str, db_name: &str) -> Vec<u8> {
+    let mut body = PROTOCOL_3_0.to_be_bytes().to_vec();
+    for text in ["user", db_user, "database", db_name, "application_name", "postern-it"] {
+        body.extend(text.as_bytes());
+        body.push(0);
+    }
+    body.push(0);
+    let mut message = u32::try_from(body.len() + 4).expect("short").to_be_bytes().to_vec();
+    message.extend(body);
+    message
+}
+
+/// A plain connection whose reads give up after a while.
+pub fn dial(port: u16) -> TcpStream {
+    let socket = TcpStream::connect(("127.0.0.1", port)).expect("the proxy listens");
+    socket.set_read_timeout(Some(super::PATIENCE)).expect("a socket");
+    socket
+}
+
+fn handshake(client: &Client) -> io::Result<Tls> {
+    let file = |suffix| client.prefix.with_extension(suffix);
+    let certificates = |suffix| -> Vec<CertificateDer<'static>> {
+        CertificateDer::pem_file_iter(file(suffix))
+            .expect("PEM")
+            .map(|one| one.expect("PEM"))
+            .collect()
+    };
+    let mut roots = RootCertStore::empty();
+    for root in certificates("cas") {
+        roots.add(root).expect("a certificate");
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("TLS 1.2 and 1.3")
+        .with_root_certificates(roots);
+    let config = if client.with_certificate {
+        let key = PrivateKeyDer::from_pem_file(file("key")).expect("PEM");
+        builder
+            .with_client_auth_cert(certificates("crt"), key)
+            .expect("the key fits")
+    } else {
+        builder.with_no_client_auth()
+    };
+    let mut socket = dial(client.port);
+    socket.write_all(&SSL_REQUEST)?;
+    let mut answer = [0];
+    socket.read_exact(&mut answer)?;
+    assert_eq!(answer, *b"S", "the server speaks TLS");
+    let name = ServerName::try_from("localhost").expect("a name");
+    Ok(StreamOwned::new(
+        ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?,
+        socket,
+    ))
+}
+
+fn data_row(body: &[u8]) -> String {
+    let mut values = Vec::new();
+    let mut rest = &body[2..];
+    while let Some((length, after)) = rest.split_first_chunk::<4>() {
+        let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
+        let (value, after) = after.split_at(length);
+        values.push(String::from_utf8_lossy(value).into_owned());
+        rest = after;
+    }
+    values.join("|")
+}
