@@ -74,4 +74,19 @@ mod tests {
                 .all(|r| r.allowed_labels().0.is_empty() && r.allow.db_users.0.is_empty())
         );
     }
+
+    #[test]
+    fn the_roles_of_the_config_folder_are_read() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/config/roles");
+        let mut read = 0;
+        for entry in std::fs::read_dir(folder).expect("the folder") {
+            let path = entry.expect("an entry").path();
+            let text = std::fs::read_to_string(&path).expect("a file");
+            let roles = crate::policy::parse_resources(&text);
+            read += roles
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+                .len();
+        }
+        assert!(read >= 3, "{read} roles");
+    }
 }

@@ -30,3 +30,5 @@ mod peers;
 mod queries;
 /// A role taken away from somebody who is connected.
 mod revoked;
+/// A node that is told to stop, with somebody connected.
+mod stopped;

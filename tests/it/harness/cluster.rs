@@ -92,6 +92,12 @@ impl Node {
         self.process = Some(process);
     }
 
+    /// Waits until it has ended by itself and gives its exit code.
+    #[track_caller]
+    pub fn wait(&mut self, limit: Duration) -> i32 {
+        self.process.take().expect("the node runs").wait(limit)
+    }
+
     pub fn kill9(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill9();
