@@ -3,7 +3,7 @@
 //! **Owns** `admin.sock` in the data directory: whoever may open it (0600) is an administrator of this machine.
 //! **Hears** nothing; requests come from the socket.
 //! **Tells** the actors of auth what is asked; the audit trail, with the uid of the process that asked.
-//! **Never** serves more than [`CONNECTIONS_MAX`] at a time.
+//! **Never** serves more than `CONNECTIONS_MAX` at a time.
 //! **Ends** with the node. Permanent.
 
 use super::routes::{self, Caller};
