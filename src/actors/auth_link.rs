@@ -8,12 +8,14 @@
 
 use super::address::{Address, Origin, Reply};
 use super::audit::StoreLines;
-use super::ca::{CaError, IssueDbClient, Issued};
+use super::ca::{CaError, IssueDbClient, IssueHost, Issued};
 use super::host::{Behavior, Ctx, Handle, TaskGuard, spawn_here};
+use super::identity::IdentityView;
 use super::inventory::HEARTBEAT_EVERY;
 use super::policy::{PolicyConfirmed, PolicyReceived, PolicyView};
-use crate::model::{ConnectionId, NodeKind, NodeName};
-use crate::net::auth_dialer::AuthDialer;
+use crate::model::{ConnectionId, NodeKind, NodeName, SharedClock};
+use crate::net::BoxStream;
+use crate::net::auth_dialer::{AuthDialer, AuthRoute};
 use crate::net::frames::{read_frame, write_frame};
 use crate::net::mux::{self, Mux, MuxSide, MuxStream};
 use crate::pki::entropy;
@@ -30,7 +32,9 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(4);
 const BACK_OFF_STEP: Duration = Duration::from_millis(500);
 
 pub struct AuthLinkParts {
-    pub dialer: AuthDialer,
+    pub route: AuthRoute,
+    pub identity: IdentityView,
+    pub clock: SharedClock,
     /// What this node is to auth; a node that is both speaks as a database node, whose enum holds all of a proxy's questions
     /// but the list of its agents.
     pub kind: NodeKind,
@@ -61,21 +65,21 @@ impl AuthLink {
         let wait = back_off(self.failures);
         let dialled = async move {
             tokio::time::sleep(wait).await;
-            let (mux, _inbound, driver) = mux::start(parts.dialer.dial().await?, MuxSide::Dialled);
+            let (mux, _inbound, driver) = mux::start(dial(&parts).await?, MuxSide::Dialled);
             Ok::<_, io::Error>((mux, spawn_here(driver)))
         };
         ctx.run(dialled, |link, connected, ctx| match connected {
             Ok((mux, driver)) => link.connected(mux, driver, ctx),
             Err(error) => {
                 link.failures += 1;
-                tracing::warn!(auth = %link.parts.dialer, %error, failures = link.failures, "auth not reached; trying again");
+                tracing::warn!(auth = %link.parts.route, %error, failures = link.failures, "auth not reached; trying again");
                 link.dial(ctx);
             }
         });
     }
 
     fn connected(&mut self, mux: Mux, driver: TaskGuard<String>, ctx: &mut Ctx<'_, Self>) {
-        tracing::info!(auth = %self.parts.dialer, "connected to auth");
+        tracing::info!(auth = %self.parts.route, "connected to auth");
         self.failures = 0;
         self.mux = Some(mux.clone());
         let (parts, origin) = (self.parts.clone(), ctx.origin());
@@ -89,7 +93,7 @@ impl AuthLink {
             why
         };
         ctx.run(life, |link, why, ctx| {
-            tracing::warn!(auth = %link.parts.dialer, why, "connection to auth lost; sessions go on");
+            tracing::warn!(auth = %link.parts.route, why, "connection to auth lost; sessions go on");
             link.mux = None;
             link.failures = 1;
             link.dial(ctx);
@@ -137,6 +141,19 @@ enum Question {
     Heartbeat(NodeName, Vec<DatabaseRecord>),
     Store(StoreLines),
     Issue(Box<IssueDbClient>),
+    Renew(IssueHost),
+}
+
+/// With the identity that is in use now.
+async fn dial(parts: &AuthLinkParts) -> io::Result<BoxStream> {
+    let identity = &parts.identity.in_use().identity;
+    let dialer = AuthDialer::linked(
+        parts.route.clone(),
+        &identity.credentials,
+        &identity.anchors,
+        &parts.clock,
+    );
+    dialer.map_err(io::Error::other)?.dial().await
 }
 
 async fn exchange(mux: &Mux, kind: NodeKind, header: Header, question: Question) -> io::Result<AuthToNode> {
@@ -173,6 +190,10 @@ fn in_proxy_words(question: Question) -> io::Result<ProxyToAuth> {
             first_seq,
             lines,
         }),
+        Question::Renew(ask) => Ok(ProxyToAuth::RenewHost {
+            csr: ask.csr,
+            hosts: ask.hosts,
+        }),
         Question::Issue(_) => Err(io::Error::other("a proxy is given no certificates for databases")),
     }
 }
@@ -196,6 +217,10 @@ fn in_db_words(question: Question) -> DbToAuth {
             db_user: ask.db_user,
             db_name: ask.db_name,
             csr: ask.csr,
+        },
+        Question::Renew(ask) => DbToAuth::RenewHost {
+            csr: ask.csr,
+            hosts: ask.hosts,
         },
     }
 }
@@ -317,6 +342,17 @@ impl Handle<IssueDbClient> for AuthLink {
             other => Err(CaError::AuthAway(format!("it answered {other:?}"))),
         };
         self.ask(Question::Issue(Box::new(ask)), connection, read, CaError::AuthAway, ctx)
+    }
+}
+
+impl Handle<IssueHost> for AuthLink {
+    fn handle(&mut self, ask: IssueHost, ctx: &mut Ctx<'_, Self>) -> Reply<Result<Issued, CaError>> {
+        let read = |answer| match answer {
+            AuthToNode::HostIssued { certificate, not_after } => Ok(Issued { certificate, not_after }),
+            AuthToNode::Declined { why } => Err(CaError::Declined(why)),
+            other => Err(CaError::AuthAway(format!("it answered {other:?}"))),
+        };
+        self.ask(Question::Renew(ask), None, read, CaError::AuthAway, ctx)
     }
 }
 

@@ -10,6 +10,7 @@
 use super::address::{Address, Origin};
 use super::cancels::{ClientKey, FindClientKey, ForgetKey};
 use super::host::{Behavior, Ctx, Runtime, spawn_here};
+use super::identity::IdentityView;
 use super::joins::JoinCluster;
 use super::links::AdoptLink;
 use super::policy::PolicyView;
@@ -23,8 +24,8 @@ use crate::model::{ClusterName, ConnectionId, Endpoint, NodeKind, Refusal, Refus
 use crate::net::copy::NoTap;
 use crate::net::greeting::{self, Greeted};
 use crate::net::socket;
-use crate::net::tls::{HANDSHAKE_DEADLINE, ServerSides, ServerTls, Spoken, peer_chain};
-use crate::pki::{HostIdentity, PeerUsage, TrustAnchors, verify_host};
+use crate::net::tls::{HANDSHAKE_DEADLINE, ServerTls, Spoken, peer_chain};
+use crate::pki::{HostIdentity, PeerUsage, verify_host};
 use crate::policy::Permit;
 use crate::protocol::postgres::startup::CancelRequest;
 use crate::protocol::postgres::{StartupMessage, backend};
@@ -39,8 +40,7 @@ const REFUSAL_DEADLINE: Duration = Duration::from_secs(5);
 /// What every connection of a port has in common.
 pub struct ConnectionParts {
     pub cluster: ClusterName,
-    pub sides: ServerSides,
-    pub anchors: TrustAnchors,
+    pub identity: IdentityView,
     pub clock: SharedClock,
     pub trail: Trail,
     /// What this port serves besides telling people where to go.
@@ -267,7 +267,7 @@ impl Connection {
     fn peer_node(&self, tls: &ServerTls, kind: NodeKind) -> Option<HostIdentity> {
         match verify_host(
             &peer_chain(tls),
-            &self.parts.anchors,
+            &self.parts.identity.in_use().identity.anchors,
             PeerUsage::Client,
             self.parts.clock.now(),
         ) {
@@ -353,9 +353,12 @@ impl Behavior for Connection {
         };
         let parts = self.parts.clone();
         let greeted = async move {
-            tokio::time::timeout(HANDSHAKE_DEADLINE, greeting::greet(socket, &parts.sides))
-                .await
-                .unwrap_or_else(|_| Ok(Greeted::Answered("the handshake was not done in time".to_owned())))
+            tokio::time::timeout(
+                HANDSHAKE_DEADLINE,
+                greeting::greet(socket, &parts.identity.in_use().sides),
+            )
+            .await
+            .unwrap_or_else(|_| Ok(Greeted::Answered("the handshake was not done in time".to_owned())))
         };
         ctx.run(greeted, |connection, greeted, ctx| match greeted {
             Ok(greeted) => connection.greeted(greeted, ctx),

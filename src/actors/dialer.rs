@@ -9,12 +9,14 @@
 use super::address::Address;
 use super::agent::ServeStream;
 use super::host::{Behavior, Ctx, Runtime, TaskGuard, spawn_here};
+use super::identity::IdentityView;
 use super::tunnel::{ANNOUNCE_EVERY, PEER_SILENT_AFTER};
 use crate::model::{Endpoint, NodeKind, NodeName, SharedClock};
 use crate::net::frames::{read_frame, write_frame};
 use crate::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
 use crate::net::{socket, tls};
-use crate::pki::{PeerUsage, TrustAnchors, entropy, verify_host};
+use crate::pki::{PeerUsage, entropy, verify_host};
+use crate::protocol::alpn;
 use crate::protocol::tunnel::{DatabaseRecord, DbToProxy, Frame, FrameKind, Header, ProxyToDb};
 use std::io;
 use std::sync::Arc;
@@ -29,8 +31,7 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(8);
 /// What every dialer of an agent has.
 pub struct DialerParts {
     pub proxy: Endpoint,
-    pub client: tls::NodeClient,
-    pub anchors: TrustAnchors,
+    pub identity: IdentityView,
     pub node_name: NodeName,
     pub databases: Vec<DatabaseRecord>,
     pub serve: Address<ServeStream>,
@@ -124,10 +125,18 @@ fn back_off(failures: u32) -> Duration {
 async fn connect(parts: &DialerParts) -> io::Result<Connected> {
     let tcp = socket::connect(&parts.proxy.host, parts.proxy.port).await?;
     socket::set_user_timeout(&tcp)?;
-    let stream = parts.client.connect(tcp).await?;
+    let identity = &parts.identity.in_use().identity;
+    let client = tls::NodeClient::mutual(
+        &identity.credentials,
+        &identity.anchors,
+        NodeKind::Proxy,
+        alpn::TUNNEL,
+        &parts.clock,
+    );
+    let stream = client.map_err(io::Error::other)?.connect(tcp).await?;
     let proxy = verify_host(
         &tls::server_chain(&stream),
-        &parts.anchors,
+        &identity.anchors,
         PeerUsage::Server,
         parts.clock.now(),
     )

@@ -11,7 +11,7 @@
 use super::address::Reply;
 use super::address::{Address, Origin, message};
 use super::audit::StoreLines;
-use super::ca::{IssueDbClient, Issued};
+use super::ca::{IssueDbClient, IssueHost, Issued};
 use super::host::{Behavior, Ctx, Handle, Runtime, Spec, spawn_here};
 use super::inventory::{NodeHeard, NodeRecord};
 use super::rbac::Published;
@@ -44,6 +44,7 @@ message!(AdoptLink => ());
 /// What links ask on behalf of their nodes.
 pub struct LinkParts {
     pub issue: Address<IssueDbClient>,
+    pub renew: Address<IssueHost>,
     pub store_lines: Address<StoreLines>,
     pub heard: Address<NodeHeard>,
     pub published: Published,
@@ -141,6 +142,7 @@ enum Question {
     Heartbeat(NodeRecord),
     Store(StoreLines),
     Issue(IssueDbClient),
+    Renew(IssueHost),
 }
 
 impl Asked {
@@ -203,6 +205,7 @@ impl Asked {
                 first_seq,
                 lines,
             } => Question::Store(self.lines(&spool, first_seq, lines)),
+            ProxyToAuth::RenewHost { csr, hosts } => self.renewal(csr, hosts),
         }
     }
 
@@ -230,7 +233,19 @@ impl Asked {
                 db_name,
                 csr,
             }),
+            DbToAuth::RenewHost { csr, hosts } => self.renewal(csr, hosts),
         }
+    }
+
+    /// For the node and the kinds that its present certificate names, whatever it asks for.
+    fn renewal(&self, csr: Vec<u8>, hosts: Vec<String>) -> Question {
+        Question::Renew(IssueHost {
+            node: self.peer.node_id,
+            name: self.peer.node_name.clone(),
+            kinds: self.peer.kinds.clone(),
+            hosts,
+            csr,
+        })
     }
 
     fn record(
@@ -276,6 +291,11 @@ impl Asked {
             },
             Question::Issue(ask) => match self.parts.issue.ask(&self.origin, ask, ASK_DEADLINE).await {
                 Ok(Ok(Issued { certificate, not_after })) => AuthToNode::DbClientIssued { certificate, not_after },
+                Ok(Err(error)) => AuthToNode::Declined { why: error.to_string() },
+                Err(error) => AuthToNode::Declined { why: error.to_string() },
+            },
+            Question::Renew(ask) => match self.parts.renew.ask(&self.origin, ask, ASK_DEADLINE).await {
+                Ok(Ok(Issued { certificate, not_after })) => AuthToNode::HostIssued { certificate, not_after },
                 Ok(Err(error)) => AuthToNode::Declined { why: error.to_string() },
                 Err(error) => AuthToNode::Declined { why: error.to_string() },
             },

@@ -140,7 +140,11 @@ pub async fn open_session(parts: &Arc<ConnectionParts>, client: &Client, origin:
 
 /// Who this is, from the certificate that TLS has let through; what is wrong with it is said in words.
 async fn identify(parts: &ConnectionParts, client: &Client) -> Result<Principal, Refusal> {
-    let error = match verify_person(&client.chain, &parts.anchors, parts.clock.now()) {
+    let error = match verify_person(
+        &client.chain,
+        &parts.identity.in_use().identity.anchors,
+        parts.clock.now(),
+    ) {
         Ok(principal) => return Ok(principal),
         Err(error) => error,
     };

@@ -26,15 +26,21 @@ pub struct AuthDialer {
     checked: Option<(TrustAnchors, SharedClock)>,
 }
 
-impl fmt::Display for AuthDialer {
+impl fmt::Display for AuthRoute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.route {
-            AuthRoute::Direct(endpoints) => {
+        match self {
+            Self::Direct(endpoints) => {
                 let texts: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
                 f.write_str(&texts.join(", "))
             }
-            AuthRoute::ThroughProxy(proxy) => write!(f, "auth through proxy {proxy}"),
+            Self::ThroughProxy(proxy) => write!(f, "auth through proxy {proxy}"),
         }
+    }
+}
+
+impl fmt::Display for AuthDialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.route, f)
     }
 }
 

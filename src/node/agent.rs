@@ -10,11 +10,9 @@ use crate::actors::host::Spec;
 use crate::actors::sessions::EndAll;
 use crate::actors::tunnels::ServeLocally;
 use crate::config::{DatabaseConfig, JoinAddress};
-use crate::model::{Endpoint, NodeKind, ServiceName};
-use crate::net::tls::NodeClient;
+use crate::model::{Endpoint, ServiceName};
 use crate::pki::TrustAnchors;
 use crate::pki::pem::certificates_from_pem;
-use crate::protocol::alpn;
 use crate::protocol::tunnel::DatabaseRecord;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -68,14 +66,7 @@ pub(super) fn start(
     let identity = &common.identity;
     let parts = Arc::new(DialerParts {
         proxy: proxy_endpoint(common, local_proxy)?,
-        client: NodeClient::mutual(
-            &identity.credentials,
-            &identity.anchors,
-            NodeKind::Proxy,
-            alpn::TUNNEL,
-            &common.clock,
-        )?,
-        anchors: identity.anchors.clone(),
+        identity: common.in_use.clone(),
         node_name: identity.name.clone(),
         databases: records,
         serve: agent.address(),

@@ -203,6 +203,7 @@ pub(super) async fn start(
     let links = {
         let parts = Arc::new(LinkParts {
             issue: ca.address(),
+            renew: ca.address(),
             store_lines: audit_log.address(),
             heard: inventory.address(),
             published: published.clone(),
@@ -213,8 +214,7 @@ pub(super) async fn start(
     };
     let parts = Arc::new(ConnectionParts {
         cluster: common.identity.cluster.clone(),
-        sides: common.sides.clone(),
-        anchors: common.identity.anchors.clone(),
+        identity: common.in_use.clone(),
         clock: common.clock.clone(),
         trail: common.trail.clone(),
         proxy: None,
@@ -253,6 +253,7 @@ pub(super) async fn start(
         addresses: AuthAddresses {
             issue: ca.address(),
             store_lines: audit_log.address(),
+            issue_host: ca.address(),
         },
     })
 }

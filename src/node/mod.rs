@@ -7,31 +7,31 @@
 mod agent;
 mod auth;
 pub mod data_dir;
-pub mod identity;
 mod joining;
 mod proxy;
 mod roots;
 
+pub use crate::actors::identity::Identity;
 pub use data_dir::DataDir;
-pub use identity::Identity;
 
 use crate::actors::address::{Address, Origin};
 use crate::actors::audit::{AuditShipper, StoreLines};
 use crate::actors::auth_link::{AuthLink, AuthLinkParts};
-use crate::actors::ca::IssueDbClient;
+use crate::actors::ca::{IssueDbClient, IssueHost};
 use crate::actors::host::ActorRef;
 use crate::actors::host::{Runtimes, Spec};
+use crate::actors::identity::{IdentityKeeper, IdentityParts, IdentityStock, IdentityView, InUse};
 use crate::actors::policy::{Policy, PolicyConfirmed, PolicyReceived, PolicyStock, PolicyView};
 use crate::actors::sessions::{EndAll, LAST_WORDS_DEADLINE, Sessions};
 use crate::actors::trail::Trail;
 use crate::audit::{EventContext, EventKind, Spool, SpoolLimits};
 use crate::config::{Config, ConfigError, JoinAddress};
 use crate::model::{NodeKind, Refusal, RefusalKind, SharedClock};
-use crate::net::auth_dialer::{AuthDialer, AuthRoute};
-use crate::net::tls::ServerSides;
+use crate::net::auth_dialer::AuthRoute;
 use crate::pki::entropy;
 use roots::Roots;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -63,7 +63,7 @@ pub enum StartError {
     #[error(transparent)]
     Resource(#[from] crate::policy::ResourceError),
     #[error(transparent)]
-    Identity(#[from] identity::IdentityError),
+    Identity(#[from] crate::actors::identity::IdentityError),
     #[error("{0}")]
     Listen(String),
     #[error("{0}")]
@@ -102,7 +102,8 @@ pub(crate) struct Common {
     pub identity: Identity,
     pub trail: Trail,
     pub policy: PolicyView,
-    pub sides: ServerSides,
+    /// The identity in use; what never changes of it is in `identity`.
+    pub in_use: IdentityView,
 }
 
 /// What a node asks of auth, wherever auth is.
@@ -110,6 +111,7 @@ pub(crate) struct Common {
 pub(crate) struct AuthAddresses {
     pub issue: Address<IssueDbClient>,
     pub store_lines: Address<StoreLines>,
+    pub issue_host: Address<IssueHost>,
 }
 
 /// How long an actor has for its orderly end.
@@ -149,8 +151,9 @@ pub async fn start(
             Policy::new(stock.clone(), clock.clone())
         })
     };
+    let identity_stock = IdentityStock::new(InUse::new(identity.clone(), &clock)?);
     let common = Arc::new(Common {
-        sides: ServerSides::new(&identity.credentials, &identity.anchors, &clock)?,
+        in_use: identity_stock.view(),
         config,
         runtimes,
         clock,
@@ -170,6 +173,7 @@ pub async fn start(
         }
         None => link_to_auth(&common, &mut roots, (received, confirmed))?,
     };
+    start_identity(&common, &mut roots, &addresses, identity_stock, data_dir.identity());
     start_shipper(&common, &mut roots, &addresses);
     let mut proxy_address = None;
     let mut serve_locally = None;
@@ -229,7 +233,9 @@ fn link_to_auth(
         NodeKind::Proxy
     };
     let parts = Arc::new(AuthLinkParts {
-        dialer: AuthDialer::linked(route, &identity.credentials, &identity.anchors, &common.clock)?,
+        route,
+        identity: common.in_use.clone(),
+        clock: common.clock.clone(),
         kind,
         name: identity.name.clone(),
         databases: agent::records(common)?,
@@ -241,6 +247,7 @@ fn link_to_auth(
     Ok(AuthAddresses {
         issue: link.address(),
         store_lines: link.address(),
+        issue_host: link.address(),
     })
 }
 
@@ -267,6 +274,24 @@ pub(crate) fn start_sessions(common: &Common, roots: &mut Roots, name: &str) -> 
     roots.start(Spec::permanent(name), move || {
         Sessions::new(policy.clone(), clock.clone())
     })
+}
+
+fn start_identity(
+    common: &Arc<Common>,
+    roots: &mut Roots,
+    addresses: &AuthAddresses,
+    stock: IdentityStock,
+    directory: PathBuf,
+) {
+    let parts = Arc::new(IdentityParts {
+        stock,
+        directory,
+        kinds: common.config.services(),
+        hosts: proxy::host_names(&common.config),
+        issue: addresses.issue_host.clone(),
+        clock: common.clock.clone(),
+    });
+    roots.start(Spec::permanent("identity"), move || IdentityKeeper::new(parts.clone()));
 }
 
 fn start_shipper(common: &Arc<Common>, roots: &mut Roots, addresses: &AuthAddresses) {

@@ -42,8 +42,7 @@ pub(super) fn start(
     let sessions = super::start_sessions(common, roots, "proxy-sessions");
     let parts = Arc::new(ConnectionParts {
         cluster: common.identity.cluster.clone(),
-        sides: common.sides.clone(),
-        anchors: common.identity.anchors.clone(),
+        identity: common.in_use.clone(),
         clock: common.clock.clone(),
         trail: common.trail.clone(),
         proxy: Some(ProxyParts {

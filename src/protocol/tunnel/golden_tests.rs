@@ -109,7 +109,21 @@ fn to_auth() -> Vec<(String, Vec<u8>)> {
                 csr: vec![3],
             },
         ),
+        sample(
+            "RenewHost",
+            DbToAuth::RenewHost {
+                csr: vec![3],
+                hosts: vec![],
+            },
+        ),
         sample("WatchPolicy", ProxyToAuth::WatchPolicy { have: None }),
+        sample(
+            "RenewHost",
+            ProxyToAuth::RenewHost {
+                csr: vec![3],
+                hosts: vec!["proxy.example.com".into()],
+            },
+        ),
         sample(
             "Heartbeat",
             ProxyToAuth::Heartbeat {
@@ -150,6 +164,13 @@ fn from_auth() -> Vec<(String, Vec<u8>)> {
         ),
         sample("PolicyConfirmed", AuthToNode::PolicyConfirmed { version: 12 }),
         sample("Declined", AuthToNode::Declined { why: "no".into() }),
+        sample(
+            "HostIssued",
+            AuthToNode::HostIssued {
+                certificate: vec![1],
+                not_after: Timestamp::from_secs(1_700_000_000),
+            },
+        ),
     ]
 }
 

@@ -124,6 +124,8 @@ pub enum DbToAuth {
         db_name: DbName,
         csr: Vec<u8>,
     },
+    /// A new host certificate, for the node and the kinds of the present one.
+    RenewHost { csr: Vec<u8>, hosts: Vec<String> },
 }
 
 impl Wire for DbToAuth {
@@ -145,6 +147,11 @@ pub enum ProxyToAuth {
         spool: String,
         first_seq: u64,
         lines: Vec<String>,
+    },
+    /// A new host certificate, for the node and the kinds of the present one.
+    RenewHost {
+        csr: Vec<u8>,
+        hosts: Vec<String>,
     },
 }
 
@@ -181,6 +188,10 @@ pub enum AuthToNode {
     /// Auth decided against it.
     Declined {
         why: String,
+    },
+    HostIssued {
+        certificate: Vec<u8>,
+        not_after: Timestamp,
     },
 }
 

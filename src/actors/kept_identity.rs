@@ -1,4 +1,4 @@
-//! Who this node is: its host certificate with its key, and the authorities it believes.
+//! Who this node is, as it is kept on disk: its host certificate with its key, and the authorities it believes.
 
 use crate::model::{ClusterName, NodeId, NodeName, Timestamp};
 use crate::net::tls::Credentials;
