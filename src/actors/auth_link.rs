@@ -30,6 +30,8 @@ const AUTH_SILENT_AFTER: Duration = Duration::from_secs(8);
 const ASK_DEADLINE: Duration = Duration::from_secs(15);
 const BACK_OFF_MAX: Duration = Duration::from_secs(4);
 const BACK_OFF_STEP: Duration = Duration::from_millis(500);
+/// A connection that held for so long was a good one, and its loss is a new fault.
+const STEADY_AFTER: Duration = Duration::from_secs(10);
 
 pub struct AuthLinkParts {
     pub route: AuthRoute,
@@ -80,8 +82,8 @@ impl AuthLink {
 
     fn connected(&mut self, mux: Mux, driver: TaskGuard<String>, ctx: &mut Ctx<'_, Self>) {
         tracing::info!(auth = %self.parts.route, "connected to auth");
-        self.failures = 0;
         self.mux = Some(mux.clone());
+        let since = tokio::time::Instant::now();
         let (parts, origin) = (self.parts.clone(), ctx.origin());
         let life = async move {
             let why = tokio::select! {
@@ -92,10 +94,15 @@ impl AuthLink {
             mux.kill();
             why
         };
-        ctx.run(life, |link, why, ctx| {
+        ctx.run(life, move |link, why, ctx| {
             tracing::warn!(auth = %link.parts.route, why, "connection to auth lost; sessions go on");
             link.mux = None;
-            link.failures = 1;
+            // A peer that accepts and closes at once is not hammered.
+            link.failures = if since.elapsed() < STEADY_AFTER {
+                link.failures + 1
+            } else {
+                1
+            };
             link.dial(ctx);
         });
     }

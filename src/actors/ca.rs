@@ -164,8 +164,18 @@ impl Ca {
         newest.ok_or_else(|| "the rules have not been read yet".to_owned())
     }
 
+    fn refuse_removed(&self, node: NodeId) -> Result<(), String> {
+        if self.snapshot()?.removed_nodes.contains(&node) {
+            return Err(format!(
+                "node {node} was removed from the cluster; it can join again with a new token"
+            ));
+        }
+        Ok(())
+    }
+
     fn db_client(&self, ask: &IssueDbClient) -> Result<Signed, String> {
         let now = self.clock.now();
+        self.refuse_removed(ask.agent)?;
         let chain: Vec<CertificateDer<'_>> = ask
             .person
             .iter()
@@ -268,6 +278,7 @@ impl Ca {
     }
 
     fn host(&self, ask: &IssueHost) -> Result<Signed, String> {
+        self.refuse_removed(ask.node)?;
         let now = self.clock.now();
         let not_after = now + HOST_TTL;
         // Only a proxy is reached by names of its own; the others are known by what they are.

@@ -18,6 +18,7 @@ use super::relay::{SessionOutcome, SessionRelay};
 use super::routing::{self, Opened};
 use super::sessions::{RegisterSession, SessionClosed};
 use super::trail::Trail;
+use super::tunnel::refusal_event;
 use super::tunnels::{AdoptTunnel, RoutesView};
 use crate::audit::EventKind;
 use crate::model::{ClusterName, ConnectionId, Endpoint, NodeKind, Refusal, RefusalKind, SharedClock};
@@ -41,6 +42,7 @@ const REFUSAL_DEADLINE: Duration = Duration::from_secs(5);
 pub struct ConnectionParts {
     pub cluster: ClusterName,
     pub identity: IdentityView,
+    pub policy: PolicyView,
     pub clock: SharedClock,
     pub trail: Trail,
     /// What this port serves besides telling people where to go.
@@ -50,7 +52,6 @@ pub struct ConnectionParts {
 
 /// What a proxy's connections use.
 pub struct ProxyParts {
-    pub policy: PolicyView,
     pub routes: RoutesView,
     pub register: Address<RegisterSession>,
     pub closed: Address<SessionClosed>,
@@ -271,6 +272,12 @@ impl Connection {
             PeerUsage::Client,
             self.parts.clock.now(),
         ) {
+            Ok(node) if self.parts.policy.is_removed(node.node_id) => {
+                tracing::warn!(node = %node.node_name, peer = %self.peer, "a node that was removed is turned away");
+                let what = "a connection of a node that was removed";
+                self.parts.trail.note_now(refusal_event(&self.parts.trail, &node, what));
+                None
+            }
             Ok(node) if node.kinds.contains(&kind) => Some(node),
             Ok(node) => {
                 tracing::debug!(node = %node.node_name, %kind, "not a node of this kind");

@@ -10,8 +10,9 @@ use super::address::Address;
 use super::agent::ServeStream;
 use super::host::{Behavior, Ctx, Runtime, TaskGuard, spawn_here};
 use super::identity::IdentityView;
+use super::policy::PolicyView;
 use super::tunnel::{ANNOUNCE_EVERY, PEER_SILENT_AFTER};
-use crate::model::{Endpoint, NodeKind, NodeName, SharedClock};
+use crate::model::{Endpoint, NodeId, NodeKind, NodeName, SharedClock};
 use crate::net::frames::{read_frame, write_frame};
 use crate::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
 use crate::net::{socket, tls};
@@ -27,11 +28,14 @@ use tokio::sync::watch;
 /// come at once. The first dial, and the first after a loss, wait only for the random part.
 const BACK_OFF_STEP: Duration = Duration::from_secs(1);
 const BACK_OFF_MAX: Duration = Duration::from_secs(8);
+/// A tunnel that held for so long was a good one, and its loss is a new fault.
+const STEADY_AFTER: Duration = Duration::from_secs(10);
 
 /// What every dialer of an agent has.
 pub struct DialerParts {
     pub proxy: Endpoint,
     pub identity: IdentityView,
+    pub policy: PolicyView,
     pub node_name: NodeName,
     pub databases: Vec<DatabaseRecord>,
     pub serve: Address<ServeStream>,
@@ -50,6 +54,7 @@ struct Connected {
     inbound: Inbound,
     driver: TaskGuard<String>,
     control: MuxStream,
+    proxy: NodeId,
 }
 
 impl Dialer {
@@ -82,13 +87,14 @@ impl Dialer {
 
     fn serve(&mut self, connected: Connected, ctx: &mut Ctx<'_, Self>) {
         tracing::info!(proxy = %self.parts.proxy, "tunnel up");
-        self.failures = 0;
+        let since = tokio::time::Instant::now();
         self.parts.up.send_replace(true);
         let Connected {
             mux,
             inbound,
             driver,
             control,
+            proxy,
         } = connected;
         let parts = self.parts.clone();
         let origin = ctx.origin();
@@ -97,12 +103,19 @@ impl Dialer {
             let why = tokio::select! {
                 why = driver.join() => why.unwrap_or_else(|panic| panic),
                 why = keep_announcing(&parts, control) => why,
+                () = parts.policy.clone().removal_of(proxy) => "the proxy was removed from the cluster".to_owned(),
                 () = take_streams(inbound, &parts.serve, &origin) => "the multiplexer ended".to_owned(),
             };
             mux.kill();
             why
         };
-        ctx.run(life, |dialer, why, ctx| {
+        ctx.run(life, move |dialer, why, ctx| {
+            // A proxy that accepts and closes at once is not hammered.
+            dialer.failures = if since.elapsed() < STEADY_AFTER {
+                dialer.failures + 1
+            } else {
+                0
+            };
             tracing::warn!(proxy = %dialer.parts.proxy, why, "tunnel lost; dialling again");
             dialer.dial(ctx);
         });
@@ -147,6 +160,10 @@ async fn connect(parts: &DialerParts) -> io::Result<Connected> {
             proxy.node_name
         )));
     }
+    if parts.policy.is_removed(proxy.node_id) {
+        let why = format!("proxy {} was removed from the cluster", proxy.node_name);
+        return Err(io::Error::other(why));
+    }
     let (mux, inbound, driver) = mux::start(stream, MuxSide::Dialled);
     let driver = spawn_here(driver);
     let mut control = mux.open().await.map_err(io::Error::other)?;
@@ -156,6 +173,7 @@ async fn connect(parts: &DialerParts) -> io::Result<Connected> {
         inbound,
         driver,
         control,
+        proxy: proxy.node_id,
     })
 }
 

@@ -1,7 +1,7 @@
 //! The nodes and databases that auth knows of.
 //!
 //! **Owns** the last heartbeat of every node.
-//! **Hears** `NodeHeard` from links (and from this process's own services).
+//! **Hears** `NodeHeard` from links (and from this process's own services), `NodeForgotten` from administrators.
 //! **Tells** whoever holds an [`InventoryView`].
 //! **Never** keeps a node that has been silent for [`NODE_SILENT_AFTER`].
 //! **Ends** with the node; a rebuilt inventory fills itself from the next heartbeats.
@@ -29,7 +29,9 @@ pub struct NodeRecord {
 
 /// A node has sent its heartbeat.
 pub struct NodeHeard(pub NodeRecord);
-message!(NodeHeard => ());
+/// A node was removed; it is not listed until it is heard again.
+pub struct NodeForgotten(pub NodeId);
+message!(NodeHeard => (), NodeForgotten => ());
 
 type Nodes = BTreeMap<NodeId, (NodeRecord, Timestamp)>;
 
@@ -122,6 +124,13 @@ impl Handle<NodeHeard> for Inventory {
         self.stock.0.send_modify(|nodes| {
             nodes.insert(record.node, (record, now));
         });
+        Reply::Now(())
+    }
+}
+
+impl Handle<NodeForgotten> for Inventory {
+    fn handle(&mut self, NodeForgotten(node): NodeForgotten, _: &mut Ctx<'_, Self>) -> Reply<()> {
+        self.stock.0.send_if_modified(|nodes| nodes.remove(&node).is_some());
         Reply::Now(())
     }
 }

@@ -14,6 +14,7 @@ use super::audit::StoreLines;
 use super::ca::{IssueDbClient, IssueHost, Issued};
 use super::host::{Behavior, Ctx, Handle, Runtime, Spec, spawn_here};
 use super::inventory::{NodeHeard, NodeRecord};
+use super::policy::PolicyView;
 use super::rbac::Published;
 use super::trail::Trail;
 use super::tunnel::{answer, refusal_event};
@@ -49,6 +50,7 @@ pub struct LinkParts {
     pub heard: Address<NodeHeard>,
     pub published: Published,
     pub policy_max_age: Duration,
+    pub policy: PolicyView,
     pub trail: Trail,
 }
 
@@ -120,6 +122,12 @@ impl Behavior for Link {
         };
         // Auth answers on the node's streams and opens none of its own; the multiplexer is the driver's to keep.
         let (mux, inbound, driver) = mux::start(stream, MuxSide::Accepted);
+        let removal = self.parts.policy.clone().removal_of(self.peer.node_id);
+        let to_cut = mux.clone();
+        ctx.run(removal, move |link, (), _| {
+            tracing::warn!(node = %link.peer.node_name, "node removed; its link is cut");
+            to_cut.kill();
+        });
         ctx.run(spawn_here(driver).join(), move |link, why, ctx| {
             drop(mux);
             tracing::info!(node = %link.peer.node_name, why = ?why, "node disconnected");

@@ -8,7 +8,7 @@
 
 use super::address::{Reply, message};
 use super::host::{Behavior, Ctx, Handle};
-use crate::model::{Refusal, RefusalKind, SharedClock, Timestamp};
+use crate::model::{NodeId, Refusal, RefusalKind, SharedClock, Timestamp};
 use crate::policy::PolicySnapshot;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,6 +84,22 @@ impl PolicyView {
             .hint("sessions that are open go on; ask an administrator to look at the auth service"));
         }
         Ok(held.snapshot.clone())
+    }
+
+    /// Whether a node was removed, as far as this node has heard. However old that is: a removal is not taken back.
+    pub fn is_removed(&self, node: NodeId) -> bool {
+        let held = self.held.borrow();
+        held.as_ref()
+            .is_some_and(|held| held.snapshot.removed_nodes.contains(&node))
+    }
+
+    /// Resolves when the node is removed; never, if it is not.
+    pub async fn removal_of(mut self, node: NodeId) {
+        while !self.is_removed(node) {
+            if self.changed().await.is_none() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     pub fn version(&self) -> Option<u64> {

@@ -1,18 +1,19 @@
 //! Users and roles, on auth.
 //!
 //! **Owns** the way from the stored resources to the published snapshot.
-//! **Hears** `PutResource`, `RemoveResource` from administrators.
+//! **Hears** `PutResource`, `RemoveResource`, `RemoveNode` from administrators.
 //! **Tells** by publishing: immutable, versioned snapshots that the policy actor of this process and the links to other nodes
 //! follow.
 //! **Never** publishes what is not stored, nor a version twice.
 //! **Ends** with the node. After a failure it reads everything again from the store; what was published stays in force.
 
 use super::address::{Reply, message};
+use super::ca::HOST_TTL;
 use super::host::{Behavior, Ctx, Handle};
-use crate::model::{PersonName, RoleName, SharedClock};
+use crate::model::{NodeId, PersonName, RoleName, SharedClock};
 use crate::policy::{PolicySnapshot, Resource, ResourceError};
 use crate::store::{Store, StoreError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -20,6 +21,8 @@ use tokio::sync::watch;
 const USERS: &str = "/user/";
 const ROLES: &str = "/role/";
 /// Written with every change; its revision is the version of the snapshot that follows.
+/// By node id; each lasts as long as a certificate of the node may be valid.
+const REMOVED_NODES: &str = "/removed-node/";
 const GENERATION: &str = "/policy/generation";
 /// Users and roles each; at a kilobyte a record a snapshot stays below the 16 MiB of a node message.
 const RESOURCES_MAX: usize = 8_000;
@@ -34,6 +37,9 @@ pub struct PutResource {
 }
 
 pub struct RemoveResource(pub ResourceRef);
+
+/// A node may not take part any more: its connections are cut everywhere, and nothing is signed for it.
+pub struct RemoveNode(pub NodeId);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ResourceRef {
@@ -50,6 +56,7 @@ pub enum Put {
 message!(
     PutResource => Result<Put, RbacError>,
     RemoveResource => Result<bool, RbacError>,
+    RemoveNode => Result<(), RbacError>,
 );
 
 #[derive(Debug, thiserror::Error)]
@@ -126,6 +133,7 @@ async fn next_snapshot(store: &dyn Store, clock: &SharedClock) -> Result<PolicyS
         published_at: clock.now(),
         users: BTreeMap::new(),
         roles: BTreeMap::new(),
+        removed_nodes: removed_nodes(store).await?,
     };
     for prefix in [USERS, ROLES] {
         for item in store.range(prefix, RESOURCES_MAX).await? {
@@ -136,6 +144,17 @@ async fn next_snapshot(store: &dyn Store, clock: &SharedClock) -> Result<PolicyS
         }
     }
     Ok(snapshot)
+}
+
+/// A key that is no node id was not written here; it is left out, and said.
+async fn removed_nodes(store: &dyn Store) -> Result<BTreeSet<NodeId>, RbacError> {
+    let items = store.range(REMOVED_NODES, RESOURCES_MAX).await?;
+    let ids = items.iter().filter_map(|item| {
+        let id = item.key.strip_prefix(REMOVED_NODES)?.parse();
+        id.inspect_err(|error| tracing::error!(key = item.key, %error, "not a node id"))
+            .ok()
+    });
+    Ok(ids.collect())
 }
 
 async fn put(store: &dyn Store, resource: &Resource, replace: bool) -> Result<Put, RbacError> {
@@ -210,6 +229,20 @@ impl Handle<RemoveResource> for Rbac {
                 Ok(true) => rbac.publish(ctx, || promise.keep(done)),
                 _ => promise.keep(done),
             }
+        });
+        reply
+    }
+}
+
+impl Handle<RemoveNode> for Rbac {
+    fn handle(&mut self, RemoveNode(node): RemoveNode, ctx: &mut Ctx<'_, Self>) -> Reply<Result<(), RbacError>> {
+        let (reply, promise) = Reply::later();
+        let (store, until) = (self.store.clone(), self.clock.now() + HOST_TTL);
+        let key = format!("{REMOVED_NODES}{node}");
+        let put = async move { store.put(&key, Vec::new(), Some(until)).await };
+        ctx.run(put, |rbac, done, ctx| match done {
+            Ok(_) => rbac.publish(ctx, || promise.keep(Ok(()))),
+            Err(error) => promise.keep(Err(error.into())),
         });
         reply
     }

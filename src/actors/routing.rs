@@ -64,7 +64,7 @@ pub async fn open_session(parts: &Arc<ConnectionParts>, client: &Client, origin:
     let service = service_of(&principal)?;
     let mut candidates = candidates(parts, proxy, client, &service)?;
     let session = SessionId::from_random(entropy::bytes());
-    let (request, permit) = authorise(parts, proxy, client, principal, service, &mut candidates, session).await?;
+    let (request, permit) = authorise(parts, client, principal, service, &mut candidates, session).await?;
     let register = RegisterSession {
         session,
         connection: client.connection,
@@ -212,7 +212,6 @@ fn offline(service: &ServiceName, agent: &NodeName, since: crate::model::Timesta
 /// stay that have the labels which were decided on.
 async fn authorise(
     parts: &ConnectionParts,
-    proxy: &ProxyParts,
     client: &Client,
     principal: Principal,
     service: ServiceName,
@@ -223,7 +222,7 @@ async fn authorise(
     let db_user = DbUser::new(client.startup.user()).map_err(bad_name)?;
     // What PostgreSQL would use: an empty name falls to the user's.
     let db_name = effective_db_name(client.startup.database(), &db_user).map_err(bad_name)?;
-    let snapshot = proxy.policy.current()?;
+    let snapshot = parts.policy.current()?;
     let mut request = AccessRequest {
         principal: Arc::new(principal),
         service,

@@ -8,6 +8,7 @@
 
 use super::address::Address;
 use super::host::{Behavior, Ctx};
+use super::policy::PolicyView;
 use super::trail::Trail;
 use super::tunnels::AgentAnnounced;
 use crate::audit::EventKind;
@@ -29,6 +30,7 @@ pub struct Tunnel {
     agent: HostIdentity,
     runtime_index: usize,
     announced: Address<AgentAnnounced>,
+    policy: PolicyView,
     trail: Trail,
     mux: Option<Mux>,
 }
@@ -51,6 +53,7 @@ impl Tunnel {
         agent: HostIdentity,
         runtime_index: usize,
         announced: Address<AgentAnnounced>,
+        policy: PolicyView,
         trail: Trail,
     ) -> Self {
         Self {
@@ -58,6 +61,7 @@ impl Tunnel {
             agent,
             runtime_index,
             announced,
+            policy,
             trail,
             mux: None,
         }
@@ -205,6 +209,9 @@ impl Behavior for Tunnel {
         self.mux = Some(mux);
         ctx.run(super::host::spawn_here(driver).join(), |tunnel, why, ctx| {
             tunnel.close(&why.unwrap_or_else(|panic| panic), ctx);
+        });
+        ctx.run(self.policy.clone().removal_of(self.agent.node_id), |tunnel, (), ctx| {
+            tunnel.close("the agent was removed from the cluster", ctx);
         });
         Self::await_control(inbound, ctx);
     }

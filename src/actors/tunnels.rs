@@ -10,6 +10,7 @@
 use super::address::{Address, Reply, message};
 use super::agent::ServeStream;
 use super::host::{Behavior, Ctx, Handle, Runtime, Spec};
+use super::policy::PolicyView;
 use super::supervisor::ChildExited;
 use super::trail::Trail;
 use super::tunnel::Tunnel;
@@ -195,6 +196,7 @@ struct Served {
 
 pub struct Tunnels {
     stock: RoutesStock,
+    policy: PolicyView,
     trail: Trail,
     clock: SharedClock,
     /// By the name of the tunnel's actor.
@@ -203,9 +205,10 @@ pub struct Tunnels {
 }
 
 impl Tunnels {
-    pub fn new(stock: RoutesStock, trail: Trail, clock: SharedClock) -> Self {
+    pub fn new(stock: RoutesStock, policy: PolicyView, trail: Trail, clock: SharedClock) -> Self {
         Self {
             stock,
+            policy,
             trail,
             clock,
             served: HashMap::new(),
@@ -265,7 +268,7 @@ impl Handle<AdoptTunnel> for Tunnels {
         self.next_tunnel += 1;
         tracing::info!(tunnel = %name, agent = %adopt.agent.node_name, "tunnel up");
         let announced = ctx.address::<AgentAnnounced>();
-        let trail = self.trail.clone();
+        let (policy, trail) = (self.policy.clone(), self.trail.clone());
         let (agent, runtime_index) = (adopt.agent, adopt.runtime_index);
         let mut stream = Some(adopt.stream);
         ctx.spawn_child(&adopt.runtime, Spec::temporary(&name), move || {
@@ -274,6 +277,7 @@ impl Handle<AdoptTunnel> for Tunnels {
                 agent.clone(),
                 runtime_index,
                 announced.clone(),
+                policy.clone(),
                 trail.clone(),
             )
         });

@@ -48,6 +48,8 @@ events! {
     SessionCancelled => "db.session.cancel", "PDB01I";
     /// A message of a peer that its kind may not send.
     PeerRefused => "peer.refused", "PND01W";
+    /// An administrator removed a node from the cluster.
+    NodeRemoved => "node.remove", "PND02I";
     NodeStarted => "node.started", "PND00I";
 }
 

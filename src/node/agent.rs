@@ -67,6 +67,7 @@ pub(super) fn start(
     let parts = Arc::new(DialerParts {
         proxy: proxy_endpoint(common, local_proxy)?,
         identity: common.in_use.clone(),
+        policy: common.policy.clone(),
         node_name: identity.name.clone(),
         databases: records,
         serve: agent.address(),

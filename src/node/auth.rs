@@ -208,6 +208,7 @@ pub(super) async fn start(
             heard: inventory.address(),
             published: published.clone(),
             policy_max_age: config.policy_max_age,
+            policy: common.policy.clone(),
             trail: common.trail.clone(),
         });
         roots.start(Spec::permanent("links"), move || Links::new(parts.clone()))
@@ -215,6 +216,7 @@ pub(super) async fn start(
     let parts = Arc::new(ConnectionParts {
         cluster: common.identity.cluster.clone(),
         identity: common.in_use.clone(),
+        policy: common.policy.clone(),
         clock: common.clock.clone(),
         trail: common.trail.clone(),
         proxy: None,
@@ -241,6 +243,8 @@ pub(super) async fn start(
         inventory: inventory_view,
         put: rbac.address(),
         remove: rbac.address(),
+        remove_node: rbac.address(),
+        forget_node: inventory.address(),
         issue_person: ca.address(),
         issue_db_server: ca.address(),
         query: audit_log.address(),

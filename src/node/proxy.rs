@@ -33,9 +33,9 @@ pub(super) fn start(
     let stock = RoutesStock::default();
     let routes = stock.view();
     let tunnels = {
-        let (trail, clock) = (common.trail.clone(), common.clock.clone());
+        let (policy, trail, clock) = (common.policy.clone(), common.trail.clone(), common.clock.clone());
         roots.start(Spec::permanent("tunnels"), move || {
-            Tunnels::new(stock.clone(), trail.clone(), clock.clone())
+            Tunnels::new(stock.clone(), policy.clone(), trail.clone(), clock.clone())
         })
     };
     let cancels = roots.start(Spec::permanent("cancels"), ClientKeys::default);
@@ -43,10 +43,10 @@ pub(super) fn start(
     let parts = Arc::new(ConnectionParts {
         cluster: common.identity.cluster.clone(),
         identity: common.in_use.clone(),
+        policy: common.policy.clone(),
         clock: common.clock.clone(),
         trail: common.trail.clone(),
         proxy: Some(ProxyParts {
-            policy: common.policy.clone(),
             routes,
             register: sessions.address(),
             closed: sessions.address(),

@@ -4,8 +4,9 @@ use super::error::{Problem, ResourceError};
 use super::resource::Resource;
 use super::role::Role;
 use super::user::UserRecord;
-use crate::model::{PersonName, RoleName, Timestamp};
-use std::collections::BTreeMap;
+use crate::model::{NodeId, PersonName, RoleName, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Documents of one snapshot. Every node holds all of them in memory.
@@ -18,6 +19,8 @@ pub struct PolicySnapshot {
     pub published_at: Timestamp,
     pub users: BTreeMap<PersonName, UserRecord>,
     pub roles: BTreeMap<RoleName, Role>,
+    /// Nodes that may not take part any more, as long as a certificate of theirs may be valid.
+    pub removed_nodes: BTreeSet<NodeId>,
 }
 
 impl PolicySnapshot {
@@ -28,14 +31,20 @@ impl PolicySnapshot {
             published_at,
             users: BTreeMap::new(),
             roles: BTreeMap::new(),
+            removed_nodes: BTreeSet::new(),
         }
     }
 
-    /// The canonical JSON document of every role, then of every user, each by name.
+    /// The canonical JSON document of every role, then of every user, each by name, then of every removed node.
     pub fn to_documents(&self) -> Vec<String> {
         let roles = self.roles.values().cloned().map(Resource::Role);
         let users = self.users.values().cloned().map(Resource::User);
-        roles.chain(users).map(|resource| resource.to_json()).collect()
+        let removed = self.removed_nodes.iter().map(|node| RemovedNode::of(*node).to_json());
+        roles
+            .chain(users)
+            .map(|resource| resource.to_json())
+            .chain(removed)
+            .collect()
     }
 
     /// Reads what `to_documents` wrote.
@@ -55,7 +64,10 @@ impl PolicySnapshot {
         }
         let mut snapshot = Self::empty(version, published_at);
         for document in documents {
-            snapshot.add(Resource::from_json(document)?)?;
+            match RemovedNode::from_json(document) {
+                Some(removed) => drop(snapshot.removed_nodes.insert(removed.node)),
+                None => snapshot.add(Resource::from_json(document)?)?,
+            }
         }
         Ok(snapshot)
     }
@@ -72,6 +84,36 @@ impl PolicySnapshot {
     /// The roles of a user that exist, in the user's order.
     pub(super) fn roles_of<'a>(&'a self, user: &'a UserRecord) -> impl Iterator<Item = &'a Role> {
         user.roles.iter().filter_map(|name| self.roles.get(name))
+    }
+}
+
+/// The document of a removed node.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RemovedNode {
+    kind: RemovedNodeKind,
+    node: NodeId,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum RemovedNodeKind {
+    RemovedNode,
+}
+
+impl RemovedNode {
+    fn of(node: NodeId) -> Self {
+        let kind = RemovedNodeKind::RemovedNode;
+        Self { kind, node }
+    }
+
+    fn to_json(&self) -> String {
+        format!("{{\"kind\":\"removed_node\",\"node\":\"{}\"}}", self.node)
+    }
+
+    /// `None` for a document of another kind.
+    fn from_json(document: &str) -> Option<Self> {
+        serde_json::from_str(document).ok()
     }
 }
 

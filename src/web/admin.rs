@@ -11,8 +11,8 @@ use crate::actors::address::Address;
 use crate::actors::audit_log::QueryAudit;
 use crate::actors::ca::{IssueDbServer, IssuePerson};
 use crate::actors::host::{Behavior, Ctx};
-use crate::actors::inventory::InventoryView;
-use crate::actors::rbac::{Published, PutResource, RemoveResource};
+use crate::actors::inventory::{InventoryView, NodeForgotten};
+use crate::actors::rbac::{Published, PutResource, RemoveNode, RemoveResource};
 use crate::actors::trail::Trail;
 use crate::model::{ClusterName, SharedClock};
 use crate::net::socket::{AdminListener, Unix};
@@ -38,6 +38,8 @@ pub struct AdminParts {
     pub inventory: InventoryView,
     pub put: Address<PutResource>,
     pub remove: Address<RemoveResource>,
+    pub remove_node: Address<RemoveNode>,
+    pub forget_node: Address<NodeForgotten>,
     pub issue_person: Address<IssuePerson>,
     pub issue_db_server: Address<IssueDbServer>,
     pub query: Address<QueryAudit>,

@@ -8,10 +8,10 @@ use super::api::{
 use crate::actors::address::{AskError, Origin};
 use crate::actors::audit_log::QueryAudit;
 use crate::actors::ca::{IssueDbServer, IssuePerson, Issued};
-use crate::actors::inventory::NodeRecord;
-use crate::actors::rbac::{Put, PutResource, RbacError, RemoveResource, ResourceRef};
+use crate::actors::inventory::{NodeForgotten, NodeRecord};
+use crate::actors::rbac::{Put, PutResource, RbacError, RemoveNode, RemoveResource, ResourceRef};
 use crate::audit::{EventKind, Query};
-use crate::model::{PersonName, Refusal, RoleName, ServiceName, Timestamp};
+use crate::model::{NodeId, NodeKind, PersonName, Refusal, RoleName, ServiceName, Timestamp};
 use crate::pki::CaPin;
 use crate::pki::pem::certificates_to_pem;
 use crate::policy::{PolicySnapshot, Resource, parse_resources};
@@ -193,6 +193,9 @@ async fn put_resources(State(api): State<Api>, Json(ask): Json<PutResources>) ->
 }
 
 async fn get_resources(State(api): State<Api>, UrlQuery(query): UrlQuery<ResourceQuery>) -> Answer<Resources> {
+    if matches!(query.kind.as_str(), "node" | "nodes") {
+        return get_nodes(&api, query.name.as_deref());
+    }
     let snapshot = api.snapshot()?;
     let wanted = |name: &str| query.name.as_ref().is_none_or(|want| want == name);
     let found: Vec<Resource> = match query.kind.as_str() {
@@ -200,7 +203,7 @@ async fn get_resources(State(api): State<Api>, UrlQuery(query): UrlQuery<Resourc
         "user" | "users" => snapshot.users.values().cloned().map(Resource::User).collect(),
         other => {
             return Err(bad(format!(
-                "{other:?} is not a kind of resource; there are role and user"
+                "{other:?} is not a kind of resource; there are role, user and node"
             )));
         }
     };
@@ -222,10 +225,41 @@ async fn get_resources(State(api): State<Api>, UrlQuery(query): UrlQuery<Resourc
     }))
 }
 
+/// The nodes that are alive, as documents.
+fn get_nodes(api: &Api, name: Option<&str>) -> Answer<Resources> {
+    let nodes = api.parts.inventory.nodes().into_iter().map(node_status);
+    let nodes: Vec<NodeStatus> = nodes
+        .filter(|node| name.is_none_or(|name| node.name == name || node.id == name))
+        .collect();
+    if let (true, Some(name)) = (nodes.is_empty(), name) {
+        return Err(Failed(
+            StatusCode::NOT_FOUND,
+            format!("no node called {name:?} is alive"),
+        ));
+    }
+    let documents: Vec<serde_json::Value> = nodes
+        .iter()
+        .map(|node| {
+            serde_json::json!({
+                "kind": "node", "version": "v2", "metadata": { "name": node.name },
+                "spec": { "id": node.id, "services": node.kinds, "databases": node.databases },
+            })
+        })
+        .collect();
+    let yaml = documents.iter().map(serde_saphyr::to_string);
+    Ok(Json(Resources {
+        yaml: yaml.collect::<Result<_, _>>().map_err(bad)?,
+        documents,
+    }))
+}
+
 async fn remove_resource(
     State(api): State<Api>,
     Path((kind, name)): Path<(String, String)>,
 ) -> Answer<serde_json::Value> {
+    if kind == "node" {
+        return remove_node(&api, &name).await;
+    }
     let (resource, event) = match kind.as_str() {
         "role" => (
             ResourceRef::Role(RoleName::new(name.as_str()).map_err(bad)?),
@@ -237,7 +271,7 @@ async fn remove_resource(
         ),
         other => {
             return Err(bad(format!(
-                "{other:?} is not a kind of resource; there are role and user"
+                "{other:?} is not a kind of resource; there are role, user and node"
             )));
         }
     };
@@ -253,6 +287,49 @@ async fn remove_resource(
         ));
     }
     api.audit_change(event, &name).await?;
+    Ok(Json(serde_json::json!({ "removed": name })))
+}
+
+/// A node by its name, as long as it is alive, or by its id at any time.
+async fn remove_node(api: &Api, name: &str) -> Answer<serde_json::Value> {
+    let named: Vec<NodeRecord> = api
+        .parts
+        .inventory
+        .nodes()
+        .into_iter()
+        .filter(|node| node.name.as_str() == name || node.node.to_string() == name)
+        .collect();
+    let node = match (named.as_slice(), name.parse::<NodeId>()) {
+        ([one], _) => one.node,
+        ([], Ok(id)) => id,
+        ([], Err(_)) => {
+            let why = format!(
+                "no node called {name:?} is alive; name one that is gone by its id (see ctl audit ls --event=instance.join)"
+            );
+            return Err(Failed(StatusCode::NOT_FOUND, why));
+        }
+        (several, _) => {
+            let ids: Vec<String> = several.iter().map(|node| node.node.to_string()).collect();
+            return Err(bad(format!(
+                "several nodes are called {name:?}; name one by its id: {}",
+                ids.join(", ")
+            )));
+        }
+    };
+    if named.iter().any(|node| node.kinds.contains(&NodeKind::Auth)) {
+        return Err(bad(format!(
+            "{name:?} is the auth service itself; it cannot be removed"
+        )));
+    }
+    api.parts
+        .remove_node
+        .ask(&api.origin(), RemoveNode(node), ASK_DEADLINE)
+        .await??;
+    api.parts
+        .forget_node
+        .ask(&api.origin(), NodeForgotten(node), ASK_DEADLINE)
+        .await?;
+    api.audit_change(EventKind::NodeRemoved, &node.to_string()).await?;
     Ok(Json(serde_json::json!({ "removed": name })))
 }
 

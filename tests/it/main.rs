@@ -28,6 +28,8 @@ mod killed;
 mod peers;
 /// Queries of psql, pgbench and psycopg, and what the audit log has of them.
 mod queries;
+/// A node that an administrator removes.
+mod removed;
 /// Host certificates over months.
 mod renewed;
 /// A role taken away from somebody who is connected.
