@@ -18,6 +18,7 @@ use crate::net::upstream::{self, UpstreamAnswer};
 use crate::pki::verify_person;
 use crate::policy::{AccessRequest, Permit, decide};
 use crate::protocol::postgres::backend::backend_key_data;
+use crate::protocol::postgres::parameters::ParameterRule;
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,13 +89,83 @@ impl From<Refusal> for Declined {
     }
 }
 
-/// The agent's own decision, and all that has to be there before the first byte.
+/// Start-up parameters as a proxy may send them: only those that may pass, each once. One that is named like a part of the
+/// decision would come after it and win.
+fn check_parameters(parameters: &[(String, String)]) -> Result<(), Refusal> {
+    let refused = |name: &str| {
+        tracing::error!(name, "the proxy sent a start-up parameter that may not pass");
+        Refusal::new(
+            RefusalKind::ProtocolViolation,
+            format!("the proxy sent the start-up parameter {name:?}, which may not pass"),
+        )
+    };
+    for (at, (name, value)) in parameters.iter().enumerate() {
+        let twice = parameters[..at]
+            .iter()
+            .any(|(other, _)| other.eq_ignore_ascii_case(name));
+        if twice || ParameterRule::of(name, value) != ParameterRule::Pass {
+            return Err(refused(name));
+        }
+    }
+    Ok(())
+}
+
+/// Why it did not come about, and whether the audit log has it already.
+struct Failed {
+    declined: Declined,
+    audited: bool,
+}
+
+impl From<Refusal> for Failed {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            declined: Declined::Refused(refusal),
+            audited: false,
+        }
+    }
+}
+
+/// The agent's own decision, and all that has to be there before the first byte. Whatever it comes to is on the audit log.
 pub async fn prepare(
     parts: &Arc<AgentParts>,
     client: &Address<GetUpstreamClient>,
     ask: &OpenRelay,
     origin: &Origin,
+    within: Duration,
 ) -> Result<Ready, Declined> {
+    let attempt = tokio::time::timeout(within, attempt(parts, client, ask, origin)).await;
+    let failed = match attempt {
+        Ok(Ok(ready)) => return Ok(ready),
+        Ok(Err(failed)) => failed,
+        Err(_) => Failed::from(Refusal::new(
+            RefusalKind::UpstreamUnreachable,
+            format!("the database server did not let the session in within {within:?}"),
+        )),
+    };
+    if let (Declined::Refused(refusal), false) = (&failed.declined, failed.audited) {
+        let event = parts
+            .trail
+            .event(EventKind::SessionDenied)
+            .field("sid", ask.session.to_string())
+            .field("connection", ask.connection.to_string())
+            .field("db_service", ask.service.as_str())
+            .field("db_user", ask.db_user.as_str())
+            .field("db_name", ask.db_name.as_str())
+            .field("success", false)
+            .field("decided_by", "agent")
+            .field("error", refusal.message.as_str());
+        parts.trail.write(event).await?;
+    }
+    Err(failed.declined)
+}
+
+async fn attempt(
+    parts: &Arc<AgentParts>,
+    client: &Address<GetUpstreamClient>,
+    ask: &OpenRelay,
+    origin: &Origin,
+) -> Result<Ready, Failed> {
+    check_parameters(&ask.parameters)?;
     let (request, permit) = authorise(parts, ask).await?;
     let database = parts
         .databases
@@ -145,14 +216,20 @@ pub async fn prepare(
     .await;
     let mut opened = match opened {
         Ok(opened) => opened,
-        Err(answer) => return Err(failed_start(parts, &session, &permit, answer).await),
+        Err(answer) => {
+            return Err(Failed {
+                declined: failed_start(parts, &session, &permit, answer).await,
+                audited: true,
+            });
+        }
     };
     let event = started(parts, &session, &permit)
         .field("success", true)
         .field("client_addr", &ask.client_address)
         .field("postgres_pid", opened.key.process_id);
-    parts.trail.write(event).await?;
+    // From here on a start may be on disk, whether this is waited for or not.
     session.ended = false;
+    parts.trail.write(event).await?;
     opened
         .greeting
         .extend(backend_key_data(opened.key.process_id, &ask.cancel_secret));
@@ -179,7 +256,7 @@ pub async fn prepare(
     })
 }
 
-async fn authorise(parts: &AgentParts, ask: &OpenRelay) -> Result<(AccessRequest, Permit), Refusal> {
+async fn authorise(parts: &AgentParts, ask: &OpenRelay) -> Result<(AccessRequest, Permit), Failed> {
     let now = parts.clock.now();
     let chain: Vec<CertificateDer<'_>> = ask
         .person
@@ -210,7 +287,10 @@ async fn authorise(parts: &AgentParts, ask: &OpenRelay) -> Result<(AccessRequest
                 .trail
                 .deny(about(ask, &request, &uri), &denial, "agent", snapshot.version)
                 .await?;
-            Err(denial.refusal())
+            Err(Failed {
+                declined: Declined::Refused(denial.refusal()),
+                audited: true,
+            })
         }
     }
 }
@@ -260,4 +340,34 @@ pub fn unavailable(error: &AskError) -> Refusal {
     tracing::error!(%error, "a connection could not be prepared");
     Refusal::new(RefusalKind::Internal, "a part of the agent did not answer in time")
         .hint("connect again; the agent's log says more")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parameters(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        pairs.iter().map(owned).collect()
+    }
+
+    #[test]
+    fn a_proxy_cannot_add_a_parameter_that_wins_over_the_decision() {
+        for name in [
+            "database",
+            "user",
+            "DATABASE",
+            "replication",
+            "options",
+            "role",
+            "session_authorization",
+        ] {
+            let smuggled = parameters(&[("application_name", "psql"), (name, "payroll")]);
+            assert!(check_parameters(&smuggled).is_err(), "{name}");
+        }
+        let twice = parameters(&[("DateStyle", "ISO"), ("datestyle", "German")]);
+        assert!(check_parameters(&twice).is_err());
+        let usual = parameters(&[("application_name", "psql"), ("client_encoding", "UTF8")]);
+        assert!(check_parameters(&usual).is_ok());
+    }
 }

@@ -298,9 +298,7 @@ async fn hand_on(parts: &AuthLinkParts, news: AuthToNode, origin: &Origin) -> io
         AuthToNode::PolicyConfirmed { version } => {
             parts.confirmed.tell_when_room(origin, PolicyConfirmed(version)).await
         }
-        other => {
-            return Err(io::Error::other(format!("auth sent {other:?} on the policy stream")));
-        }
+        _ => return Err(io::Error::other("auth sent something else on the policy stream")),
     };
     told.map_err(io::Error::other)
 }
@@ -346,7 +344,8 @@ impl Handle<IssueDbClient> for AuthLink {
         let read = |answer| match answer {
             AuthToNode::DbClientIssued { certificate, not_after } => Ok(Issued { certificate, not_after }),
             AuthToNode::Declined { why } => Err(CaError::Declined(why)),
-            other => Err(CaError::AuthAway(format!("it answered {other:?}"))),
+            AuthToNode::Undecided { why } => Err(CaError::AuthAway(why)),
+            _ => Err(CaError::AuthAway("it answered something else".to_owned())),
         };
         self.ask(Question::Issue(Box::new(ask)), connection, read, CaError::AuthAway, ctx)
     }
@@ -357,7 +356,8 @@ impl Handle<IssueHost> for AuthLink {
         let read = |answer| match answer {
             AuthToNode::HostIssued { certificate, not_after } => Ok(Issued { certificate, not_after }),
             AuthToNode::Declined { why } => Err(CaError::Declined(why)),
-            other => Err(CaError::AuthAway(format!("it answered {other:?}"))),
+            AuthToNode::Undecided { why } => Err(CaError::AuthAway(why)),
+            _ => Err(CaError::AuthAway("it answered something else".to_owned())),
         };
         self.ask(Question::Renew(ask), None, read, CaError::AuthAway, ctx)
     }
@@ -368,7 +368,7 @@ impl Handle<StoreLines> for AuthLink {
         let read = |answer| match answer {
             AuthToNode::AuditStored { last_seq } => Ok(last_seq),
             AuthToNode::Declined { why } => Err(why),
-            other => Err(format!("auth answered {other:?}")),
+            _ => Err("auth answered something else".to_owned()),
         };
         let away = |why| format!("auth cannot be reached: {why}");
         self.ask(Question::Store(lines), None, read, away, ctx)

@@ -103,6 +103,12 @@ pub enum CaError {
     AuthAway(String),
 }
 
+impl From<String> for CaError {
+    fn from(why: String) -> Self {
+        Self::Declined(why)
+    }
+}
+
 type Answer = Result<Issued, CaError>;
 message!(IssueDbClient => Answer, IssuePerson => Answer, IssueDbServer => Answer, IssueHost => Answer);
 
@@ -133,13 +139,10 @@ impl Ca {
     }
 
     /// Audits what was signed and only then gives it out.
-    fn give_out(&self, signed: Result<Signed, String>, ctx: &mut Ctx<'_, Self>) -> Reply<Answer> {
+    fn give_out(&self, signed: Result<Signed, CaError>, asked_by: &str, ctx: &mut Ctx<'_, Self>) -> Reply<Answer> {
         let signed = match signed {
             Ok(signed) => signed,
-            Err(why) => {
-                tracing::info!(%why, "certificate refused");
-                return Reply::Now(Err(CaError::Declined(why)));
-            }
+            Err(error) => return self.give_reason(error, asked_by, ctx),
         };
         let event = self
             .trail
@@ -153,27 +156,54 @@ impl Ca {
         ctx.run(async move { trail.write(event).await }, move |_, written, _| {
             promise.keep(match written {
                 Ok(()) => Ok(signed.issued),
-                Err(refusal) => Err(CaError::Declined(refusal.to_string())),
+                Err(refusal) => Err(CaError::AuthAway(refusal.to_string())),
             });
         });
         reply
     }
 
-    fn snapshot(&self) -> Result<Arc<PolicySnapshot>, String> {
+    fn snapshot(&self) -> Result<Arc<PolicySnapshot>, CaError> {
         let newest = self.published.borrow().clone();
-        newest.ok_or_else(|| "the rules have not been read yet".to_owned())
+        newest.ok_or_else(|| CaError::AuthAway("the rules have not been read yet".to_owned()))
     }
 
-    fn refuse_removed(&self, node: NodeId) -> Result<(), String> {
+    /// Audits what was not signed, too: who tries what they may not is what the log is for.
+    fn give_reason(&self, error: CaError, asked_by: &str, ctx: &mut Ctx<'_, Self>) -> Reply<Answer> {
+        tracing::info!(%error, asked_by, "certificate refused");
+        let event = self
+            .trail
+            .event(EventKind::CertificateRefused)
+            .field("user", asked_by)
+            .field("success", false)
+            .field("error", error.to_string());
+        let (reply, promise) = Reply::later();
+        let trail = self.trail.clone();
+        ctx.run(async move { trail.note(event).await }, move |_, (), _| {
+            promise.keep(Err(error))
+        });
+        reply
+    }
+
+    fn refuse_removed(&self, node: NodeId) -> Result<(), CaError> {
         if self.snapshot()?.removed_nodes.contains(&node) {
-            return Err(format!(
-                "node {node} was removed from the cluster; it can join again with a new token"
-            ));
+            let why = format!("node {node} was removed from the cluster; it can join again with a new token");
+            return Err(CaError::Declined(why));
         }
         Ok(())
     }
 
-    fn db_client(&self, ask: &IssueDbClient) -> Result<Signed, String> {
+    /// An agent's heartbeat says what it serves; auth that was just started has not heard it yet.
+    fn not_heard(&self, ask: &IssueDbClient) -> CaError {
+        let why = format!("this agent is not known to serve database service {}", ask.service);
+        let known = self.inventory.nodes().iter().any(|node| node.node == ask.agent);
+        if known {
+            CaError::Declined(why)
+        } else {
+            CaError::AuthAway(why)
+        }
+    }
+
+    fn db_client(&self, ask: &IssueDbClient) -> Result<Signed, CaError> {
         let now = self.clock.now();
         self.refuse_removed(ask.agent)?;
         let chain: Vec<CertificateDer<'_>> = ask
@@ -185,7 +215,7 @@ impl Ca {
         let labels = self
             .inventory
             .labels_of(ask.agent, &ask.service)
-            .ok_or_else(|| format!("this agent is not known to serve database service {}", ask.service))?;
+            .ok_or_else(|| self.not_heard(ask))?;
         let snapshot = self.snapshot()?;
         let request = AccessRequest {
             principal: Arc::new(principal),
@@ -220,7 +250,7 @@ impl Ca {
         })
     }
 
-    fn person(&self, ask: &IssuePerson) -> Result<Signed, String> {
+    fn person(&self, ask: &IssuePerson) -> Result<Signed, CaError> {
         let now = self.clock.now();
         let snapshot = self.snapshot()?;
         let record = snapshot
@@ -258,7 +288,7 @@ impl Ca {
         })
     }
 
-    fn db_server(&self, ask: &IssueDbServer) -> Result<Signed, String> {
+    fn db_server(&self, ask: &IssueDbServer) -> Result<Signed, CaError> {
         let now = self.clock.now();
         let not_after = now + ask.ttl;
         let profile = DbServerProfile {
@@ -277,7 +307,7 @@ impl Ca {
         })
     }
 
-    fn host(&self, ask: &IssueHost) -> Result<Signed, String> {
+    fn host(&self, ask: &IssueHost) -> Result<Signed, CaError> {
         self.refuse_removed(ask.node)?;
         let now = self.clock.now();
         let not_after = now + HOST_TTL;
@@ -343,27 +373,31 @@ impl Handle<IssueDbClient> for Ca {
     fn handle(&mut self, ask: IssueDbClient, ctx: &mut Ctx<'_, Self>) -> Reply<Answer> {
         ctx.serve(ask.connection);
         let signed = self.db_client(&ask);
-        self.give_out(signed, ctx)
+        let who = format!(
+            "node {}, for database user {} of {}",
+            ask.agent, ask.db_user, ask.service
+        );
+        self.give_out(signed, &who, ctx)
     }
 }
 
 impl Handle<IssuePerson> for Ca {
     fn handle(&mut self, ask: IssuePerson, ctx: &mut Ctx<'_, Self>) -> Reply<Answer> {
         let signed = self.person(&ask);
-        self.give_out(signed, ctx)
+        self.give_out(signed, &ask.by, ctx)
     }
 }
 
 impl Handle<IssueDbServer> for Ca {
     fn handle(&mut self, ask: IssueDbServer, ctx: &mut Ctx<'_, Self>) -> Reply<Answer> {
         let signed = self.db_server(&ask);
-        self.give_out(signed, ctx)
+        self.give_out(signed, &ask.by, ctx)
     }
 }
 
 impl Handle<IssueHost> for Ca {
     fn handle(&mut self, ask: IssueHost, ctx: &mut Ctx<'_, Self>) -> Reply<Answer> {
         let signed = self.host(&ask);
-        self.give_out(signed, ctx)
+        self.give_out(signed, &format!("node {}", ask.node), ctx)
     }
 }

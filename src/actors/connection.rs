@@ -34,9 +34,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
+use tokio::sync::Semaphore;
 
 /// How long the error of a refused connection may take to reach a client that does not read.
 const REFUSAL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Connections to auth that are carried at a time: one for each agent of a large cluster, and some that join.
+pub const TO_AUTH_MAX: usize = 2048;
 
 /// What every connection of a port has in common.
 pub struct ConnectionParts {
@@ -61,6 +65,8 @@ pub struct ProxyParts {
     pub adopt_tunnel: Address<AdoptTunnel>,
     /// Where auth is, for nodes that reach it through this proxy; the first that answers.
     pub auth: Vec<Endpoint>,
+    /// At most [`TO_AUTH_MAX`] of them at a time.
+    pub to_auth_room: Arc<Semaphore>,
 }
 
 /// What auth's connections use.
@@ -224,7 +230,7 @@ impl Connection {
         let parts = self.parts.clone();
         match (spoken, &parts.proxy, &parts.auth) {
             (Spoken::Tunnel, Some(proxy), _) => {
-                if let Some(agent) = self.peer_node(&tls, NodeKind::Db) {
+                if let Some(agent) = self.peer_node(&tls, &[NodeKind::Db]) {
                     let adopt = AdoptTunnel {
                         stream: tls,
                         agent,
@@ -235,10 +241,7 @@ impl Connection {
                 }
             }
             (Spoken::Node, _, Some(auth)) => {
-                let peer = self
-                    .peer_node(&tls, NodeKind::Proxy)
-                    .or_else(|| self.peer_node(&tls, NodeKind::Db));
-                if let Some(peer) = peer {
+                if let Some(peer) = self.peer_node(&tls, &[NodeKind::Proxy, NodeKind::Db]) {
                     let adopt = AdoptLink {
                         stream: tls,
                         peer,
@@ -254,7 +257,9 @@ impl Connection {
             }
             (Spoken::ToAuth, Some(proxy), _) => {
                 let auth = proxy.auth.clone();
-                return ctx.run(carry_to_auth(tls, auth), |_, (), ctx| ctx.stop());
+                return ctx.run(carry_to_auth(tls, auth, proxy.to_auth_room.clone()), |_, (), ctx| {
+                    ctx.stop()
+                });
             }
             _ => {
                 let answer = greeting::http_answer(&parts.cluster);
@@ -264,8 +269,8 @@ impl Connection {
         ctx.stop();
     }
 
-    /// The node at the other end, if its certificate is one of this cluster for this kind.
-    fn peer_node(&self, tls: &ServerTls, kind: NodeKind) -> Option<HostIdentity> {
+    /// The node at the other end, if its certificate is one of this cluster for one of these kinds.
+    fn peer_node(&self, tls: &ServerTls, kinds: &[NodeKind]) -> Option<HostIdentity> {
         match verify_host(
             &peer_chain(tls),
             &self.parts.identity.in_use().identity.anchors,
@@ -273,16 +278,15 @@ impl Connection {
             self.parts.clock.now(),
         ) {
             Ok(node) if self.parts.policy.is_removed(node.node_id) => {
-                tracing::warn!(node = %node.node_name, peer = %self.peer, "a node that was removed is turned away");
-                let what = "a connection of a node that was removed";
-                self.parts.trail.note_now(refusal_event(&self.parts.trail, &node, what));
-                None
+                self.turn_away(&node, "a connection of a node that was removed")
             }
-            Ok(node) if node.kinds.contains(&kind) => Some(node),
-            Ok(node) => {
-                tracing::debug!(node = %node.node_name, %kind, "not a node of this kind");
-                None
+            Ok(node) if node.kinds.iter().any(|kind| kinds.contains(kind)) => {
+                if let Err(error) = socket::set_user_timeout(tls.get_ref().0.get_ref()) {
+                    tracing::debug!(%error, "TCP_USER_TIMEOUT not set");
+                }
+                Some(node)
             }
+            Ok(node) => self.turn_away(&node, "a connection that is not for nodes of its kind"),
             Err(error) => {
                 tracing::warn!(peer = %self.peer, %error, "a node's certificate does not verify");
                 let event = self
@@ -298,27 +302,46 @@ impl Connection {
     }
 }
 
+impl Connection {
+    fn turn_away(&self, node: &HostIdentity, what: &str) -> Option<HostIdentity> {
+        tracing::warn!(node = %node.node_name, peer = %self.peer, what, "a node is turned away");
+        self.parts.trail.note_now(refusal_event(&self.parts.trail, node, what));
+        None
+    }
+}
+
 fn hand_over<M: super::address::Message<Reply = ()>>(to: &Address<M>, message: M, ctx: &Ctx<'_, Connection>) {
     if let Err(error) = to.tell(&ctx.origin(), message) {
         tracing::warn!(%error, to = %to.to(), "a node's connection was turned away; it will come again");
     }
 }
 
-/// Bytes of a node that reaches auth through this proxy; they are TLS of its own, end to end.
-async fn carry_to_auth(mut tls: ServerTls, auth: Vec<Endpoint>) {
+/// Bytes of a node that reaches auth through this proxy; they are TLS of its own, end to end. Whoever is at the other end has
+/// proved nothing here: auth has its own deadline for strangers, and where one side ends, both do.
+async fn carry_to_auth(tls: ServerTls, auth: Vec<Endpoint>, room: Arc<Semaphore>) {
+    let Ok(_permit) = room.try_acquire() else {
+        tracing::warn!("a node's connection to auth was turned away: {TO_AUTH_MAX} are open, which is the limit");
+        return;
+    };
     for endpoint in auth {
         match socket::connect(&endpoint.host, endpoint.port).await {
-            Ok(mut tcp) => {
-                if let Err(error) = socket::set_user_timeout(&tcp) {
-                    tracing::debug!(%error, "TCP_USER_TIMEOUT not set");
-                }
-                let carried = tokio::io::copy_bidirectional(&mut tls, &mut tcp).await;
-                tracing::debug!(?carried, "a node's connection to auth ended");
-                return;
-            }
+            Ok(tcp) => return carry(tls, tcp).await,
             Err(error) => tracing::warn!(auth = %endpoint, %error, "auth cannot be reached for a node"),
         }
     }
+}
+
+async fn carry(tls: ServerTls, tcp: socket::Tcp) {
+    if let Err(error) = socket::set_user_timeout(&tcp) {
+        tracing::debug!(%error, "TCP_USER_TIMEOUT not set");
+    }
+    let (mut from_node, mut to_node) = tokio::io::split(tls);
+    let (mut from_auth, mut to_auth) = tokio::io::split(tcp);
+    let ended = tokio::select! {
+        ended = tokio::io::copy(&mut from_node, &mut to_auth) => ended,
+        ended = tokio::io::copy(&mut from_auth, &mut to_node) => ended,
+    };
+    tracing::debug!(?ended, "a node's connection to auth ended");
 }
 
 fn agent_lost(permit: &Permit, agent: &str) -> Refusal {

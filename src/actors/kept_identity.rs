@@ -5,8 +5,10 @@ use crate::net::tls::Credentials;
 use crate::pki::pem::{certificates_from_pem, certificates_to_pem, write_private};
 use crate::pki::{CertificateError, PeerUsage, PkiError, PrivateKey, TrustAnchors, verify_host};
 use rustls_pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
+use zeroize::Zeroizing;
 
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
@@ -36,9 +38,18 @@ pub struct Identity {
     pub anchors: TrustAnchors,
 }
 
-const CERTIFICATE: &str = "host.crt";
-const KEY: &str = "host.key";
-const ANCHORS: &str = "anchors.json";
+/// Key, certificate and authorities in one file: they belong together, and a crash leaves the old ones or the new.
+const FILE: &str = "identity.json";
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    /// PEM, PKCS#8.
+    key: String,
+    /// PEM: the node's certificate.
+    certificate: String,
+    anchors: TrustAnchors,
+}
 
 impl Identity {
     /// What a certificate that was just issued makes of this node.
@@ -63,42 +74,48 @@ impl Identity {
 
     /// The identity kept in `dir`; `None` when this node has not joined yet.
     pub fn load(dir: &Path, now: Timestamp) -> Result<Option<Self>, IdentityError> {
-        let path = dir.display().to_string();
-        if !dir.join(CERTIFICATE).exists() {
-            return Ok(None);
-        }
-        let read = |name: &str| {
-            std::fs::read(dir.join(name)).map_err(|error| IdentityError::Read {
-                path: dir.join(name).display().to_string(),
+        let path = dir.join(FILE);
+        let text = match std::fs::read(&path) {
+            Ok(text) => Zeroizing::new(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                let path = path.display().to_string();
+                return Err(IdentityError::Read { path, error });
+            }
+        };
+        let damaged = |why: String| IdentityError::Damaged {
+            path: path.display().to_string(),
+            why,
+        };
+        let kept: Kept = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+        let key = PrivateKey::from_pem(&Zeroizing::new(kept.key))?;
+        let chain = certificates_from_pem(kept.certificate.as_bytes(), "the node's certificate")?;
+        let leaf = chain
+            .into_iter()
+            .next()
+            .ok_or_else(|| damaged("there is no certificate in it".to_owned()))?;
+        Self::new(leaf, key, kept.anchors, now)
+            .map(Some)
+            .map_err(|error| IdentityError::Certificate {
+                path: dir.display().to_string(),
                 error,
             })
-        };
-        let chain = certificates_from_pem(&read(CERTIFICATE)?, "the node's certificate")?;
-        let key = PrivateKey::from_pem(&String::from_utf8_lossy(&read(KEY)?))?;
-        let anchors: TrustAnchors =
-            serde_json::from_slice(&read(ANCHORS)?).map_err(|error| IdentityError::Damaged {
-                path: path.clone(),
-                why: error.to_string(),
-            })?;
-        let leaf = chain.into_iter().next().ok_or_else(|| IdentityError::Damaged {
-            path: path.clone(),
-            why: "there is no certificate in host.crt".to_owned(),
-        })?;
-        Self::new(leaf, key, anchors, now)
-            .map(Some)
-            .map_err(|error| IdentityError::Certificate { path, error })
     }
 
-    /// Keeps the identity in `dir`. The certificate comes last: where it is, the rest is.
+    /// Keeps the identity in `dir`.
     pub fn save(&self, dir: &Path) -> Result<(), IdentityError> {
-        let damaged = |error: serde_json::Error| IdentityError::Damaged {
+        let kept = Kept {
+            key: self.credentials.key.to_pem()?.expose().clone(),
+            certificate: certificates_to_pem(&self.credentials.chain[..1])?,
+            anchors: self.anchors.clone(),
+        };
+        let text = serde_json::to_vec(&kept).map(Zeroizing::new);
+        drop(Zeroizing::new(kept.key));
+        let text = text.map_err(|error| IdentityError::Damaged {
             path: dir.display().to_string(),
             why: error.to_string(),
-        };
-        write_private(&dir.join(KEY), self.credentials.key.to_pem()?.expose().as_bytes())?;
-        write_private(&dir.join(ANCHORS), &serde_json::to_vec(&self.anchors).map_err(damaged)?)?;
-        let pem = certificates_to_pem(&self.credentials.chain)?;
-        write_private(&dir.join(CERTIFICATE), pem.as_bytes())?;
+        })?;
+        write_private(&dir.join(FILE), &text)?;
         Ok(())
     }
 }

@@ -11,7 +11,7 @@
 use super::address::Reply;
 use super::address::{Address, Origin, message};
 use super::audit::StoreLines;
-use super::ca::{IssueDbClient, IssueHost, Issued};
+use super::ca::{CaError, IssueDbClient, IssueHost, Issued};
 use super::host::{Behavior, Ctx, Handle, Runtime, Spec, spawn_here};
 use super::inventory::{NodeHeard, NodeRecord};
 use super::policy::PolicyView;
@@ -156,7 +156,7 @@ enum Question {
 impl Asked {
     async fn serve(mut self, mut stream: MuxStream) {
         if let Err(error) = self.answer_stream(&mut stream).await {
-            tracing::debug!(node = %self.peer.node_name, %error, "a node's question was not answered");
+            tracing::warn!(node = %self.peer.node_name, %error, "a node's question was not answered");
         }
         let _gone = stream.shutdown().await;
     }
@@ -207,7 +207,8 @@ impl Asked {
     fn of_proxy(&self, body: ProxyToAuth) -> Question {
         match body {
             ProxyToAuth::WatchPolicy { have } => Question::WatchPolicy { have },
-            ProxyToAuth::Heartbeat { name, agents: _ } => Question::Heartbeat(self.record(name, Vec::new())),
+            // The name in the certificate is the one that counts.
+            ProxyToAuth::Heartbeat { name: _, agents: _ } => Question::Heartbeat(self.record(Vec::new())),
             ProxyToAuth::ShipAudit {
                 spool,
                 first_seq,
@@ -220,7 +221,7 @@ impl Asked {
     fn of_db(&self, body: DbToAuth, connection: ConnectionId) -> Question {
         match body {
             DbToAuth::WatchPolicy { have } => Question::WatchPolicy { have },
-            DbToAuth::Heartbeat { name, databases } => Question::Heartbeat(self.record(name, databases)),
+            DbToAuth::Heartbeat { name: _, databases } => Question::Heartbeat(self.record(databases)),
             DbToAuth::ShipAudit {
                 spool,
                 first_seq,
@@ -256,14 +257,10 @@ impl Asked {
         })
     }
 
-    fn record(
-        &self,
-        name: crate::model::NodeName,
-        databases: Vec<crate::protocol::tunnel::DatabaseRecord>,
-    ) -> NodeRecord {
+    fn record(&self, databases: Vec<crate::protocol::tunnel::DatabaseRecord>) -> NodeRecord {
         NodeRecord {
             node: self.peer.node_id,
-            name,
+            name: self.peer.node_name.clone(),
             kinds: self.peer.kinds.clone(),
             databases,
         }
@@ -299,13 +296,13 @@ impl Asked {
             },
             Question::Issue(ask) => match self.parts.issue.ask(&self.origin, ask, ASK_DEADLINE).await {
                 Ok(Ok(Issued { certificate, not_after })) => AuthToNode::DbClientIssued { certificate, not_after },
-                Ok(Err(error)) => AuthToNode::Declined { why: error.to_string() },
-                Err(error) => AuthToNode::Declined { why: error.to_string() },
+                Ok(Err(error)) => unsigned(error),
+                Err(error) => unsigned(CaError::AuthAway(error.to_string())),
             },
             Question::Renew(ask) => match self.parts.renew.ask(&self.origin, ask, ASK_DEADLINE).await {
                 Ok(Ok(Issued { certificate, not_after })) => AuthToNode::HostIssued { certificate, not_after },
-                Ok(Err(error)) => AuthToNode::Declined { why: error.to_string() },
-                Err(error) => AuthToNode::Declined { why: error.to_string() },
+                Ok(Err(error)) => unsigned(error),
+                Err(error) => unsigned(CaError::AuthAway(error.to_string())),
             },
         };
         write_frame(stream, &answer(id, body)).await
@@ -331,6 +328,14 @@ impl Asked {
             // Either way there is something to say: a new snapshot, or that there is none.
             let _news = tokio::time::timeout(CONFIRM_EVERY, published.changed()).await;
         }
+    }
+}
+
+/// A certificate that was not signed: decided against, or nobody could decide.
+fn unsigned(error: CaError) -> AuthToNode {
+    match error {
+        CaError::Declined(why) => AuthToNode::Declined { why },
+        CaError::AuthAway(why) => AuthToNode::Undecided { why },
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! **Owns** the way from the stored resources to the published snapshot.
 //! **Hears** `PutResource`, `RemoveResource`, `RemoveNode` from administrators.
-//! **Tells** by publishing: immutable, versioned snapshots that the policy actor of this process and the links to other nodes
+//! **Tells** the audit trail of every change before it answers; and by publishing: immutable, versioned snapshots that the policy actor of this process and the links to other nodes
 //! follow.
 //! **Never** publishes what is not stored, nor a version twice.
 //! **Ends** with the node. After a failure it reads everything again from the store; what was published stays in force.
@@ -10,7 +10,9 @@
 use super::address::{Reply, message};
 use super::ca::HOST_TTL;
 use super::host::{Behavior, Ctx, Handle};
-use crate::model::{NodeId, PersonName, RoleName, SharedClock};
+use super::trail::Trail;
+use crate::audit::EventKind;
+use crate::model::{NodeId, PersonName, Refusal, RoleName, SharedClock};
 use crate::policy::{PolicySnapshot, Resource, ResourceError};
 use crate::store::{Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +28,8 @@ const REMOVED_NODES: &str = "/removed-node/";
 const GENERATION: &str = "/policy/generation";
 /// Users and roles each; at a kilobyte a record a snapshot stays below the 16 MiB of a node message.
 const RESOURCES_MAX: usize = 8_000;
+/// All users and roles together: a message to a node holds 16 MiB.
+const POLICY_BYTES_MAX: usize = 12 * 1024 * 1024;
 /// A store that fails is tried again; meanwhile the last snapshot is in force.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -34,12 +38,20 @@ pub struct PutResource {
     pub resource: Resource,
     /// May replace what is there.
     pub replace: bool,
+    /// Who asks, for the audit log.
+    pub by: String,
 }
 
-pub struct RemoveResource(pub ResourceRef);
+pub struct RemoveResource {
+    pub resource: ResourceRef,
+    pub by: String,
+}
 
 /// A node may not take part any more: its connections are cut everywhere, and nothing is signed for it.
-pub struct RemoveNode(pub NodeId);
+pub struct RemoveNode {
+    pub node: NodeId,
+    pub by: String,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ResourceRef {
@@ -63,8 +75,17 @@ message!(
 pub enum RbacError {
     #[error("{kind} {name:?} already exists; to replace it: ctl create -f FILE")]
     Exists { kind: &'static str, name: String },
-    #[error("there are {RESOURCES_MAX} resources of this kind, which is the limit")]
+    #[error(
+        "there are {RESOURCES_MAX} resources of this kind, which is the limit; remove one that is not needed: ctl rm KIND/NAME"
+    )]
     TooMany,
+    #[error(
+        "with this, users and roles would take {bytes} bytes; at most {POLICY_BYTES_MAX} fit into what is sent to the nodes, so \
+         make it shorter or remove what is not needed"
+    )]
+    TooLarge { bytes: usize },
+    #[error("it was done, but the audit log could not be written: {0}")]
+    NotAudited(Refusal),
     #[error("a stored resource cannot be read: {0}")]
     Unreadable(#[from] ResourceError),
     #[error(transparent)]
@@ -76,14 +97,16 @@ pub type Published = Arc<watch::Sender<Option<Arc<PolicySnapshot>>>>;
 
 pub struct Rbac {
     store: Arc<dyn Store>,
+    trail: Trail,
     clock: SharedClock,
     published: Published,
 }
 
 impl Rbac {
-    pub fn new(store: Arc<dyn Store>, clock: SharedClock, published: Published) -> Self {
+    pub fn new(store: Arc<dyn Store>, trail: Trail, clock: SharedClock, published: Published) -> Self {
         Self {
             store,
+            trail,
             clock,
             published,
         }
@@ -106,6 +129,22 @@ impl Rbac {
                 }
             },
         );
+    }
+
+    /// Makes a change, publishes what follows from it, and then answers: with the fault of the audit log, if it had one. The
+    /// future gives the answer, whether anything changed, and how the audit went.
+    fn change<T: 'static>(
+        &self,
+        ctx: &mut Ctx<'_, Self>,
+        change: impl Future<Output = Result<(T, bool, Result<(), RbacError>), RbacError>> + 'static,
+    ) -> Reply<Result<T, RbacError>> {
+        let (reply, promise) = Reply::later();
+        ctx.run(change, |rbac, done, ctx| match done {
+            Ok((answer, true, audited)) => rbac.publish(ctx, || promise.keep(audited.map(|()| answer))),
+            Ok((answer, false, _)) => promise.keep(Ok(answer)),
+            Err(error) => promise.keep(Err(error)),
+        });
+        reply
     }
 
     fn announce(&self, snapshot: PolicySnapshot) {
@@ -157,21 +196,19 @@ async fn removed_nodes(store: &dyn Store) -> Result<BTreeSet<NodeId>, RbacError>
     Ok(ids.collect())
 }
 
+/// Stores one resource.
 async fn put(store: &dyn Store, resource: &Resource, replace: bool) -> Result<Put, RbacError> {
     crate::telemetry::fault::point("rbac.put", resource.name());
     let prefix = match resource {
         Resource::User(_) => USERS,
         Resource::Role(_) => ROLES,
     };
-    if store.range(prefix, RESOURCES_MAX).await?.len() >= RESOURCES_MAX {
-        return Err(RbacError::TooMany);
-    }
     let key = format!("{prefix}{}", resource.name());
     let value = resource.to_json().into_bytes();
+    let is_new = check_room(store, prefix, &key, value.len()).await?;
     if replace {
-        let before = store.get(&key).await?;
         store.put(&key, value, None).await?;
-        return Ok(before.map_or(Put::Created, |_| Put::Replaced));
+        return Ok(if is_new { Put::Created } else { Put::Replaced });
     }
     match store.create(&key, value, None).await {
         Ok(_) => Ok(Put::Created),
@@ -180,6 +217,46 @@ async fn put(store: &dyn Store, resource: &Resource, replace: bool) -> Result<Pu
             name: resource.name().to_owned(),
         }),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a record of so many bytes fits in; the answer says whether its key is new.
+async fn check_room(store: &dyn Store, prefix: &str, key: &str, bytes: usize) -> Result<bool, RbacError> {
+    let (mut total, mut is_new, mut of_kind) = (bytes, true, 0);
+    for each in [USERS, ROLES] {
+        let items = store.range(each, RESOURCES_MAX).await?;
+        if each == prefix {
+            of_kind = items.len();
+            is_new = items.iter().all(|item| item.key != key);
+        }
+        total += items
+            .iter()
+            .filter(|item| item.key != key)
+            .map(|item| item.value.len())
+            .sum::<usize>();
+    }
+    if is_new && of_kind >= RESOURCES_MAX {
+        return Err(RbacError::TooMany);
+    }
+    if total > POLICY_BYTES_MAX {
+        return Err(RbacError::TooLarge { bytes: total });
+    }
+    Ok(is_new)
+}
+
+/// Writes the event of a change that is done, here and not where the change was asked for: an asker that hangs up hides
+/// nothing.
+async fn audit(trail: &Trail, kind: EventKind, name: &str, by: &str) -> Result<(), RbacError> {
+    let event = trail.event(kind).field("name", name).field("user", by);
+    trail.write(event).await.map_err(RbacError::NotAudited)
+}
+
+fn event_of(resource: &Resource, put: Put) -> EventKind {
+    match (resource, put) {
+        (Resource::Role(_), Put::Created) => EventKind::RoleCreated,
+        (Resource::Role(_), Put::Replaced) => EventKind::RoleUpdated,
+        (Resource::User(_), Put::Created) => EventKind::UserCreated,
+        (Resource::User(_), Put::Replaced) => EventKind::UserUpdated,
     }
 }
 
@@ -195,55 +272,50 @@ impl Behavior for Rbac {
 impl Handle<PutResource> for Rbac {
     fn handle(
         &mut self,
-        PutResource { resource, replace }: PutResource,
+        PutResource { resource, replace, by }: PutResource,
         ctx: &mut Ctx<'_, Self>,
     ) -> Reply<Result<Put, RbacError>> {
-        let (reply, promise) = Reply::later();
-        let store = self.store.clone();
-        ctx.run(
-            async move { put(store.as_ref(), &resource, replace).await },
-            |rbac, done, ctx| match done {
-                Ok(_) => rbac.publish(ctx, || promise.keep(done)),
-                Err(_) => promise.keep(done),
-            },
-        );
-        reply
+        let (store, trail) = (self.store.clone(), self.trail.clone());
+        self.change(ctx, async move {
+            let done = put(store.as_ref(), &resource, replace).await?;
+            let audited = audit(&trail, event_of(&resource, done), resource.name(), &by).await;
+            Ok((done, true, audited))
+        })
     }
 }
 
 impl Handle<RemoveResource> for Rbac {
     fn handle(
         &mut self,
-        RemoveResource(resource): RemoveResource,
+        RemoveResource { resource, by }: RemoveResource,
         ctx: &mut Ctx<'_, Self>,
     ) -> Reply<Result<bool, RbacError>> {
-        let (reply, promise) = Reply::later();
-        let store = self.store.clone();
-        let key = match resource {
-            ResourceRef::User(name) => format!("{USERS}{name}"),
-            ResourceRef::Role(name) => format!("{ROLES}{name}"),
+        let (store, trail) = (self.store.clone(), self.trail.clone());
+        let (key, name, kind) = match resource {
+            ResourceRef::User(name) => (format!("{USERS}{name}"), name.to_string(), EventKind::UserDeleted),
+            ResourceRef::Role(name) => (format!("{ROLES}{name}"), name.to_string(), EventKind::RoleDeleted),
         };
-        ctx.run(async move { store.delete(&key).await }, |rbac, done, ctx| {
-            let done = done.map_err(RbacError::from);
-            match done {
-                Ok(true) => rbac.publish(ctx, || promise.keep(done)),
-                _ => promise.keep(done),
-            }
-        });
-        reply
+        self.change(ctx, async move {
+            let was_there = store.delete(&key).await?;
+            let audited = match was_there {
+                true => audit(&trail, kind, &name, &by).await,
+                false => Ok(()),
+            };
+            Ok((was_there, was_there, audited))
+        })
     }
 }
 
 impl Handle<RemoveNode> for Rbac {
-    fn handle(&mut self, RemoveNode(node): RemoveNode, ctx: &mut Ctx<'_, Self>) -> Reply<Result<(), RbacError>> {
-        let (reply, promise) = Reply::later();
-        let (store, until) = (self.store.clone(), self.clock.now() + HOST_TTL);
-        let key = format!("{REMOVED_NODES}{node}");
-        let put = async move { store.put(&key, Vec::new(), Some(until)).await };
-        ctx.run(put, |rbac, done, ctx| match done {
-            Ok(_) => rbac.publish(ctx, || promise.keep(Ok(()))),
-            Err(error) => promise.keep(Err(error.into())),
-        });
-        reply
+    fn handle(&mut self, RemoveNode { node, by }: RemoveNode, ctx: &mut Ctx<'_, Self>) -> Reply<Result<(), RbacError>> {
+        let (store, trail) = (self.store.clone(), self.trail.clone());
+        let until = self.clock.now() + HOST_TTL;
+        self.change(ctx, async move {
+            store
+                .put(&format!("{REMOVED_NODES}{node}"), Vec::new(), Some(until))
+                .await?;
+            let audited = audit(&trail, EventKind::NodeRemoved, &node.to_string(), &by).await;
+            Ok(((), true, audited))
+        })
     }
 }

@@ -60,7 +60,7 @@ where
             })
         };
         let refusal = match self.relay.run(ended).await {
-            RelayEnd::Finished if self.relay.client_closed() || self.relay.to_client_tap().explained() => None,
+            RelayEnd::Finished | RelayEnd::UpstreamLost(_) if self.ends_as_expected() => None,
             RelayEnd::Finished | RelayEnd::UpstreamLost(_) => Some(upstream_lost(&self.permit)),
             RelayEnd::Refused(refusal) => Some(refusal),
             RelayEnd::ClientLost(error) => {
@@ -76,6 +76,13 @@ where
             counts: self.relay.counts(),
             refusal,
         }
+    }
+
+    /// The client was done, or the upstream has said why it is.
+    fn ends_as_expected(&self) -> bool {
+        self.relay.client_closed()
+            || self.relay.to_upstream_tap().said_goodbye()
+            || self.relay.to_client_tap().explained()
     }
 }
 
@@ -178,6 +185,10 @@ impl Tap for AuditTap {
             self.trail.note_now(event);
             error.refusal()
         })
+    }
+
+    fn said_goodbye(&self) -> bool {
+        self.statements.terminated()
     }
 
     fn poll_admit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {

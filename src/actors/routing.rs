@@ -11,6 +11,7 @@ use super::sessions::{EndSignal, RegisterSession};
 use super::trail::About;
 use super::tunnels::{Candidate, Lookup};
 use crate::audit::EventKind;
+use crate::model::names::MAX_IDENTIFIER_BYTES;
 use crate::model::{ConnectionId, DbUser, NodeName, Principal, Refusal, RefusalKind, Secret, ServiceName, SessionId};
 use crate::net::BoxStream;
 use crate::net::frames::{ReadFrameError, read_frame, write_frame};
@@ -57,13 +58,68 @@ pub struct OpenedSession {
     pub agent: String,
 }
 
+/// A client that is turned away, and whether the audit log has it already.
+struct Failed {
+    refusal: Refusal,
+    audited: bool,
+}
+
+impl From<Refusal> for Failed {
+    fn from(refusal: Refusal) -> Self {
+        let audited = false;
+        Self { refusal, audited }
+    }
+}
+
+impl Failed {
+    fn audited(refusal: Refusal) -> Self {
+        let audited = true;
+        Self { refusal, audited }
+    }
+}
+
+/// Whatever it comes to is on the audit log.
 pub async fn open_session(parts: &Arc<ConnectionParts>, client: &Client, origin: &Origin) -> Result<Opened, Refusal> {
+    let session = SessionId::from_random(entropy::bytes());
+    let failed = match attempt(parts, client, session, origin).await {
+        Ok(opened) => return Ok(opened),
+        Err(failed) => failed,
+    };
+    if !failed.audited {
+        let event = parts
+            .trail
+            .event(EventKind::SessionDenied)
+            .field("sid", session.to_string())
+            .field("connection", client.connection.to_string())
+            .field("addr.remote", client.peer.to_string())
+            .field("db_user", shortened(client.startup.user()))
+            .field("success", false)
+            .field("decided_by", "proxy")
+            .field("error", failed.refusal.message.as_str());
+        parts.trail.note(event).await;
+    }
+    Err(failed.refusal)
+}
+
+/// What a client says of itself before anybody knows it, for the audit log: as much of it as a name can have.
+fn shortened(text: &str) -> &str {
+    let end = (0..=text.len().min(MAX_IDENTIFIER_BYTES))
+        .rev()
+        .find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}
+
+async fn attempt(
+    parts: &Arc<ConnectionParts>,
+    client: &Client,
+    session: SessionId,
+    origin: &Origin,
+) -> Result<Opened, Failed> {
     let proxy = parts.proxy.as_ref().ok_or_else(not_a_proxy)?;
     let principal = identify(parts, client).await?;
     let parameters = client.startup.passed_parameters()?;
     let service = service_of(&principal)?;
     let mut candidates = candidates(parts, proxy, client, &service)?;
-    let session = SessionId::from_random(entropy::bytes());
     let (request, permit) = authorise(parts, client, principal, service, &mut candidates, session).await?;
     let register = RegisterSession {
         session,
@@ -139,7 +195,7 @@ pub async fn open_session(parts: &Arc<ConnectionParts>, client: &Client, origin:
 }
 
 /// Who this is, from the certificate that TLS has let through; what is wrong with it is said in words.
-async fn identify(parts: &ConnectionParts, client: &Client) -> Result<Principal, Refusal> {
+async fn identify(parts: &ConnectionParts, client: &Client) -> Result<Principal, Failed> {
     let error = match verify_person(
         &client.chain,
         &parts.identity.in_use().identity.anchors,
@@ -153,12 +209,12 @@ async fn identify(parts: &ConnectionParts, client: &Client) -> Result<Principal,
         .event(EventKind::AuthFailed)
         .field("addr.remote", client.peer.to_string())
         .field("connection", client.connection.to_string())
-        .field("db_user", client.startup.user())
+        .field("db_user", shortened(client.startup.user()))
         .field("success", false)
         .field("error", error.to_string());
     // Strangers can cause this one; it must not cost them nothing and us a write to disk each.
     parts.trail.note(event).await;
-    Err(certificate_refusal(&error))
+    Err(Failed::audited(certificate_refusal(&error)))
 }
 
 fn service_of(principal: &Principal) -> Result<ServiceName, Refusal> {
@@ -217,7 +273,7 @@ async fn authorise(
     service: ServiceName,
     candidates: &mut Vec<Candidate>,
     session: SessionId,
-) -> Result<(AccessRequest, Permit), Refusal> {
+) -> Result<(AccessRequest, Permit), Failed> {
     let bad_name = |error: crate::model::NameError| Refusal::new(RefusalKind::AccessDenied, error.to_string());
     let db_user = DbUser::new(client.startup.user()).map_err(bad_name)?;
     // What PostgreSQL would use: an empty name falls to the user's.
@@ -244,7 +300,7 @@ async fn authorise(
     let denial = denied.ok_or_else(|| Refusal::new(RefusalKind::AgentUnreachable, "no agent serves this database"))?;
     let about = about(client, &request, session, &candidates[0].uri);
     parts.trail.deny(about, &denial, "proxy", snapshot.version).await?;
-    Err(denial.refusal())
+    Err(Failed::audited(denial.refusal()))
 }
 
 fn about<'a>(client: &Client, request: &'a AccessRequest, session: SessionId, uri: &'a str) -> About<'a> {

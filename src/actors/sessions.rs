@@ -186,6 +186,10 @@ impl Handle<RegisterSession> for Sessions {
                 return Reply::Now(Err(refusal));
             }
         }
+        if self.open.contains_key(&session) {
+            tracing::error!(%session, "a session of this id is open already");
+            return Reply::Now(Err(Refusal::new(RefusalKind::Internal, "this session is open already")));
+        }
         let (end, signal) = oneshot::channel();
         self.open.insert(
             session,

@@ -76,6 +76,14 @@ impl Trail {
         self.write(event).await
     }
 
+    /// Writes the end of a session. It has ended whether that can be written or not; where it cannot, the log has the event.
+    pub async fn write_end(&self, event: EventBuilder) {
+        let line = event.finish();
+        if let Err(error) = self.spool.enter_synced(line.clone()).await {
+            tracing::error!(%error, event = %line, "the end of a session did not reach the audit trail");
+        }
+    }
+
     /// Writes an event about something that has happened already and cannot be taken back.
     pub async fn note(&self, event: EventBuilder) {
         if let Err(error) = self.spool.enter(event.finish()).await {

@@ -12,7 +12,6 @@ use super::policy::PolicyView;
 use super::trail::Trail;
 use super::tunnels::AgentAnnounced;
 use crate::audit::EventKind;
-use crate::model::NodeName;
 use crate::net::frames::{ReadFrameError, read_frame, write_frame};
 use crate::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
 use crate::net::tls::ServerTls;
@@ -37,10 +36,7 @@ pub struct Tunnel {
 
 /// What a turn on the control stream came to.
 enum Heard {
-    Announce {
-        name: NodeName,
-        databases: Vec<DatabaseRecord>,
-    },
+    Announce(Vec<DatabaseRecord>),
     /// Refused, and the tunnel lives.
     Nonsense(String),
     /// The control stream is of no further use.
@@ -102,8 +98,8 @@ impl Tunnel {
             (heard, control)
         };
         ctx.run(turn, |tunnel, (heard, control), ctx| match heard {
-            Heard::Announce { name, databases } => {
-                tunnel.announce(name, databases, ctx);
+            Heard::Announce(databases) => {
+                tunnel.announce(databases, ctx);
                 tunnel.listen(control, ctx);
             }
             Heard::Nonsense(what) => {
@@ -114,12 +110,12 @@ impl Tunnel {
         });
     }
 
-    fn announce(&self, name: NodeName, databases: Vec<DatabaseRecord>, ctx: &Ctx<'_, Self>) {
+    fn announce(&self, databases: Vec<DatabaseRecord>, ctx: &Ctx<'_, Self>) {
         let Some(mux) = self.mux.clone() else { return };
         let said = AgentAnnounced {
             tunnel: ctx.name().clone(),
             agent: self.agent.node_id,
-            agent_name: name,
+            agent_name: self.agent.node_name.clone(),
             databases,
             mux,
             runtime_index: self.runtime_index,
@@ -158,9 +154,10 @@ async fn hear(control: &mut MuxStream) -> Heard {
     match read_frame::<DbToProxy>(control).await {
         Ok(Some(Frame {
             header,
-            body: Some(DbToProxy::Announce { name, databases }),
+            // The name in the certificate is the one that counts.
+            body: Some(DbToProxy::Announce { name: _, databases }),
         })) => match write_frame(control, &answer(header.id, ProxyToDb::Announced)).await {
-            Ok(()) => Heard::Announce { name, databases },
+            Ok(()) => Heard::Announce(databases),
             Err(error) => Heard::Over(error.to_string()),
         },
         Ok(Some(frame)) => {

@@ -5,7 +5,7 @@
 //! `ServeLocally` from an agent in this process.
 //! **Tells** whoever holds a [`RoutesView`], by reading; starts a `tunnel#agent` for each connection of an agent.
 //! **Never** carries a session's bytes.
-//! **Ends** with the node, its tunnels with it. After a failure its tunnels live on and announce themselves again.
+//! **Ends** with the node, its tunnels with it. After a failure its tunnels live on, and so do the routes.
 
 use super::address::{Address, Reply, message};
 use super::agent::ServeStream;
@@ -21,7 +21,8 @@ use crate::net::tls::ServerTls;
 use crate::pki::HostIdentity;
 use crate::protocol::tunnel::DatabaseRecord;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -143,18 +144,24 @@ impl RoutesView {
     }
 }
 
-#[derive(Clone)]
-pub struct RoutesStock(Arc<watch::Sender<Arc<Routes>>>);
-
-impl Default for RoutesStock {
-    fn default() -> Self {
-        Self(Arc::new(watch::Sender::default()))
-    }
+/// What outlives a rebuild of the actor, made once per node: the published routes, and from what they are made. The tunnels
+/// live on, too, and an agent of this process says only once that it is there.
+#[derive(Clone, Default)]
+pub struct RoutesStock {
+    routes: Arc<watch::Sender<Arc<Routes>>>,
+    /// By the name of the tunnel's actor. Locked for the length of a map operation, by the one actor.
+    served: Arc<Mutex<HashMap<Arc<str>, Served>>>,
+    tunnels: Arc<AtomicU64>,
 }
 
 impl RoutesStock {
     pub fn view(&self) -> RoutesView {
-        RoutesView(self.0.subscribe())
+        RoutesView(self.routes.subscribe())
+    }
+
+    fn served(&self) -> MutexGuard<'_, HashMap<Arc<str>, Served>> {
+        // Each use leaves the map whole.
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -199,9 +206,6 @@ pub struct Tunnels {
     policy: PolicyView,
     trail: Trail,
     clock: SharedClock,
-    /// By the name of the tunnel's actor.
-    served: HashMap<Arc<str>, Served>,
-    next_tunnel: u64,
 }
 
 impl Tunnels {
@@ -211,19 +215,17 @@ impl Tunnels {
             policy,
             trail,
             clock,
-            served: HashMap::new(),
-            next_tunnel: 1,
         }
     }
 
     fn publish(&self) {
         let now = self.clock.now();
-        let before = self.stock.0.borrow().clone();
+        let before = self.stock.routes.borrow().clone();
         let mut routes = Routes {
             serving: HashMap::new(),
             offline: before.offline.clone(),
         };
-        for served in self.served.values() {
+        for served in self.stock.served().values() {
             for database in &served.databases {
                 routes.offline.remove(&database.service);
                 routes
@@ -246,7 +248,7 @@ impl Tunnels {
             }
         }
         routes.offline.retain(|_, (_, since)| now.since(*since) < REMEMBERED);
-        self.stock.0.send_replace(Arc::new(routes));
+        self.stock.routes.send_replace(Arc::new(routes));
     }
 }
 
@@ -255,7 +257,8 @@ impl Behavior for Tunnels {
     const MAILBOX: usize = 1024;
 
     fn child_exited(&mut self, exit: ChildExited, _: &mut Ctx<'_, Self>) {
-        if let Some(gone) = self.served.remove(&exit.name) {
+        let gone = self.stock.served().remove(&exit.name);
+        if let Some(gone) = gone {
             tracing::warn!(tunnel = %exit.name, agent = %gone.agent_name, "tunnel down");
             self.publish();
         }
@@ -264,8 +267,8 @@ impl Behavior for Tunnels {
 
 impl Handle<AdoptTunnel> for Tunnels {
     fn handle(&mut self, adopt: AdoptTunnel, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
-        let name = format!("tunnel#{}-{}", adopt.agent.node_name, self.next_tunnel);
-        self.next_tunnel += 1;
+        let number = self.stock.tunnels.fetch_add(1, Ordering::Relaxed) + 1;
+        let name = format!("tunnel#{}-{number}", adopt.agent.node_name);
         tracing::info!(tunnel = %name, agent = %adopt.agent.node_name, "tunnel up");
         let announced = ctx.address::<AgentAnnounced>();
         let (policy, trail) = (self.policy.clone(), self.trail.clone());
@@ -287,14 +290,18 @@ impl Handle<AdoptTunnel> for Tunnels {
 
 impl Handle<AgentAnnounced> for Tunnels {
     fn handle(&mut self, said: AgentAnnounced, _: &mut Ctx<'_, Self>) -> Reply<()> {
-        let known = self.served.get(&said.tunnel);
-        if known.is_some_and(|known| known.databases == said.databases) || said.mux.is_down() {
+        let known = self.stock.served();
+        let is_old = known
+            .get(&said.tunnel)
+            .is_some_and(|known| known.databases == said.databases);
+        drop(known);
+        if is_old || said.mux.is_down() {
             return Reply::Now(());
         }
         for database in &said.databases {
             tracing::info!(agent = %said.agent_name, database = %database.service, "database served");
         }
-        self.served.insert(
+        self.stock.served().insert(
             said.tunnel,
             Served {
                 agent: said.agent,
@@ -311,7 +318,7 @@ impl Handle<AgentAnnounced> for Tunnels {
 
 impl Handle<ServeLocally> for Tunnels {
     fn handle(&mut self, local: ServeLocally, _: &mut Ctx<'_, Self>) -> Reply<()> {
-        self.served.insert(
+        self.stock.served().insert(
             "local".into(),
             Served {
                 agent: local.agent,

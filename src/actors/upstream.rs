@@ -116,16 +116,7 @@ impl Upstream {
 
     fn open(&mut self, ask: OpenRelay, id: u64, stream: BoxStream, ctx: &mut Ctx<'_, Self>) {
         let (parts, client, origin) = (self.parts.clone(), self.client.clone(), ctx.origin());
-        let opened = async move {
-            let opened = tokio::time::timeout(OPEN_DEADLINE, prepare(&parts, &client, &ask, &origin)).await;
-            let opened = opened.unwrap_or_else(|_| {
-                Err(Declined::Refused(Refusal::new(
-                    RefusalKind::UpstreamUnreachable,
-                    format!("the database server did not let the session in within {OPEN_DEADLINE:?}"),
-                )))
-            });
-            (opened, stream)
-        };
+        let opened = async move { (prepare(&parts, &client, &ask, &origin, OPEN_DEADLINE).await, stream) };
         ctx.run(opened, move |upstream, (opened, stream), ctx| match opened {
             Ok(ready) => upstream.relay(ready, id, stream, ctx),
             Err(declined) => decline(declined, id, stream, ctx),
@@ -174,9 +165,7 @@ impl Upstream {
             Err(panic) => event.field("reason", format!("the relay failed: {panic}")),
         };
         let written = async move {
-            if let Err(refusal) = trail.write(event).await {
-                tracing::error!(%refusal, "the end of a session is not on the audit log");
-            }
+            trail.write_end(event).await;
             drop(session);
         };
         ctx.run(written, |_, (), ctx| ctx.stop());

@@ -41,6 +41,7 @@ events! {
     RoleDeleted => "role.deleted", "T9001I";
     RoleUpdated => "role.updated", "T9002I";
     CertificateIssued => "cert.create", "TC000I";
+    CertificateRefused => "cert.create", "TC000W";
     NodeJoined => "instance.join", "TJ002I";
     NodeJoinFailed => "instance.join", "TJ002E";
     /// The proxy's own decision that a connection may go to an agent, which decides again.

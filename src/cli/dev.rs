@@ -110,7 +110,7 @@ pub fn run(args: DevArgs) -> Outcome {
     match args.verb {
         Some(DevVerb::Env { dir }) => print_env(&Places::below(&dir.root()?)),
         None => {
-            logging::start(&args.run.log, LogFormat::Text, LogOutput::Stderr);
+            logging::start(&args.run.log, LogFormat::Text, LogOutput::Stderr).map_err(Failure::usage)?;
             let places = Places::below(&args.run.dir.root()?);
             run_system(workers(), |runtimes| serve(args.run, places, runtimes))
         }

@@ -41,7 +41,7 @@ pub fn run(args: &StartArgs) -> Outcome {
         ConfigLogOutput::Stderr => LogOutput::Stderr,
         ConfigLogOutput::Stdout => LogOutput::Stdout,
     };
-    logging::start(severity, format, output);
+    logging::start(severity, format, output).map_err(Failure::usage)?;
     let pid_file = config.pid_file.clone();
     run_system(workers(), |runtimes| async move {
         let node = node::start(config, InProcess::Direct, runtimes, SystemClock::shared()).await?;

@@ -16,6 +16,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 /// How long a client may take to accept the last words: its current message to the end, then the error. A client that
 /// does not read is cut off after it.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// A client that has closed its side and takes nothing for so long is gone. Without it a client that died in the middle of a
+/// result would hold PostgreSQL's session: a stream that is closed by halves is not reset by yamux when it is dropped.
+const HALF_CLOSED_STALL: Duration = Duration::from_secs(10);
 
 /// Watches one direction.
 pub trait Tap {
@@ -31,6 +34,11 @@ pub trait Tap {
     /// A part of a header counts the missing part of the header.
     fn missing_to_boundary(&self) -> usize {
         0
+    }
+
+    /// The sender has said that it is done, in the words of the protocol.
+    fn said_goodbye(&self) -> bool {
+        false
     }
 }
 
@@ -80,6 +88,8 @@ struct Direction<T> {
     eof: bool,
     unflushed: bool,
     done: bool,
+    /// What was read before it is passed on first.
+    read_error: Option<io::Error>,
     /// At the end of the reader the writer is closed. Not so towards the client, who may be owed last words.
     half_closes: bool,
     total: u64,
@@ -97,6 +107,7 @@ impl<T: Tap> Direction<T> {
             eof: false,
             unflushed: false,
             done: false,
+            read_error: None,
             total: 0,
         }
     }
@@ -114,9 +125,12 @@ impl<T: Tap> Direction<T> {
             let idle = self.fill(cx, from)?;
             ready!(self.tap.poll_admit(cx)).map_err(Broken::Tap)?;
             ready!(self.poll_drain(cx, to))?;
-            if (idle || self.eof) && self.unflushed {
+            if (idle || self.eof || self.read_error.is_some()) && self.unflushed {
                 ready!(Pin::new(&mut *to).poll_flush(cx)).map_err(Broken::Write)?;
                 self.unflushed = false;
+            }
+            if let Some(error) = self.read_error.take() {
+                return Poll::Ready(Err(Broken::Read(error)));
             }
             if self.eof {
                 if self.half_closes {
@@ -133,13 +147,18 @@ impl<T: Tap> Direction<T> {
         }
     }
 
+    /// The writer does not take what there is for it.
+    fn is_held_up(&self) -> bool {
+        self.start < self.end
+    }
+
     /// Reads until nothing is there or the buffer is full. True when nothing is there.
     fn fill(&mut self, cx: &mut Context<'_>, from: &mut (impl AsyncRead + Unpin)) -> Result<bool, Broken> {
         if self.buffer.is_none() && !self.eof {
             self.buffer = Pooled::copy_size();
         }
         let mut idle = false;
-        while !self.eof && self.end < COPY_BYTES {
+        while !self.eof && self.read_error.is_none() && self.end < COPY_BYTES {
             let mut read = ReadBuf::new(&mut self.buffer[self.end..]);
             match Pin::new(&mut *from).poll_read(cx, &mut read) {
                 Poll::Pending => {
@@ -150,7 +169,10 @@ impl<T: Tap> Direction<T> {
                     // TLS without close_notify: clients that just go away do this all the time.
                     self.eof = true;
                 }
-                Poll::Ready(Err(error)) => return Err(Broken::Read(error)),
+                Poll::Ready(Err(error)) => {
+                    self.read_error = Some(error);
+                    break;
+                }
                 Poll::Ready(Ok(())) => match read.filled().len() {
                     0 => self.eof = true,
                     count => self.end += count,
@@ -180,6 +202,26 @@ impl<T: Tap> Direction<T> {
         }
         (self.start, self.end, self.observed) = (0, 0, 0);
         Poll::Ready(Ok(()))
+    }
+}
+
+/// Measures how long nothing has moved.
+#[derive(Default)]
+struct Stall {
+    since: Option<(u64, Pin<Box<tokio::time::Sleep>>)>,
+}
+
+impl Stall {
+    fn poll(&mut self, total: u64, cx: &mut Context<'_>) -> Poll<RelayEnd> {
+        if self.since.as_ref().is_none_or(|(then, _)| *then != total) {
+            self.since = Some((total, Box::pin(tokio::time::sleep(HALF_CLOSED_STALL))));
+        }
+        let Some((_, sleep)) = &mut self.since else {
+            return Poll::Pending;
+        };
+        ready!(sleep.as_mut().poll(cx));
+        let why = format!("it closed its side and took nothing for {HALF_CLOSED_STALL:?}");
+        Poll::Ready(RelayEnd::ClientLost(io::Error::new(io::ErrorKind::TimedOut, why)))
     }
 }
 
@@ -240,6 +282,7 @@ where
             up,
             down,
         } = self;
+        let mut stall = Stall::default();
         let copy = poll_fn(|cx| {
             let up_now = up.poll(cx, client, upstream);
             match up_now {
@@ -259,6 +302,7 @@ where
                 Poll::Ready(Err(Broken::Tap(refusal))) => Poll::Ready(RelayEnd::Refused(refusal)),
                 // When the upstream has ended, nobody is left for whom the client could send more.
                 Poll::Ready(Ok(())) => Poll::Ready(RelayEnd::Finished),
+                Poll::Pending if up.eof && down.is_held_up() => stall.poll(down.total, cx),
                 Poll::Pending => Poll::Pending,
             }
         });

@@ -182,3 +182,69 @@ fn what_a_tap_holds_back_is_not_passed_on_and_the_other_direction_goes_on() {
         assert_eq!(&passed, b"select;");
     });
 }
+
+#[test]
+fn a_client_that_closed_its_side_and_takes_nothing_does_not_hold_the_upstream_for_ever() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (mut client, mut upstream, mut relay) = relay(64, NoTap);
+        client.shutdown().await.unwrap();
+        // More than the pipe takes; nobody reads at the other end.
+        let sends = tokio::spawn(async move { upstream.write_all(&[7; 1_000_000]).await });
+        let end = relay.run(pending()).await;
+        assert!(matches!(end, RelayEnd::ClientLost(_)), "{end:?}");
+        drop(relay);
+        assert!(sends.await.unwrap().is_err(), "the upstream is let go");
+        drop(client);
+    });
+}
+
+#[test]
+fn what_was_read_before_a_loss_is_passed_on_first() {
+    block_on(async {
+        let (mut client, near_client) = duplex(64);
+        let lost = Breaking { bytes: b"last message" };
+        let mut relay = Relay::new(near_client, lost, NoTap, Counting::default());
+        let end = relay.run(pending()).await;
+        assert!(matches!(end, RelayEnd::UpstreamLost(_)), "{end:?}");
+        assert_eq!(relay.to_client_tap().seen, 12);
+        drop(relay);
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"last message");
+    });
+}
+
+/// Gives some bytes and then breaks, in one turn of its reader.
+struct Breaking {
+    bytes: &'static [u8],
+}
+
+impl AsyncRead for Breaking {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.bytes.is_empty() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        out.put_slice(self.bytes);
+        self.bytes = &[];
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Breaking {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

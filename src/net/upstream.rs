@@ -66,7 +66,7 @@ pub async fn open(
 async fn greet(endpoint: &Endpoint, mut stream: ClientTls<Tcp>) -> Result<Opened, UpstreamAnswer> {
     let mut greeting = Vec::new();
     loop {
-        let (message_type, message) = read_message(&mut stream, GREETING_MAX_BYTES - greeting.len())
+        let (message_type, message) = read_message(&mut stream, GREETING_MAX_BYTES.saturating_sub(greeting.len()))
             .await
             .map_err(|error| handshake_failed(endpoint, &error))?;
         let body = &message[5..];
@@ -102,7 +102,8 @@ async fn read_message(stream: &mut ClientTls<Tcp>, room: usize) -> io::Result<(u
     stream.read_exact(&mut header).await?;
     let [message_type, length @ ..] = header;
     let length = u32::from_be_bytes(length) as usize;
-    if length < 4 || length > room {
+    // The type byte counts towards the room, too.
+    if length < 4 || length >= room {
         let what = format!("a message of {length} bytes during start-up");
         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     }

@@ -161,9 +161,14 @@ pub(super) async fn start(
     let audit_log = roots.start(Spec::permanent("audit-log"), move || AuditLogKeeper::new(log.clone()));
     let published = Published::default();
     let rbac = {
-        let (store, clock, published) = (keys.store.clone(), common.clock.clone(), published.clone());
+        let (store, common, published) = (keys.store.clone(), common.clone(), published.clone());
         roots.start(Spec::permanent("rbac"), move || {
-            Rbac::new(store.clone(), clock.clone(), published.clone())
+            Rbac::new(
+                store.clone(),
+                common.trail.clone(),
+                common.clock.clone(),
+                published.clone(),
+            )
         })
     };
     let nodes = InventoryStock::default();

@@ -137,6 +137,13 @@ pub async fn start(
         version = env!("CARGO_PKG_VERSION"), "node starts"
     );
     let spool = Spool::open(&data_dir.spool(), SpoolLimits::default(), clock.clone(), entropy::fill)?;
+    let recovered = spool.recovered();
+    if recovered.torn_bytes > 0 {
+        tracing::warn!(
+            bytes = recovered.torn_bytes,
+            "the end of the audit spool was torn by a crash and has been cut off"
+        );
+    }
     let trail = Trail {
         spool: spool.clone(),
         context: EventContext::new(&identity.cluster, clock.clone(), entropy::fill),
@@ -255,10 +262,12 @@ fn link_to_auth(
 pub(crate) fn auth_route(config: &Config) -> Result<AuthRoute, StartError> {
     match &config.join {
         Some(JoinAddress::Proxy(proxy)) => Ok(AuthRoute::ThroughProxy(proxy.clone())),
-        Some(JoinAddress::Auth(endpoints)) if config.db.is_some() => match endpoints.first() {
-            Some(proxy) => Ok(AuthRoute::ThroughProxy(proxy.clone())),
-            None => Err(nowhere()),
-        },
+        Some(JoinAddress::Auth(endpoints)) if config.db.is_some() && config.proxy.is_none() => {
+            match endpoints.first() {
+                Some(proxy) => Ok(AuthRoute::ThroughProxy(proxy.clone())),
+                None => Err(nowhere()),
+            }
+        }
         Some(JoinAddress::Auth(endpoints)) => Ok(AuthRoute::Direct(endpoints.clone())),
         None => Err(nowhere()),
     }

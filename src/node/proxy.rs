@@ -4,7 +4,7 @@ use super::roots::Roots;
 use super::{Common, StartError};
 use crate::actors::address::Address;
 use crate::actors::cancels::ClientKeys;
-use crate::actors::connection::{ConnectionParts, ProxyParts};
+use crate::actors::connection::{ConnectionParts, ProxyParts, TO_AUTH_MAX};
 use crate::actors::host::Spec;
 use crate::actors::listener::PortListener;
 use crate::actors::sessions::EndAll;
@@ -14,6 +14,7 @@ use crate::model::{Endpoint, NodeKind};
 use crate::net::socket::Listener;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 pub(super) struct Proxy {
     pub listening: SocketAddr,
@@ -55,6 +56,7 @@ pub(super) fn start(
             forget_key: cancels.address(),
             adopt_tunnel: tunnels.address(),
             auth: auth_endpoints(&common.config, local_auth)?,
+            to_auth_room: Arc::new(Semaphore::new(TO_AUTH_MAX)),
         }),
         auth: None,
     });

@@ -19,9 +19,14 @@ pub enum LogOutput {
 
 /// Starts the log. `severity` is a level (`info`) or a list of targets with levels; `POSTERN_LOG` comes before it. What other
 /// crates say through `log` is in it too: actix and yamux are mute otherwise.
-pub fn start(severity: &str, format: LogFormat, output: LogOutput) {
+///
+/// # Errors
+/// `severity` (or `POSTERN_LOG`) is neither.
+pub fn start(severity: &str, format: LogFormat, output: LogOutput) -> Result<(), String> {
     let directives = std::env::var("POSTERN_LOG").unwrap_or_else(|_| severity.to_ascii_lowercase());
-    let filter = EnvFilter::try_new(&directives).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::builder().parse(&directives).map_err(|error| {
+        format!("{directives:?} says nothing that can be logged by ({error}); write a level: error, warn, info, debug or trace")
+    })?;
     let writer = match output {
         LogOutput::Stderr => BoxMakeWriter::new(std::io::stderr),
         LogOutput::Stdout => BoxMakeWriter::new(std::io::stdout),
@@ -36,4 +41,5 @@ pub fn start(severity: &str, format: LogFormat, output: LogOutput) {
         LogFormat::Json => log.json().try_init(),
     };
     std::panic::set_hook(Box::new(|panic| tracing::error!(target: "postern::panic", "{panic}")));
+    Ok(())
 }

@@ -10,7 +10,7 @@ use super::routes::{self, Caller};
 use crate::actors::address::Address;
 use crate::actors::audit_log::QueryAudit;
 use crate::actors::ca::{IssueDbServer, IssuePerson};
-use crate::actors::host::{Behavior, Ctx};
+use crate::actors::host::{Behavior, Ctx, spawn_here};
 use crate::actors::inventory::{InventoryView, NodeForgotten};
 use crate::actors::rbac::{Published, PutResource, RemoveNode, RemoveResource};
 use crate::actors::trail::Trail;
@@ -70,7 +70,8 @@ impl Admin {
         ctx.run(accepted, |admin, (accepted, permit), ctx| match accepted {
             Ok((stream, uid)) => {
                 let served = serve(stream, uid, admin.parts.clone());
-                ctx.run(served, move |_, (), _| drop(permit));
+                // A task of its own: a fault in one request ends that request.
+                ctx.run(spawn_here(served).join(), move |_, _failed, _| drop(permit));
                 admin.accept_next(ctx);
             }
             Err(error) => {

@@ -1,4 +1,4 @@
-//! The administrator's API: each route asks one actor and audits what it changed before it answers.
+//! The administrator's API: each route asks one actor, which audits what it changed before it answers.
 
 use super::admin::AdminParts;
 use super::api::{
@@ -10,8 +10,8 @@ use crate::actors::audit_log::QueryAudit;
 use crate::actors::ca::{IssueDbServer, IssuePerson, Issued};
 use crate::actors::inventory::{NodeForgotten, NodeRecord};
 use crate::actors::rbac::{Put, PutResource, RbacError, RemoveNode, RemoveResource, ResourceRef};
-use crate::audit::{EventKind, Query};
-use crate::model::{NodeId, NodeKind, PersonName, Refusal, RoleName, ServiceName, Timestamp};
+use crate::audit::Query;
+use crate::model::{NodeId, NodeKind, PersonName, RoleName, ServiceName, Timestamp};
 use crate::pki::CaPin;
 use crate::pki::pem::certificates_to_pem;
 use crate::policy::{PolicySnapshot, Resource, parse_resources};
@@ -87,19 +87,12 @@ impl From<RbacError> for Failed {
     fn from(error: RbacError) -> Self {
         let status = match error {
             RbacError::Exists { .. } => StatusCode::CONFLICT,
-            RbacError::TooMany => StatusCode::BAD_REQUEST,
-            RbacError::Unreadable(_) | RbacError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            RbacError::TooMany | RbacError::TooLarge { .. } => StatusCode::BAD_REQUEST,
+            RbacError::NotAudited(_) | RbacError::Unreadable(_) | RbacError::Store(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         };
         Self(status, error.to_string())
-    }
-}
-
-impl From<Refusal> for Failed {
-    fn from(refusal: Refusal) -> Self {
-        Self(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("it was done, but the audit log could not be written: {refusal}"),
-        )
     }
 }
 
@@ -118,16 +111,6 @@ impl Api {
                 "the rules have not been read yet".to_owned(),
             )
         })
-    }
-
-    async fn audit_change(&self, kind: EventKind, name: &str) -> Result<(), Failed> {
-        let event = self
-            .parts
-            .trail
-            .event(kind)
-            .field("name", name)
-            .field("user", self.caller.name());
-        Ok(self.parts.trail.write(event).await?)
     }
 }
 
@@ -166,23 +149,17 @@ fn node_status(record: NodeRecord) -> NodeStatus {
 }
 
 async fn put_resources(State(api): State<Api>, Json(ask): Json<PutResources>) -> Answer<ResourcesPut> {
-    // All documents are read before the first one is stored: a mistake in the last leaves nothing half done.
+    // All documents are read before the first one is stored: a mistake in the last one stores none.
     let resources = parse_resources(&ask.yaml).map_err(bad)?;
     let mut done = Vec::new();
     for resource in resources {
         let (kind, name) = (resource.kind().to_owned(), resource.name().to_owned());
         let message = PutResource {
-            resource: resource.clone(),
+            resource,
             replace: ask.replace,
+            by: api.caller.name(),
         };
         let put = api.parts.put.ask(&api.origin(), message, ASK_DEADLINE).await??;
-        let event = match (&resource, put) {
-            (Resource::Role(_), Put::Created) => EventKind::RoleCreated,
-            (Resource::Role(_), Put::Replaced) => EventKind::RoleUpdated,
-            (Resource::User(_), Put::Created) => EventKind::UserCreated,
-            (Resource::User(_), Put::Replaced) => EventKind::UserUpdated,
-        };
-        api.audit_change(event, &name).await?;
         done.push(ResourceDone {
             kind,
             name,
@@ -260,33 +237,26 @@ async fn remove_resource(
     if kind == "node" {
         return remove_node(&api, &name).await;
     }
-    let (resource, event) = match kind.as_str() {
-        "role" => (
-            ResourceRef::Role(RoleName::new(name.as_str()).map_err(bad)?),
-            EventKind::RoleDeleted,
-        ),
-        "user" => (
-            ResourceRef::User(PersonName::new(name.as_str()).map_err(bad)?),
-            EventKind::UserDeleted,
-        ),
+    let resource = match kind.as_str() {
+        "role" => ResourceRef::Role(RoleName::new(name.as_str()).map_err(bad)?),
+        "user" => ResourceRef::User(PersonName::new(name.as_str()).map_err(bad)?),
         other => {
             return Err(bad(format!(
                 "{other:?} is not a kind of resource; there are role, user and node"
             )));
         }
     };
-    let was_there = api
-        .parts
-        .remove
-        .ask(&api.origin(), RemoveResource(resource), ASK_DEADLINE)
-        .await??;
+    let message = RemoveResource {
+        resource,
+        by: api.caller.name(),
+    };
+    let was_there = api.parts.remove.ask(&api.origin(), message, ASK_DEADLINE).await??;
     if !was_there {
         return Err(Failed(
             StatusCode::NOT_FOUND,
             format!("there is no {kind} called {name:?}"),
         ));
     }
-    api.audit_change(event, &name).await?;
     Ok(Json(serde_json::json!({ "removed": name })))
 }
 
@@ -321,15 +291,18 @@ async fn remove_node(api: &Api, name: &str) -> Answer<serde_json::Value> {
             "{name:?} is the auth service itself; it cannot be removed"
         )));
     }
+    let message = RemoveNode {
+        node,
+        by: api.caller.name(),
+    };
     api.parts
         .remove_node
-        .ask(&api.origin(), RemoveNode(node), ASK_DEADLINE)
+        .ask(&api.origin(), message, ASK_DEADLINE)
         .await??;
     api.parts
         .forget_node
         .ask(&api.origin(), NodeForgotten(node), ASK_DEADLINE)
         .await?;
-    api.audit_change(EventKind::NodeRemoved, &node.to_string()).await?;
     Ok(Json(serde_json::json!({ "removed": name })))
 }
 

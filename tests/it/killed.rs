@@ -2,7 +2,7 @@
 
 use crate::harness::cluster::{role, user};
 use crate::harness::wait::until_ok;
-use crate::harness::{Cluster, FIVE_SECONDS, Form, Kind, Session, Stopwatch, Wire, in_both_forms};
+use crate::harness::{Cluster, FIVE_SECONDS, Form, Kind, PATIENCE, Session, Stopwatch, Wire, in_both_forms};
 
 in_both_forms! {
     after_kill_9_of_everything_what_was_acknowledged_is_there,
@@ -121,4 +121,29 @@ fn after_kill_9_of_everything_what_was_acknowledged_is_there(form: Form) {
     });
     assert_eq!(again, "rope\n");
     cluster.client("latecomer", "app", "app").psql("select 1").ok();
+}
+
+#[test]
+fn a_client_that_dies_in_the_middle_of_a_result_leaves_no_session_behind() {
+    let cluster = crate::harness::shared(Form::Apart);
+    let client = cluster.client("alice", "app", "app");
+    let mut psql = client.psql_command();
+    let marked = "a client that dies";
+    // Nothing comes while the client dies, and then more than all windows on the way hold.
+    let statement = format!(
+        "with wait as materialized (select pg_sleep(2)) select '{marked}', repeat('x', 1000) from wait, \
+         generate_series(1, 40000)"
+    );
+    psql.args(["-c", &statement]).stdout(std::process::Stdio::null());
+    let mut child = psql.spawn().expect("psql");
+    cluster.postgres.wait_until_runs("app", marked);
+    child.kill().expect("it lives");
+    child.wait().expect("it ended");
+    crate::harness::until("PostgreSQL's session ends", PATIENCE, || {
+        let left = cluster.postgres.admin(
+            "postgres",
+            &format!("select count(*) from pg_stat_activity where query like '%{marked}%' and query not like '%pg_stat_activity%'"),
+        );
+        (left.trim() == "0").then_some(())
+    });
 }

@@ -22,6 +22,8 @@ mod faults;
 mod first_bytes;
 /// What the tests stand on.
 mod harness;
+/// An administrator's program that hangs up before it is answered.
+mod hung_up;
 /// `kill -9` of a node, and of all of them.
 mod killed;
 /// Nodes that say what they may not.

@@ -91,7 +91,7 @@ fn host_certificates_are_renewed_twenty_times_and_the_session_that_is_open_never
 
     let certificates: Vec<PathBuf> = names
         .iter()
-        .map(|name| directory.join(name).join("identity/host.crt"))
+        .map(|name| directory.join(name).join("identity/identity.json"))
         .collect();
     for renewal in 1..=RENEWALS {
         let before: Vec<Vec<u8>> = certificates

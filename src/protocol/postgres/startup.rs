@@ -221,6 +221,13 @@ pub fn encode_startup(user: &DbUser, database: &DbName, params: &[(String, Strin
     out.extend_from_slice(&(u32::from(MAJOR) << 16).to_be_bytes());
     let named = [(USER, user.as_str()), (DATABASE, database.as_str())];
     let params = params.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let decided = |name: &str| name.eq_ignore_ascii_case(USER) || name.eq_ignore_ascii_case(DATABASE);
+    // PostgreSQL takes the last of two: one among the parameters would win over what was decided.
+    if params.clone().any(|(name, _)| decided(name)) {
+        return Err(ProtocolError::NotEncodable {
+            what: "a startup parameter that is named like user or database",
+        });
+    }
     for (name, value) in named.into_iter().chain(params) {
         if name.is_empty() || name.contains('\0') || value.contains('\0') {
             return Err(ProtocolError::NotEncodable {

@@ -164,6 +164,7 @@ fn from_auth() -> Vec<(String, Vec<u8>)> {
         ),
         sample("PolicyConfirmed", AuthToNode::PolicyConfirmed { version: 12 }),
         sample("Declined", AuthToNode::Declined { why: "no".into() }),
+        sample("Undecided", AuthToNode::Undecided { why: "no".into() }),
         sample(
             "HostIssued",
             AuthToNode::HostIssued {

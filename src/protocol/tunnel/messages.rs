@@ -193,6 +193,10 @@ pub enum AuthToNode {
         certificate: Vec<u8>,
         not_after: Timestamp,
     },
+    /// Auth could not decide; asking again later may help.
+    Undecided {
+        why: String,
+    },
 }
 
 impl Wire for AuthToNode {
