@@ -8,10 +8,11 @@ use crate::actors::ca::{Authorities, Ca, HOST_TTL};
 use crate::actors::connection::{AuthParts, ConnectionParts};
 use crate::actors::host::{Runtime, Spec};
 use crate::actors::inventory::{HEARTBEAT_EVERY, Inventory, InventoryStock, NodeHeard, NodeRecord};
-use crate::actors::joins::{Joins, Token};
+use crate::actors::joins::Joins;
 use crate::actors::links::{LinkParts, Links};
 use crate::actors::policy::{PolicyConfirmed, PolicyReceived};
 use crate::actors::rbac::{Published, Rbac};
+use crate::actors::tokens::{StaticToken, Tokens};
 use crate::audit::AuditLog;
 use crate::config::{AuthConfig, Config};
 use crate::model::{ClusterName, NodeId, NodeKind, SharedClock, Timestamp};
@@ -187,12 +188,23 @@ pub(super) async fn start(
             )
         })
     };
+    let tokens = {
+        let (configured, store, clock) = (
+            Arc::new(configured_tokens(config)?),
+            keys.store.clone(),
+            common.clock.clone(),
+        );
+        roots.start(Spec::permanent("tokens"), move || {
+            Tokens::new(configured.clone(), store.clone(), clock.clone())
+        })
+    };
     let joins = {
-        let (tokens, issue, common) = (Arc::new(tokens(config)?), ca.address(), common.clone());
+        let (take, give_back) = (tokens.address(), tokens.address());
+        let (issue, common) = (ca.address(), common.clone());
         roots.start(Spec::permanent("joins"), move || {
             let anchors = common.identity.anchors.clone();
             Joins::new(
-                tokens.clone(),
+                (take.clone(), give_back.clone()),
                 issue.clone(),
                 common.identity.cluster.clone(),
                 anchors,
@@ -281,12 +293,12 @@ async fn first_policy(common: &Common) -> Result<(), StartError> {
     }
 }
 
-fn tokens(config: &AuthConfig) -> Result<Vec<Token>, StartError> {
+fn configured_tokens(config: &AuthConfig) -> Result<Vec<StaticToken>, StartError> {
     config
         .tokens
         .iter()
         .map(|token| {
-            Ok(Token {
+            Ok(StaticToken {
                 kinds: token.kinds.clone(),
                 secret: token.read()?,
             })
