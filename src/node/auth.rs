@@ -14,7 +14,7 @@ use crate::actors::policy::{PolicyConfirmed, PolicyReceived};
 use crate::actors::rbac::{Published, Rbac};
 use crate::actors::tokens::{StaticToken, Tokens};
 use crate::audit::AuditLog;
-use crate::config::{AuthConfig, Config};
+use crate::config::{AuthConfig, Config, Endpoint};
 use crate::model::{ClusterName, NodeId, NodeKind, SharedClock, Timestamp};
 use crate::pki::{CaKind, CertificateAuthority, HostName, HostProfile, PrivateKey, SealKey, entropy};
 use crate::policy::{Resource, presets};
@@ -256,6 +256,10 @@ pub(super) async fn start(
         issue_person: ca.address(),
         issue_db_server: ca.address(),
         query: audit_log.address(),
+        add_token: tokens.address(),
+        list_tokens: tokens.address(),
+        remove_token: tokens.address(),
+        proxy: proxy_address(&common.config),
     });
     start_admin(roots, data_dir, admin)?;
     first_policy(common).await?;
@@ -291,6 +295,19 @@ async fn first_policy(common: &Common) -> Result<(), StartError> {
             "the users and roles could not be read from the store; the log says why".to_owned(),
         )),
     }
+}
+
+/// What a node that joins may dial: the first public address of the proxy in this process, or this node's name with the port
+/// that the proxy listens on.
+fn proxy_address(config: &Config) -> Option<String> {
+    let proxy = config.proxy.as_ref()?;
+    let named = proxy.public_addr.first().cloned();
+    let listening = || Endpoint {
+        host: config.nodename.to_string(),
+        port: proxy.web_listen_addr.port,
+    };
+    let address = named.or_else(|| (proxy.web_listen_addr.port != 0).then(listening));
+    address.map(|endpoint| endpoint.to_string())
 }
 
 fn configured_tokens(config: &AuthConfig) -> Result<Vec<StaticToken>, StartError> {
