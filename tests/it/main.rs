@@ -22,6 +22,8 @@ mod faults;
 mod first_bytes;
 /// What the tests stand on.
 mod harness;
+/// Join tokens: how they are made, listed and removed, whom they admit, and what a node that is turned away says.
+mod joining;
 /// `kill -9` of a node, and of all of them.
 mod killed;
 /// Nodes that say what they may not.
