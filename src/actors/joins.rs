@@ -221,3 +221,6 @@ pub async fn serve(mut tls: ServerTls, join: Address<JoinCluster>, origin: Origi
         Err(_) => tracing::warn!("a join was not done in time"),
     }
 }
+
+#[cfg(test)]
+mod tests;

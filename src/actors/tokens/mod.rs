@@ -8,8 +8,6 @@
 
 mod record;
 mod refused;
-#[cfg(test)]
-mod tests;
 
 pub use record::{KEPT_AFTER_END, TokenName, TokenRecord, Uses};
 pub use refused::{TokenError, TokenRefused, list};
@@ -400,3 +398,6 @@ impl Handle<GiveBackUse> for Tokens {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
