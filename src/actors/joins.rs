@@ -1,46 +1,31 @@
 //! Nodes that join with a token, on auth; and the joining node's side of it.
 //!
-//! **Owns** the tokens of auth's configuration.
+//! **Owns** nothing but the way of a join: token, certificate, audit, answer.
 //! **Hears** `JoinCluster` from connections that speak the join protocol.
-//! **Tells** the certificate authority to issue a host certificate of the token's kinds and no other; the audit trail, of every
-//! try.
-//! **Never** says whether a token exists; compares in constant time.
-//! **Ends** with the node. Permanent; its state is the configuration.
+//! **Tells** the tokens to take a use; the certificate authority to issue a host certificate of the token's kinds and no other;
+//! the audit trail, of every try.
+//! **Never** asks for a certificate before the use of the token is taken on disk; never lets a node choose its own id.
+//! **Ends** with the node. Permanent.
 
 use super::address::{Address, Origin, Reply, message};
 use super::ca::{IssueHost, Issued};
 use super::host::{Behavior, Ctx, Handle};
+use super::tokens::{GiveBackUse, TokenName, UseToken, list};
 use super::trail::Trail;
 use super::tunnel::answer;
-use crate::audit::EventKind;
+use crate::audit::{EventBuilder, EventKind};
 use crate::model::{ClusterName, NodeId, NodeKind, NodeName, Secret};
 use crate::net::frames::{read_frame, write_frame};
 use crate::net::tls::{HANDSHAKE_DEADLINE, ServerTls};
 use crate::pki::{TrustAnchors, entropy};
 use crate::protocol::tunnel::{Anchors, Frame, JoinAnswer, JoinToAuth};
-use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::digest::{SHA256, digest};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 
+/// Token, certificate and audit together.
 const ISSUE_DEADLINE: Duration = Duration::from_secs(10);
-
-/// A token, and what it lets a node be.
-#[derive(Debug, Clone)]
-pub struct Token {
-    pub kinds: Vec<NodeKind>,
-    pub secret: Secret<String>,
-}
-
-impl Token {
-    /// Hashes first, so that neither the length nor a common beginning shows in the time it takes.
-    fn matches(&self, presented: &str) -> bool {
-        let ours = digest(&SHA256, self.secret.expose().as_bytes());
-        let theirs = digest(&SHA256, presented.as_bytes());
-        verify_slices_are_equal(ours.as_ref(), theirs.as_ref()).is_ok()
-    }
-}
+/// Each of them: a few writes.
+const TOKEN_DEADLINE: Duration = Duration::from_secs(4);
 
 /// A node asks for its first certificate.
 pub struct JoinCluster {
@@ -54,7 +39,8 @@ pub struct JoinCluster {
 message!(JoinCluster => JoinAnswer);
 
 pub struct Joins {
-    tokens: Arc<Vec<Token>>,
+    use_token: Address<UseToken>,
+    give_back: Address<GiveBackUse>,
     issue: Address<IssueHost>,
     cluster: ClusterName,
     anchors: TrustAnchors,
@@ -63,14 +49,15 @@ pub struct Joins {
 
 impl Joins {
     pub fn new(
-        tokens: Arc<Vec<Token>>,
+        (use_token, give_back): (Address<UseToken>, Address<GiveBackUse>),
         issue: Address<IssueHost>,
         cluster: ClusterName,
         anchors: TrustAnchors,
         trail: Trail,
     ) -> Self {
         Self {
-            tokens,
+            use_token,
+            give_back,
             issue,
             cluster,
             anchors,
@@ -78,19 +65,59 @@ impl Joins {
         }
     }
 
-    /// Why this node may not join, in words that tell a stranger nothing about tokens.
-    fn objection(&self, ask: &JoinCluster) -> Option<String> {
-        let token = self.tokens.iter().find(|token| token.matches(ask.token.expose()));
-        let Some(token) = token else {
-            return Some("the token is not valid; see auth_service: tokens in auth's configuration".to_owned());
+    fn way(&self, origin: Origin) -> Way {
+        Way {
+            use_token: self.use_token.clone(),
+            give_back: self.give_back.clone(),
+            issue: self.issue.clone(),
+            origin,
+        }
+    }
+}
+
+/// What one join asks of others.
+struct Way {
+    use_token: Address<UseToken>,
+    give_back: Address<GiveBackUse>,
+    issue: Address<IssueHost>,
+    origin: Origin,
+}
+
+impl Way {
+    /// The certificate of a node whose token admits it; else why not, in words for its operator.
+    async fn walk(&self, ask: &JoinCluster) -> Result<(Issued, TokenName), String> {
+        if ask.kinds.is_empty() {
+            return Err("the node names no service that it runs".to_owned());
+        }
+        let use_token = UseToken {
+            token: ask.token.clone(),
+            kinds: ask.kinds.clone(),
         };
-        let more = ask.kinds.iter().find(|kind| !token.kinds.contains(kind));
-        match more {
-            Some(kind) => Some(format!(
-                "the token is not for a node of type {kind}; use a token of that type"
-            )),
-            None if ask.kinds.is_empty() => Some("the node names no service that it runs".to_owned()),
-            None => None,
+        let taken = self
+            .use_token
+            .ask(&self.origin, use_token, TOKEN_DEADLINE)
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|refused| refused.to_string())?;
+        let host = IssueHost {
+            // Auth names the node: one that could choose its id could choose another's.
+            node: NodeId::from_random(entropy::bytes()),
+            name: ask.name.clone(),
+            kinds: ask.kinds.clone(),
+            hosts: ask.hosts.clone(),
+            csr: ask.csr.clone(),
+        };
+        // Where nobody knows whether it was issued, the use stays taken.
+        let issued = self.issue.ask(&self.origin, host, TOKEN_DEADLINE).await;
+        match issued.map_err(|error| error.to_string())? {
+            Ok(issued) => Ok((issued, taken.name)),
+            Err(error) => {
+                let given_back = self.give_back.ask(&self.origin, GiveBackUse(taken), TOKEN_DEADLINE);
+                if let Err(error) = given_back.await {
+                    tracing::warn!(%error, "a use of a join token was not given back");
+                }
+                Err(error.to_string())
+            }
         }
     }
 }
@@ -102,37 +129,18 @@ impl Behavior for Joins {
 
 impl Handle<JoinCluster> for Joins {
     fn handle(&mut self, ask: JoinCluster, ctx: &mut Ctx<'_, Self>) -> Reply<JoinAnswer> {
-        let objection = self.objection(&ask);
-        let (trail, issue, origin) = (self.trail.clone(), self.issue.clone(), ctx.origin());
+        let (trail, way) = (self.trail.clone(), self.way(ctx.origin()));
         let (cluster, anchors) = (self.cluster.clone(), plain(&self.anchors));
         let (reply, promise) = Reply::later();
         let decided = async move {
-            let joined = match objection {
-                Some(why) => Err(why),
-                None => issue_host(&issue, &ask, &origin).await,
-            };
-            let kinds: Vec<String> = ask.kinds.iter().map(ToString::to_string).collect();
-            let kind = if joined.is_ok() {
-                EventKind::NodeJoined
-            } else {
-                EventKind::NodeJoinFailed
-            };
-            let mut event = trail
-                .event(kind)
-                .field("node_name", ask.name.as_str())
-                .field("role", kinds.join(","))
-                .field("method", "token")
-                .field("success", joined.is_ok());
-            if let Err(why) = &joined {
-                event = event.field("error", why.as_str());
-            }
-            match (joined, trail.write(event).await) {
-                (Ok(issued), Ok(())) => JoinAnswer::Joined {
+            let joined = way.walk(&ask).await;
+            match (&joined, trail.write(tried(&trail, &ask, &joined)).await) {
+                (Ok((issued, _)), Ok(())) => JoinAnswer::Joined {
                     cluster,
-                    certificate: issued.certificate,
+                    certificate: issued.certificate.clone(),
                     anchors,
                 },
-                (Err(why), Ok(())) => JoinAnswer::Refused { why },
+                (Err(why), Ok(())) => JoinAnswer::Refused { why: why.clone() },
                 (_, Err(refusal)) => JoinAnswer::Refused {
                     why: refusal.to_string(),
                 },
@@ -143,20 +151,22 @@ impl Handle<JoinCluster> for Joins {
     }
 }
 
-async fn issue_host(issue: &Address<IssueHost>, ask: &JoinCluster, origin: &Origin) -> Result<Issued, String> {
-    let host = IssueHost {
-        // Auth names the node: one that could choose its id could choose another's.
-        node: NodeId::from_random(entropy::bytes()),
-        name: ask.name.clone(),
-        kinds: ask.kinds.clone(),
-        hosts: ask.hosts.clone(),
-        csr: ask.csr.clone(),
+/// The event of a try to join.
+fn tried(trail: &Trail, ask: &JoinCluster, joined: &Result<(Issued, TokenName), String>) -> EventBuilder {
+    let kind = match joined {
+        Ok(_) => EventKind::NodeJoined,
+        Err(_) => EventKind::NodeJoinFailed,
     };
-    issue
-        .ask(origin, host, ISSUE_DEADLINE)
-        .await
-        .map_err(|error| error.to_string())?
-        .map_err(|error| error.to_string())
+    let event = trail
+        .event(kind)
+        .field("node_name", ask.name.as_str())
+        .field("role", list(&ask.kinds))
+        .field("method", "token")
+        .field("success", joined.is_ok());
+    match joined {
+        Ok((_, token)) => event.field("token_name", token.to_string()),
+        Err(why) => event.field("error", why.as_str()),
+    }
 }
 
 pub fn plain(anchors: &TrustAnchors) -> Anchors {
@@ -211,3 +221,6 @@ pub async fn serve(mut tls: ServerTls, join: Address<JoinCluster>, origin: Origi
         Err(_) => tracing::warn!("a join was not done in time"),
     }
 }
+
+#[cfg(test)]
+mod tests;

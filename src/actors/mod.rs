@@ -26,6 +26,7 @@ pub mod relay;
 pub mod routing;
 pub mod sessions;
 pub mod supervisor;
+pub mod tokens;
 pub mod trail;
 pub mod tunnel;
 pub mod tunnels;

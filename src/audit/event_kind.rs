@@ -40,6 +40,8 @@ events! {
     RoleCreated => "role.created", "T9000I";
     RoleDeleted => "role.deleted", "T9001I";
     RoleUpdated => "role.updated", "T9002I";
+    TokenCreated => "join_token.create", "TJT00I";
+    TokenDeleted => "join_token.delete", "PJT00I";
     CertificateIssued => "cert.create", "TC000I";
     CertificateRefused => "cert.create", "TC000W";
     NodeJoined => "instance.join", "TJ002I";

@@ -3,6 +3,7 @@
 use super::admin_client::{AdminClient, percent_encoded};
 use super::audit::{self, AuditArgs};
 use super::auth_sign::{self, AuthArgs};
+use super::tokens::{self, TokenVerb};
 use super::{Failure, Outcome, terminal};
 use crate::config::{Config, DEFAULT_DATA_DIR, default_config_path};
 use crate::web::api::{PutResources, ResourceQuery, Resources, ResourcesPut, Status};
@@ -54,6 +55,9 @@ enum Verb {
     /// The databases that agents serve.
     #[command(subcommand)]
     Db(DbVerb),
+    /// Tokens by which nodes join the cluster.
+    #[command(subcommand)]
+    Tokens(TokenVerb),
     /// The audit log.
     #[command(subcommand)]
     Audit(AuditVerb),
@@ -112,6 +116,7 @@ async fn carry_out(client: &AdminClient, verb: Verb) -> Outcome {
         Verb::Get { what, format } => get(client, &what, format).await,
         Verb::Rm { what } => remove(client, &what).await,
         Verb::Db(DbVerb::Ls { format }) => databases(client, format).await,
+        Verb::Tokens(verb) => tokens::run(client, verb).await,
         Verb::Audit(AuditVerb::Ls(args)) => audit::list(client, args).await,
         Verb::Auth(args) => auth_sign::run(client, args).await,
     }
@@ -225,14 +230,14 @@ async fn databases(client: &AdminClient, format: Format) -> Outcome {
     Ok(())
 }
 
-fn table(header: &[&str]) -> Table {
+pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(comfy_table::presets::NOTHING);
     table.set_header(header.iter().copied());
     table
 }
 
-fn print_as(value: &impl serde::Serialize, format: Format) -> Outcome {
+pub(super) fn print_as(value: &impl serde::Serialize, format: Format) -> Outcome {
     let text = match format {
         Format::Yaml => serde_saphyr::to_string(value).map_err(Failure::internal)?,
         Format::Json | Format::Text => serde_json::to_string_pretty(value).map_err(Failure::internal)?,

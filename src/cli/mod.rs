@@ -12,6 +12,7 @@ mod dev_database;
 mod start;
 mod terminal;
 pub mod throwaway_postgres;
+mod tokens;
 
 use clap::{Parser, Subcommand};
 use std::fmt;

@@ -8,12 +8,13 @@ use crate::actors::ca::{Authorities, Ca, HOST_TTL};
 use crate::actors::connection::{AuthParts, ConnectionParts};
 use crate::actors::host::{Runtime, Spec};
 use crate::actors::inventory::{HEARTBEAT_EVERY, Inventory, InventoryStock, NodeHeard, NodeRecord};
-use crate::actors::joins::{Joins, Token};
+use crate::actors::joins::Joins;
 use crate::actors::links::{LinkParts, Links};
 use crate::actors::policy::{PolicyConfirmed, PolicyReceived};
 use crate::actors::rbac::{Published, Rbac};
+use crate::actors::tokens::{StaticToken, Tokens};
 use crate::audit::AuditLog;
-use crate::config::{AuthConfig, Config};
+use crate::config::{AuthConfig, Config, Endpoint};
 use crate::model::{ClusterName, NodeId, NodeKind, SharedClock, Timestamp};
 use crate::pki::{CaKind, CertificateAuthority, HostName, HostProfile, PrivateKey, SealKey, entropy};
 use crate::policy::{Resource, presets};
@@ -192,12 +193,23 @@ pub(super) async fn start(
             )
         })
     };
+    let tokens = {
+        let (configured, store, clock) = (
+            Arc::new(configured_tokens(config)?),
+            keys.store.clone(),
+            common.clock.clone(),
+        );
+        roots.start(Spec::permanent("tokens"), move || {
+            Tokens::new(configured.clone(), store.clone(), clock.clone())
+        })
+    };
     let joins = {
-        let (tokens, issue, common) = (Arc::new(tokens(config)?), ca.address(), common.clone());
+        let (take, give_back) = (tokens.address(), tokens.address());
+        let (issue, common) = (ca.address(), common.clone());
         roots.start(Spec::permanent("joins"), move || {
             let anchors = common.identity.anchors.clone();
             Joins::new(
-                tokens.clone(),
+                (take.clone(), give_back.clone()),
                 issue.clone(),
                 common.identity.cluster.clone(),
                 anchors,
@@ -253,6 +265,10 @@ pub(super) async fn start(
         issue_person: ca.address(),
         issue_db_server: ca.address(),
         query: audit_log.address(),
+        add_token: tokens.address(),
+        list_tokens: tokens.address(),
+        remove_token: tokens.address(),
+        proxy: proxy_address(&common.config),
     });
     start_admin(roots, data_dir, admin)?;
     first_policy(common).await?;
@@ -291,12 +307,25 @@ async fn first_policy(common: &Common) -> Result<(), StartError> {
     }
 }
 
-fn tokens(config: &AuthConfig) -> Result<Vec<Token>, StartError> {
+/// What a node that joins may dial: the first public address of the proxy in this process, or this node's name with the port
+/// that the proxy listens on.
+fn proxy_address(config: &Config) -> Option<String> {
+    let proxy = config.proxy.as_ref()?;
+    let named = proxy.public_addr.first().cloned();
+    let listening = || Endpoint {
+        host: config.nodename.to_string(),
+        port: proxy.web_listen_addr.port,
+    };
+    let address = named.or_else(|| (proxy.web_listen_addr.port != 0).then(listening));
+    address.map(|endpoint| endpoint.to_string())
+}
+
+fn configured_tokens(config: &AuthConfig) -> Result<Vec<StaticToken>, StartError> {
     config
         .tokens
         .iter()
         .map(|token| {
-            Ok(Token {
+            Ok(StaticToken {
                 kinds: token.kinds.clone(),
                 secret: token.read()?,
             })

@@ -1,11 +1,13 @@
 //! A node that is not auth: the identity it has, or the one that a token gets it.
 
 use super::{DataDir, Identity, StartError, auth_route};
+use crate::actors::identity::IdentityError;
+use crate::actors::tokens::list;
 use crate::config::Config;
-use crate::model::{NodeKind, Secret, SharedClock};
+use crate::model::{NodeKind, Secret, SharedClock, Timestamp};
 use crate::net::auth_dialer::AuthDialer;
 use crate::net::frames::{read_frame, write_frame};
-use crate::pki::{CaPin, PrivateKey, TrustAnchors};
+use crate::pki::{CaPin, CertificateError, PrivateKey, TrustAnchors};
 use crate::protocol::tunnel::{Anchors, Frame, FrameKind, Header, JoinAnswer, JoinToAuth};
 use rustls_pki_types::CertificateDer;
 use std::io;
@@ -16,8 +18,18 @@ const JOIN_TRIES: u32 = 20;
 const JOIN_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) async fn identity(config: &Config, data_dir: &DataDir, clock: &SharedClock) -> Result<Identity, StartError> {
-    if let Some(identity) = Identity::load(&data_dir.identity(), clock.now())? {
-        return Ok(identity);
+    match Identity::load(&data_dir.identity(), clock.now()) {
+        Ok(Some(identity)) => return Ok(identity),
+        Ok(None) => {}
+        Err(IdentityError::Certificate { path, error }) => {
+            return Err(StartError::Other(not_accepted(
+                &path,
+                &error,
+                clock.now(),
+                &config.services(),
+            )));
+        }
+        Err(error) => return Err(error.into()),
     }
     let identity = join(config, clock).await?;
     identity.save(&data_dir.identity())?;
@@ -27,16 +39,16 @@ pub(super) async fn identity(config: &Config, data_dir: &DataDir, clock: &Shared
 
 async fn join(config: &Config, clock: &SharedClock) -> Result<Identity, StartError> {
     let token = config.auth_token.as_ref().ok_or_else(|| {
-        StartError::Other(
-            "this node has not joined a cluster yet and has no token: set auth_token (a token, or the path of a file that \
-             holds one)"
-                .to_owned(),
-        )
+        StartError::Other(format!(
+            "this node has not joined a cluster yet and has no token: set auth_token to a token, or to the path of a file that \
+             holds one; `{}` on the auth node makes one",
+            add_command(&config.services())
+        ))
     })?;
     let token = token.read()?;
     let pins = pins(config)?;
     let key = PrivateKey::generate()?;
-    let dialer = AuthDialer::joining(auth_route(config)?, pins, clock)?;
+    let dialer = AuthDialer::joining(auth_route(config)?, pins.clone(), clock)?;
     let mut tries = 0;
     loop {
         tries += 1;
@@ -46,8 +58,13 @@ async fn join(config: &Config, clock: &SharedClock) -> Result<Identity, StartErr
             }) => {
                 let anchors = anchors_of(anchors);
                 let leaf = CertificateDer::from(certificate);
-                return Identity::new(leaf, key, anchors, clock.now())
-                    .map_err(|error| StartError::Other(format!("auth's answer to the join is not usable: {error}")));
+                return Identity::new(leaf, key, anchors, clock.now()).map_err(|error| {
+                    let why = match clocks_in(&error) {
+                        Some(dates) => clocks_differ(&dates, clock.now()),
+                        None => error.to_string(),
+                    };
+                    StartError::Other(format!("auth's answer to the join is not usable: {why}"))
+                });
             }
             Ok(JoinAnswer::Refused { why }) => {
                 return Err(StartError::Other(format!("the cluster refused this node: {why}")));
@@ -59,11 +76,78 @@ async fn join(config: &Config, clock: &SharedClock) -> Result<Identity, StartErr
             }
             Err(error) => {
                 return Err(StartError::Other(format!(
-                    "this node could not join the cluster via {dialer}: {error}"
+                    "this node could not join the cluster via {dialer}: {}",
+                    in_words(&error, &pins, clock.now())
                 )));
             }
         }
     }
+}
+
+/// What the operator can do about a first contact that failed.
+fn in_words(error: &io::Error, pins: &[CaPin], now: Timestamp) -> String {
+    use rustls::{CertificateError as Bad, Error as Tls};
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<Tls>());
+    match tls {
+        Some(Tls::InvalidCertificate(Bad::NotValidYet | Bad::NotValidYetContext { .. })) => {
+            clocks_differ("the certificate that the cluster shows is not valid yet", now)
+        }
+        Some(Tls::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. })) => {
+            clocks_differ("the certificate that the cluster shows has expired", now)
+        }
+        // The one verdict of our own: none of the authorities presented has the pin.
+        Some(Tls::General(_)) => {
+            let pins: Vec<String> = pins.iter().map(ToString::to_string).collect();
+            format!(
+                "what answers there is another cluster, or the CA pin is wrong: it presents no authority with the pin {}; \
+                 compare ca_pin with what `postern ctl status` prints on the auth node, and the address with that of this \
+                 cluster's proxy; the token was not sent",
+                pins.join(" or ")
+            )
+        }
+        _ => error.to_string(),
+    }
+}
+
+fn clocks_differ(what: &str, now: Timestamp) -> String {
+    format!(
+        "{what}, by this machine's clock, which says {now}: the clocks of this machine and of the cluster differ; set the one \
+         that is wrong, and start this node again"
+    )
+}
+
+/// Where a certificate that was issued a moment ago is not valid now, in words.
+fn clocks_in(error: &CertificateError) -> Option<String> {
+    match error {
+        CertificateError::NotYetValid { from } => Some(format!("the certificate begins at {from}")),
+        CertificateError::Expired { at } => Some(format!("the certificate ended at {at}")),
+        _ => None,
+    }
+}
+
+/// Why a node that has joined cannot start with the certificate that it keeps.
+fn not_accepted(path: &str, error: &CertificateError, now: Timestamp, services: &[NodeKind]) -> String {
+    let again = format!(
+        "remove that directory and start with a new token (`{}` on the auth node)",
+        add_command(services)
+    );
+    match error {
+        CertificateError::Expired { at } => format!(
+            "the host certificate of this node in {path} expired at {at}, and this machine's clock says {now}; if the clock is \
+             right, {again}: the node joins anew"
+        ),
+        CertificateError::NotYetValid { from } => format!(
+            "the host certificate of this node in {path} is not valid before {from}, and this machine's clock says {now}: the \
+             clock is behind; set it, and start this node again"
+        ),
+        other => {
+            format!("the host certificate of this node in {path} is not accepted: {other}; to join again, {again}")
+        }
+    }
+}
+
+fn add_command(services: &[NodeKind]) -> String {
+    format!("postern ctl tokens add --type={}", list(services))
 }
 
 fn may_come_up(error: &io::Error) -> bool {

@@ -13,6 +13,7 @@ use crate::actors::ca::{IssueDbServer, IssuePerson};
 use crate::actors::host::{Behavior, Ctx, spawn_here};
 use crate::actors::inventory::{InventoryView, NodeForgotten};
 use crate::actors::rbac::{Published, PutResource, RemoveNode, RemoveResource};
+use crate::actors::tokens::{AddToken, ListTokens, RemoveToken};
 use crate::actors::trail::Trail;
 use crate::model::{ClusterName, SharedClock};
 use crate::net::socket::{AdminListener, Unix};
@@ -43,6 +44,11 @@ pub struct AdminParts {
     pub issue_person: Address<IssuePerson>,
     pub issue_db_server: Address<IssueDbServer>,
     pub query: Address<QueryAudit>,
+    pub add_token: Address<AddToken>,
+    pub list_tokens: Address<ListTokens>,
+    pub remove_token: Address<RemoveToken>,
+    /// Where nodes and clients reach a proxy of this process, as far as it is configured: `host:port`.
+    pub proxy: Option<String>,
 }
 
 pub struct Admin {

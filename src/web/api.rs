@@ -105,6 +105,63 @@ pub struct AuditEvents {
     pub events: Vec<String>,
 }
 
+/// `POST /v1/tokens`. No `Debug`: it may hold a token.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct AddToken {
+    /// Kinds of nodes: `db`, `proxy`.
+    pub roles: Vec<String>,
+    pub ttl_secs: u64,
+    /// How many nodes may join; `None` is any number.
+    pub uses: Option<u64>,
+    /// A token of the administrator's own choice.
+    pub value: Option<String>,
+    pub labels: std::collections::BTreeMap<String, String>,
+}
+
+/// The answer, and the only one that ever holds the token.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct TokenAdded {
+    pub token: String,
+    pub roles: Vec<String>,
+    pub expires: String,
+    pub ca_pins: Vec<String>,
+    /// Where nodes reach the cluster, as far as auth knows.
+    pub proxy: Option<String>,
+}
+
+/// `GET /v1/tokens`: those that admit nodes now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TokenStatuses {
+    pub tokens: Vec<TokenStatus>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct TokenStatus {
+    /// Its first characters and stars.
+    pub token: String,
+    pub roles: Vec<String>,
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// `None`: it does not expire.
+    pub expires: Option<String>,
+    /// `None`: any number of nodes.
+    pub uses_left: Option<u64>,
+    /// It stands in auth's configuration.
+    pub configured: bool,
+    pub created: Option<String>,
+    pub created_by: Option<String>,
+}
+
+/// `POST /v1/tokens/remove`: the token, or what is shown of it. No `Debug`: it may hold a token.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct RemoveToken {
+    pub token: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TokenRemoved {
+    pub removed: String,
+}
+
 /// Every answer that is not 2xx.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Problem {

@@ -3,3 +3,4 @@
 pub mod admin;
 pub mod api;
 mod routes;
+mod token_routes;

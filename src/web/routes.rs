@@ -5,13 +5,14 @@ use super::api::{
     AuditEvents, AuditQuery, DatabaseStatus, NodeStatus, Problem, PutResources, ResourceDone, ResourceQuery, Resources,
     ResourcesPut, SignDatabase, SignPerson, SignedCertificate, Status,
 };
+use super::token_routes;
 use crate::actors::address::{AskError, Origin};
 use crate::actors::audit_log::QueryAudit;
 use crate::actors::ca::{IssueDbServer, IssuePerson, Issued};
 use crate::actors::inventory::{NodeForgotten, NodeRecord};
 use crate::actors::rbac::{Put, PutResource, RbacError, RemoveNode, RemoveResource, ResourceRef};
-use crate::audit::Query;
-use crate::model::{NodeId, NodeKind, PersonName, RoleName, ServiceName, Timestamp};
+use crate::audit::{EventBuilder, EventKind, Query};
+use crate::model::{NodeId, NodeKind, PersonName, Refusal, RoleName, ServiceName, Timestamp};
 use crate::pki::CaPin;
 use crate::pki::pem::certificates_to_pem;
 use crate::policy::{PolicySnapshot, Resource, parse_resources};
@@ -28,7 +29,7 @@ use std::time::Duration;
 
 /// A file of roles; the parser has its own limit below it.
 const BODY_MAX_BYTES: usize = 8 * 1024 * 1024;
-const ASK_DEADLINE: Duration = Duration::from_secs(15);
+pub(super) const ASK_DEADLINE: Duration = Duration::from_secs(15);
 const AUDIT_LIMIT: usize = 100;
 
 /// The process at the other end of the socket.
@@ -38,15 +39,15 @@ pub struct Caller {
 }
 
 impl Caller {
-    fn name(self) -> String {
+    pub(super) fn name(self) -> String {
         format!("local administrator (uid {})", self.uid)
     }
 }
 
 #[derive(Clone)]
-struct Api {
-    parts: Arc<AdminParts>,
-    caller: Caller,
+pub(super) struct Api {
+    pub(super) parts: Arc<AdminParts>,
+    pub(super) caller: Caller,
 }
 
 pub fn router(parts: Arc<AdminParts>, caller: Caller) -> Router {
@@ -56,13 +57,15 @@ pub fn router(parts: Arc<AdminParts>, caller: Caller) -> Router {
         .route("/v1/resources/{kind}/{name}", delete(remove_resource))
         .route("/v1/certificates/person", post(sign_person))
         .route("/v1/certificates/database", post(sign_database))
+        .route("/v1/tokens", post(token_routes::add).get(token_routes::ls))
+        .route("/v1/tokens/remove", post(token_routes::remove))
         .route("/v1/audit", get(audit))
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
         .with_state(Api { parts, caller })
 }
 
 /// Why a request was not done, as the person who typed the command reads it.
-struct Failed(StatusCode, String);
+pub(super) struct Failed(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for Failed {
     fn into_response(self) -> Response {
@@ -70,7 +73,7 @@ impl IntoResponse for Failed {
     }
 }
 
-fn bad(why: impl ToString) -> Failed {
+pub(super) fn bad(why: impl ToString) -> Failed {
     Failed(StatusCode::BAD_REQUEST, why.to_string())
 }
 
@@ -96,10 +99,19 @@ impl From<RbacError> for Failed {
     }
 }
 
-type Answer<T> = Result<Json<T>, Failed>;
+impl From<Refusal> for Failed {
+    fn from(refusal: Refusal) -> Self {
+        Self(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("it was done, but the audit log could not be written: {refusal}"),
+        )
+    }
+}
+
+pub(super) type Answer<T> = Result<Json<T>, Failed>;
 
 impl Api {
-    fn origin(&self) -> Origin {
+    pub(super) fn origin(&self) -> Origin {
         Origin::outside("admin")
     }
 
@@ -112,19 +124,42 @@ impl Api {
             )
         })
     }
+
+    /// The event of something that this caller changed.
+    pub(super) fn change(&self, kind: EventKind, name: &str) -> EventBuilder {
+        self.parts
+            .trail
+            .event(kind)
+            .field("name", name)
+            .field("user", self.caller.name())
+    }
+
+    pub(super) async fn audit_change(&self, kind: EventKind, name: &str) -> Result<(), Failed> {
+        Ok(self.parts.trail.write(self.change(kind, name)).await?)
+    }
+}
+
+/// Carries a change and its audit event to the end, also when whoever asked hangs up in between.
+pub(super) async fn surely<T: Send + 'static>(change: impl Future<Output = Answer<T>> + Send + 'static) -> Answer<T> {
+    tokio::spawn(change).await.unwrap_or_else(|error| {
+        let why = format!("the change failed ({error}); look whether it was made, and repeat it");
+        Err(Failed(StatusCode::INTERNAL_SERVER_ERROR, why))
+    })
+}
+
+pub(super) fn pins(api: &Api) -> Result<Vec<String>, Failed> {
+    let authorities = api.parts.anchors.host.iter();
+    authorities
+        .map(|ca| CaPin::of(ca).map(|pin| pin.to_string()))
+        .collect::<Result<_, _>>()
+        .map_err(bad)
 }
 
 async fn status(State(api): State<Api>) -> Answer<Status> {
-    let pins = api
-        .parts
-        .anchors
-        .host
-        .iter()
-        .map(|ca| CaPin::of(ca).map(|pin| pin.to_string()));
     Ok(Json(Status {
         cluster: api.parts.cluster.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        ca_pins: pins.collect::<Result<_, _>>().map_err(bad)?,
+        ca_pins: pins(&api)?,
         policy_version: api.parts.published.borrow().as_ref().map(|snapshot| snapshot.version),
         nodes: api.parts.inventory.nodes().into_iter().map(node_status).collect(),
     }))

@@ -24,6 +24,8 @@ mod first_bytes;
 mod harness;
 /// An administrator's program that hangs up before it is answered.
 mod hung_up;
+/// Join tokens: how they are made, listed and removed, whom they admit, and what a node that is turned away says.
+mod joining;
 /// `kill -9` of a node, and of all of them.
 mod killed;
 /// Nodes that say what they may not.

@@ -44,7 +44,7 @@ pub struct Node {
 }
 
 impl Node {
-    fn new(directory: &Path, config: NodeConfig, fault: Option<&'static str>) -> Self {
+    pub fn new(directory: &Path, config: NodeConfig, fault: Option<&'static str>) -> Self {
         Self {
             config,
             process: None,
@@ -314,7 +314,7 @@ pub fn out(prefix: &Path) -> String {
 }
 
 #[track_caller]
-fn ctl(node: &Node, arguments: &[&str]) -> Output {
+pub fn ctl(node: &Node, arguments: &[&str]) -> Output {
     let mut command = postern(&node.directory);
     command
         .args(["ctl", "--data-dir"])
@@ -323,7 +323,7 @@ fn ctl(node: &Node, arguments: &[&str]) -> Output {
     run(command, Duration::from_secs(60))
 }
 
-fn ca_pin(node: &Node) -> String {
+pub fn ca_pin(node: &Node) -> String {
     let status: Value = serde_json::from_str(&ctl(node, &["status", "--format", "json"]).ok()).expect("JSON");
     status["ca_pins"][0]
         .as_str()

@@ -15,6 +15,8 @@ pub struct NodeConfig {
     pub name: &'static str,
     pub data_dir: PathBuf,
     pub auth_port: Option<u16>,
+    /// Whether auth's file has tokens, one for each kind of node.
+    pub has_tokens: bool,
     pub proxy_port: Option<u16>,
     /// The entries of `databases`, where the node is an agent.
     pub databases: Option<String>,
@@ -26,7 +28,7 @@ pub struct NodeConfig {
 pub struct Join {
     key: &'static str,
     port: u16,
-    token: &'static str,
+    token: String,
     ca_pin: String,
 }
 
@@ -35,7 +37,7 @@ impl Join {
         Self {
             key: "auth_server",
             port,
-            token: PROXY_TOKEN,
+            token: PROXY_TOKEN.to_owned(),
             ca_pin: ca_pin.to_owned(),
         }
     }
@@ -44,9 +46,15 @@ impl Join {
         Self {
             key: "proxy_server",
             port,
-            token: DB_TOKEN,
+            token: DB_TOKEN.to_owned(),
             ca_pin: ca_pin.to_owned(),
         }
+    }
+
+    /// With a token that was added, in place of those of auth's configuration.
+    pub fn presenting(mut self, token: &str) -> Self {
+        token.trim().clone_into(&mut self.token);
+        self
     }
 }
 
@@ -56,6 +64,7 @@ impl NodeConfig {
             name,
             data_dir: data_dir.as_ref().to_owned(),
             auth_port: None,
+            has_tokens: true,
             proxy_port: None,
             databases: None,
             join: None,
@@ -64,6 +73,11 @@ impl NodeConfig {
 
     pub fn with_auth(mut self) -> Self {
         self.auth_port = Some(0);
+        self
+    }
+
+    pub fn without_tokens(mut self) -> Self {
+        self.has_tokens = false;
         self
     }
 
@@ -99,9 +113,11 @@ impl NodeConfig {
         }
         if let Some(port) = self.auth_port {
             text += &format!(
-                "auth_service:\n  enabled: yes\n  cluster_name: {CLUSTER_NAME}\n  listen_addr: 127.0.0.1:{port}\n  \
-                 tokens: [\"proxy:{PROXY_TOKEN}\", \"db:{DB_TOKEN}\"]\n"
+                "auth_service:\n  enabled: yes\n  cluster_name: {CLUSTER_NAME}\n  listen_addr: 127.0.0.1:{port}\n"
             );
+            if self.has_tokens {
+                text += &format!("  tokens: [\"proxy:{PROXY_TOKEN}\", \"db:{DB_TOKEN}\"]\n");
+            }
         }
         if let Some(port) = self.proxy_port {
             text += &format!(

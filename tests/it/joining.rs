@@ -1,0 +1,405 @@
+//! Join tokens: how they are made, listed and removed, whom they admit, and what a node that is turned away says.
+
+use crate::harness::cluster::{Node, ca_pin, ctl};
+use crate::harness::configuration::{Join, database};
+use crate::harness::{
+    Cluster, Form, Kind, NodeConfig, Output, PATIENCE, Process, TestDir, postern, run, shared, until,
+};
+use postern::actors::host::run_system;
+use postern::config::Config;
+use postern::model::clock::HeldClock;
+use postern::model::{Clock as _, SystemClock, Timestamp};
+use postern::node::{self, InProcess};
+use serde_json::Value;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn cluster() -> crate::harness::cluster::Shared {
+    shared(Form::Apart)
+}
+
+/// A second cluster, of auth and a proxy, with no tokens in its configuration.
+fn other_cluster() -> &'static Node {
+    static OTHER: OnceLock<(TestDir, Node)> = OnceLock::new();
+    let (_, node) = OTHER.get_or_init(|| {
+        let directory = TestDir::new();
+        let config = NodeConfig::new("other-cluster", directory.join("data"))
+            .with_auth()
+            .without_tokens()
+            .with_proxy();
+        let mut node = Node::new(directory.path(), config, None);
+        node.start();
+        (directory, node)
+    });
+    node
+}
+
+/// A token of the shared cluster, as `tokens add` with these options prints it.
+#[track_caller]
+fn token(cluster: &Cluster, options: &[&str]) -> String {
+    let mut arguments = vec!["tokens", "add", "--format=text"];
+    arguments.extend(options);
+    let token = cluster.ctl(&arguments).ok().trim().to_owned();
+    assert!(
+        token.len() == 32 && token.bytes().all(|b| b.is_ascii_hexdigit()),
+        "{token}"
+    );
+    token
+}
+
+fn through_proxy(cluster: &Cluster, token: &str) -> Join {
+    Join::through_proxy(cluster.proxy_port(), &cluster.ca_pin()).presenting(token)
+}
+
+fn agent(cluster: &Cluster, directory: &TestDir, name: &'static str, service: &str, join: Join) -> NodeConfig {
+    let uri = format!("localhost:{}", cluster.postgres.port);
+    NodeConfig::new(name, directory.join(name))
+        .with_databases(&database(service, &uri, ""))
+        .joining(join)
+}
+
+/// The file of a node, and the command that starts it.
+fn start_command(directory: &TestDir, config: &NodeConfig) -> std::process::Command {
+    let file = directory.write(&format!("{}.yaml", config.name), config.yaml());
+    let mut command = postern(directory.path());
+    command.arg("start").arg("--config").arg(file);
+    command
+}
+
+/// What a node that cannot join says, with exit code 1.
+#[track_caller]
+fn turned_away(directory: &TestDir, config: &NodeConfig) -> String {
+    let said = run(start_command(directory, config), PATIENCE).failed_with(1);
+    let sentence = said.lines().find(|line| line.starts_with("postern: "));
+    let sentence = sentence.unwrap_or_else(|| panic!("errors begin with `postern: `: {said}"));
+    assert!(!config.data_dir.join("identity/host.crt").exists());
+    sentence.to_owned()
+}
+
+#[track_caller]
+fn holds(said: &str, words: &[&str]) {
+    for word in words {
+        assert!(said.contains(word), "{word:?} is not in: {said}");
+    }
+}
+
+#[track_caller]
+fn refused(output: Output, code: i32, words: &[&str]) {
+    holds(&output.failed_with(code), words);
+}
+
+#[test]
+fn a_token_is_made_listed_masked_and_removed() {
+    let other = other_cluster();
+    let pin = ca_pin(other);
+    assert_eq!(ctl(other, &["tokens", "ls"]).ok(), "No active tokens found.\n");
+
+    let text = ctl(other, &["tokens", "add", "--type=db"]).ok();
+    let first = text.strip_prefix("The invite token: ").and_then(|rest| rest.get(..32));
+    let first = first.unwrap_or_else(|| panic!("{text}"));
+    holds(
+        &text,
+        &[
+            "\nThis token will expire in 30 minutes.\n",
+            "\n> postern db configure create \\\n",
+            &format!("\n   --token={first} \\\n   --ca-pin={pin} \\\n   --proxy=localhost:3080 \\\n"),
+            "\n> postern start -c /etc/postern.yaml\n",
+        ],
+    );
+
+    let options = [
+        "tokens",
+        "add",
+        "--type=db,node,proxy",
+        "--uses=2",
+        "--ttl=2h",
+        "--labels=team=orders",
+    ];
+    let added = ctl(other, &[options.as_slice(), &["--format=json"]].concat());
+    holds(&added.stderr, &["type node is left out"]);
+    let added: Value = serde_json::from_str(&added.ok()).expect("JSON");
+    assert_eq!(added["roles"], serde_json::json!(["db", "proxy"]));
+    let second = added["token"].as_str().expect("a text");
+    let expires = Timestamp::parse_rfc3339(added["expires"].as_str().expect("a text")).expect("a time");
+    let left = expires.since(SystemClock.now());
+    assert!(left > HOUR && left <= 2 * HOUR, "{left:?}");
+
+    let listed = ctl(other, &["tokens", "ls"]).ok();
+    let lines: Vec<&str> = listed.lines().map(str::trim).collect();
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(words(lines[0]), ["Token", "Type", "Labels", "Expiry", "Time", "(UTC)"]);
+    holds(lines[1], &[&format!("{}**** ", &first[..4]), " db ", "(29m"]);
+    holds(
+        lines[2],
+        &[
+            &format!("{}**** ", &second[..4]),
+            " db,proxy ",
+            " team=orders ",
+            ", 2 uses left",
+        ],
+    );
+    assert!(!listed.contains(first) && !listed.contains(second), "{listed}");
+    let json = ctl(other, &["tokens", "ls", "--format=json"]).ok();
+    assert!(!json.contains(second) && json.contains("\"uses_left\": 2"), "{json}");
+    refused(
+        ctl(other, &["tokens", "ls", "--with-secrets"]),
+        2,
+        &["tokens are kept hashed"],
+    );
+
+    let removed = ctl(other, &["tokens", "rm", &second[..4]]).ok();
+    assert_eq!(removed, format!("Token {} has been deleted\n", &second[..4]));
+    let removed = ctl(other, &["tokens", "rm", first]).ok();
+    assert_eq!(removed, format!("Token {first} has been deleted\n"));
+    refused(ctl(other, &["tokens", "rm", first]), 1, &["not found", "ctl tokens ls"]);
+    assert_eq!(ctl(other, &["tokens", "ls"]).ok(), "No active tokens found.\n");
+
+    let log = until("the changes are on the audit log", PATIENCE, || {
+        let log = ctl(other, &["audit", "ls", "--format=json", "--limit=100"]).ok();
+        (log.matches("TJT00I").count() == 2 && log.matches("PJT00I").count() == 2).then_some(log)
+    });
+    assert!(!log.contains(first) && !log.contains(second), "{log}");
+    holds(&log, &[&format!("\"name\":\"{}****\"", &first[..4])]);
+}
+
+#[test]
+fn a_token_of_the_administrators_own_choice_is_taken_once() {
+    let cluster = cluster();
+    let add = |value: &str| cluster.ctl(&["tokens", "add", "--type=db", "--format=text", "--value", value]);
+    assert_eq!(add("chosen-0123456789").ok(), "chosen-0123456789\n");
+    refused(
+        add("chosen-0123456789"),
+        1,
+        &["failed to create token (\"chos****\" already exists), please use another name"],
+    );
+    refused(add("short"), 1, &["16"]);
+    refused(
+        cluster.ctl(&["tokens", "add", "--type=kube"]),
+        2,
+        &["\"kube\"", "types are db and proxy"],
+    );
+    refused(cluster.ctl(&["tokens", "add", "--type=auth"]), 1, &["admits nothing"]);
+    let yaml = cluster.ctl(&["tokens", "add", "--type=proxy", "--format=yaml"]).ok();
+    holds(&yaml, &["token: ", "roles:", "- proxy", "expires: "]);
+    let listed = cluster.ctl(&["tokens", "ls"]).ok();
+    let of_the_configuration = listed.lines().filter(|line| line.trim().ends_with("never"));
+    assert_eq!(of_the_configuration.count(), 2, "{listed}");
+    refused(cluster.ctl(&["tokens", "rm", "prox"]), 1, &["auth's configuration"]);
+}
+
+#[test]
+fn an_agent_joins_with_an_added_token_and_serves_and_the_used_up_token_admits_no_other() {
+    let (cluster, directory) = (cluster(), TestDir::new());
+    let token = token(&cluster, &["--type=db", "--uses=1"]);
+    let config = agent(
+        &cluster,
+        &directory,
+        "late-agent",
+        "late",
+        through_proxy(&cluster, &token),
+    );
+    let mut late = Node::new(directory.path(), config, None);
+    late.start();
+    let client = cluster.client_for("late", "alice", "app", "app");
+    let answer = until("the new agent serves", PATIENCE, || {
+        let output = client.psql("select 'served'");
+        (output.code == 0).then_some(output.stdout)
+    });
+    holds(&answer, &["served"]);
+    let joined = cluster.audit(&["--event", "instance.join"]);
+    let joined = joined.iter().find(|event| event["node_name"] == "late-agent");
+    let joined = joined.expect("the join is on the audit log");
+    assert_eq!(joined["code"], "TJ002I");
+    assert_eq!(joined["token_name"], format!("{}****", &token[..4]));
+
+    let config = agent(
+        &cluster,
+        &directory,
+        "too-late",
+        "late",
+        through_proxy(&cluster, &token),
+    );
+    holds(
+        &turned_away(&directory, &config),
+        &[
+            "the cluster refused this node",
+            "is used up",
+            "ctl tokens add --type=db",
+        ],
+    );
+    let events = cluster.audit(&["--event", "instance.join"]);
+    let refused = events.iter().find(|event| event["node_name"] == "too-late");
+    assert_eq!(refused.expect("it is on the audit log")["code"], "TJ002E");
+
+    // It goes on with its certificate, without a token, until that ends.
+    late.kill9();
+    late.start();
+    late.kill9();
+    let file = directory.join("late-agent.yaml");
+    let said = cannot_start(&file, SystemClock.now() + 8 * DAY);
+    holds(
+        &said,
+        &[
+            "host certificate",
+            "expired at",
+            "this machine's clock says",
+            "ctl tokens add --type=db",
+        ],
+    );
+    let said = cannot_start(&file, SystemClock.now() - 2 * HOUR);
+    holds(&said, &["is not valid before", "the clock is behind"]);
+}
+
+#[test]
+fn expired_removed_and_unknown_tokens_and_those_of_another_type_admit_nobody() {
+    let (cluster, directory) = (cluster(), TestDir::new());
+    let said = |name: &'static str, token: &str| {
+        let config = agent(&cluster, &directory, name, "never", through_proxy(&cluster, token));
+        turned_away(&directory, &config)
+    };
+    let short = token(&cluster, &["--type=db", "--ttl=2s"]);
+    let removed = token(&cluster, &["--type=db"]);
+    cluster.ctl(&["tokens", "rm", &removed]).ok();
+    holds(
+        &said("removed", &removed),
+        &["not valid", "removed", "ctl tokens add --type=db"],
+    );
+    holds(&said("unknown", &"0".repeat(32)), &["not valid", "no such token"]);
+    let proxys = token(&cluster, &["--type=proxy"]);
+    holds(
+        &said("wrong-type", &proxys),
+        &["is of type proxy, and this node runs db", "ctl tokens add --type=db"],
+    );
+    let agents = token(&cluster, &["--type=db"]);
+    let auth_port = cluster.node(Kind::Auth).config.auth_port.expect("it listens");
+    let proxy = NodeConfig::new("no-proxy", directory.join("no-proxy"))
+        .with_proxy()
+        .joining(Join::at_auth(auth_port, &cluster.ca_pin()).presenting(&agents));
+    holds(
+        &turned_away(&directory, &proxy),
+        &["is of type db, and this node runs proxy", "ctl tokens add --type=proxy"],
+    );
+    until("the short token has left the list", PATIENCE, || {
+        let listed = cluster.ctl(&["tokens", "ls"]).ok();
+        (!listed.contains(&format!("{}****", &short[..4]))).then_some(())
+    });
+    holds(&said("expired", &short), &["expired at", "ctl tokens add --type=db"]);
+}
+
+#[test]
+fn of_two_agents_that_race_for_the_last_use_one_joins() {
+    let (cluster, directory) = (cluster(), TestDir::new());
+    let token = token(&cluster, &["--type=db", "--uses=1"]);
+    let mut racers: Vec<(NodeConfig, Process)> = ["racer-1", "racer-2"]
+        .map(|name| {
+            let config = agent(&cluster, &directory, name, "raced", through_proxy(&cluster, &token));
+            let command = start_command(&directory, &config);
+            let log = directory.join(format!("{name}.log"));
+            (config, Process::start(name, command, log))
+        })
+        .into();
+    let up = |config: &NodeConfig| config.data_dir.join("listening.json").exists();
+    until("one is up and the other is not", PATIENCE, || {
+        let ended = racers.iter_mut().any(|(_, process)| process.exit_code() == Some(1));
+        (ended && racers.iter().any(|(config, _)| up(config))).then_some(())
+    });
+    let joined = racers
+        .iter()
+        .filter(|(config, _)| config.data_dir.join("identity/host.crt").exists());
+    assert_eq!(joined.count(), 1);
+    let (_, lost) = racers.iter().find(|(config, _)| !up(config)).expect("one lost");
+    holds(&lost.log_text(), &["is used up"]);
+}
+
+#[test]
+fn a_node_with_a_wrong_pin_or_at_another_clusters_proxy_does_not_send_its_token() {
+    let (cluster, directory) = (cluster(), TestDir::new());
+    let token = token(&cluster, &["--type=db"]);
+    let joining = |name: &'static str, join: Join| agent(&cluster, &directory, name, "never", join);
+    let other = other_cluster();
+    let other_port = other.config.proxy_port.expect("it listens");
+
+    let wrong = format!("sha256:{}", "0".repeat(64));
+    let pin = cluster.ca_pin();
+    let join = Join::through_proxy(cluster.proxy_port(), &wrong).presenting(&token);
+    let said = turned_away(&directory, &joining("wrong-pin", join));
+    holds(
+        &said,
+        &[&wrong, "`postern ctl status`", "ca_pin", "the token was not sent"],
+    );
+
+    let join = Join::through_proxy(other_port, &pin).presenting(&token);
+    let said = turned_away(&directory, &joining("astray", join));
+    holds(
+        &said,
+        &["another cluster", &pin, "cluster's proxy", "the token was not sent"],
+    );
+}
+
+#[test]
+fn a_node_is_told_when_it_has_no_token_or_one_of_another_cluster() {
+    let (cluster, directory) = (cluster(), TestDir::new());
+    let token = token(&cluster, &["--type=db"]);
+    let joining = |name: &'static str, join: Join| agent(&cluster, &directory, name, "never", join);
+    let other = other_cluster();
+    let other_port = other.config.proxy_port.expect("it listens");
+    let join = Join::through_proxy(other_port, &ca_pin(other)).presenting(&token);
+    let said = turned_away(&directory, &joining("stranger", join));
+    holds(&said, &["the token is not valid", "no such token"]);
+
+    let yaml = joining("no-token", through_proxy(&cluster, &token)).yaml();
+    let file = directory.write("no-token.yaml", yaml.replace(&format!("  auth_token: {token}\n"), ""));
+    let said = cannot_start(&file, SystemClock.now());
+    holds(
+        &said,
+        &["has no token", "auth_token", "postern ctl tokens add --type=db"],
+    );
+}
+
+#[test]
+fn a_node_whose_clock_is_two_hours_behind_is_told_that_clocks_differ() {
+    let (cluster, directory) = (cluster(), TestDir::new());
+    let token = token(&cluster, &["--type=db", "--uses=1"]);
+    let config = agent(
+        &cluster,
+        &directory,
+        "slow-clock",
+        "never",
+        through_proxy(&cluster, &token),
+    );
+    let file = directory.write("slow-clock.yaml", config.yaml());
+    let said = cannot_start(&file, SystemClock.now() - 2 * HOUR);
+    holds(
+        &said,
+        &["not valid yet", "the clocks of this machine and of the cluster differ"],
+    );
+    let said = cannot_start(&file, SystemClock.now() + 8 * DAY);
+    holds(
+        &said,
+        &["has expired", "the clocks of this machine and of the cluster differ"],
+    );
+    // It was turned away before it said its token.
+    let listed = cluster.ctl(&["tokens", "ls"]).ok();
+    let line = listed
+        .lines()
+        .find(|line| line.contains(&format!("{}****", &token[..4])));
+    holds(line.expect("the token is listed"), &["1 use left"]);
+}
+
+/// Why the node of a file does not start where the clock says `now`. It runs in this process, as only here a clock is held.
+#[track_caller]
+fn cannot_start(file: &Path, now: Timestamp) -> String {
+    let config = Config::load(file).expect("ours");
+    let clock = HeldClock::at(now);
+    run_system(1, |runtimes| async move {
+        let clock: Arc<HeldClock> = clock;
+        match node::start(config, InProcess::Direct, runtimes, clock).await {
+            Ok(_) => panic!("the node started"),
+            Err(error) => error.to_string(),
+        }
+    })
+}
