@@ -76,7 +76,7 @@ fn turned_away(directory: &TestDir, config: &NodeConfig) -> String {
     let said = run(start_command(directory, config), PATIENCE).failed_with(1);
     let sentence = said.lines().find(|line| line.starts_with("postern: "));
     let sentence = sentence.unwrap_or_else(|| panic!("errors begin with `postern: `: {said}"));
-    assert!(!config.data_dir.join("identity/host.crt").exists());
+    assert!(!config.data_dir.join("identity/identity.json").exists());
     sentence.to_owned()
 }
 
@@ -309,7 +309,7 @@ fn of_two_agents_that_race_for_the_last_use_one_joins() {
     });
     let joined = racers
         .iter()
-        .filter(|(config, _)| config.data_dir.join("identity/host.crt").exists());
+        .filter(|(config, _)| config.data_dir.join("identity/identity.json").exists());
     assert_eq!(joined.count(), 1);
     let (_, lost) = racers.iter().find(|(config, _)| !up(config)).expect("one lost");
     holds(&lost.log_text(), &["is used up"]);
