@@ -6,14 +6,18 @@
 mod admin_client;
 mod audit;
 mod auth_sign;
+mod command_line;
 mod ctl;
 mod dev;
 mod dev_database;
+mod names;
 mod start;
 mod terminal;
 pub mod throwaway_postgres;
 
 use clap::{Parser, Subcommand};
+use names::Program;
+use std::ffi::OsString;
 use std::fmt;
 use std::process::ExitCode;
 
@@ -30,14 +34,21 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the services of a configuration file.
-    #[command(after_help = "Example:\n  postern start --config /etc/postern.yaml")]
-    Start(start::StartArgs),
+    #[command(flatten)]
+    Node(NodeCommand),
     /// Run a whole cluster in one process, with a database to try, for this machine only.
     #[command(after_help = "Example:\n  postern dev\n  eval \"$(postern dev env)\" && psql")]
     Dev(dev::DevArgs),
     /// Administer the cluster, on the machine of its auth service.
     Ctl(ctl::CtlArgs),
+}
+
+/// What whoever runs nodes types; also under the name `teleport`.
+#[derive(Debug, Subcommand)]
+enum NodeCommand {
+    /// Run the services of a configuration file.
+    #[command(after_help = "Example:\n  postern start --config /etc/postern.yaml")]
+    Start(start::StartArgs),
     /// Print the version.
     #[command(after_help = "Example:\n  postern version")]
     Version,
@@ -91,18 +102,24 @@ impl From<crate::node::StartError> for Failure {
 type Outcome = Result<(), Failure>;
 
 pub fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Start(args) => start::run(&args),
-        Command::Dev(args) => dev::run(args),
-        Command::Ctl(args) => ctl::run(args),
-        Command::Version => version(),
-    };
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let program = Program::called_by(arguments.first().map(OsString::as_os_str));
+    let outcome = command_line::read(program, &arguments).and_then(carry_out);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("postern: {}", terminal::printable(&failure.message));
+            eprintln!("{program}: {}", terminal::printable(&failure.message));
             ExitCode::from(failure.code)
         }
+    }
+}
+
+fn carry_out(command: Command) -> Outcome {
+    match command {
+        Command::Node(NodeCommand::Start(args)) => start::run(&args),
+        Command::Node(NodeCommand::Version) => version(),
+        Command::Dev(args) => dev::run(args),
+        Command::Ctl(args) => ctl::run(args),
     }
 }
 
