@@ -17,7 +17,7 @@ struct NodeCli {
 }
 
 /// Flags that are known and refused: which they are, and the sentence about them.
-const REFUSED_FLAGS: [(&[&str], &str); 8] = [
+const REFUSED_FLAGS: &[(&[&str], &str)] = &[
     (
         &["--insecure"],
         "is not supported: a node must know the cluster that it gives its token to; give --ca-pin with what `postern ctl \
@@ -27,6 +27,16 @@ const REFUSED_FLAGS: [(&[&str], &str); 8] = [
         &["--diag-addr"],
         "is not supported by this version of Postern, which has no diagnostic port; a node is ready when listening.json is \
          in its data directory",
+    ),
+    (
+        &["--labels", "--node-labels"],
+        "is not supported: labels are of databases; give them to `postern db start --labels`, or as static_labels of a \
+         database in the file",
+    ),
+    (
+        &["--cert-file", "--key-file"],
+        "is not supported by this version of Postern: the proxy serves a certificate of the cluster's own host authority; leave \
+         it out",
     ),
     (&["--fips"], "is not supported: Postern has no FIPS build; leave it out"),
     (
@@ -225,6 +235,7 @@ mod tests {
             ("teleport start --app-name=x --app-uri=y", "application service"),
             ("postern start --aws-region=eu-west-1", "cloud"),
             ("postern start --ad-domain x", "Active Directory"),
+            ("teleport start --labels=env=dev", "static_labels"),
         ];
         for (line, reason) in refused {
             let said = parsed(line);

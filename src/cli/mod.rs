@@ -11,6 +11,7 @@ mod ctl;
 mod dev;
 mod dev_database;
 mod names;
+mod node_flags;
 mod start;
 mod terminal;
 pub mod throwaway_postgres;
@@ -46,9 +47,10 @@ enum Command {
 /// What whoever runs nodes types; also under the name `teleport`.
 #[derive(Debug, Subcommand)]
 enum NodeCommand {
-    /// Run the services of a configuration file.
-    #[command(after_help = "Example:\n  postern start --config /etc/postern.yaml")]
-    Start(start::StartArgs),
+    /// Run the services of a configuration file, or of the flags alone.
+    #[command(after_help = "Examples:\n  postern start --config /etc/postern.yaml\n  \
+        postern start --roles=proxy --auth-server=auth.internal:3025 --token=/tmp/token --ca-pin=sha256:…")]
+    Start(Box<start::StartArgs>),
     /// Print the version.
     #[command(after_help = "Example:\n  postern version")]
     Version,
