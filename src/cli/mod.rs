@@ -7,7 +7,9 @@ mod admin_client;
 mod audit;
 mod auth_sign;
 mod command_line;
+mod configure;
 mod ctl;
+mod db_service;
 mod dev;
 mod dev_database;
 mod names;
@@ -51,6 +53,15 @@ enum NodeCommand {
     #[command(after_help = "Examples:\n  postern start --config /etc/postern.yaml\n  \
         postern start --roles=proxy --auth-server=auth.internal:3025 --token=/tmp/token --ca-pin=sha256:…")]
     Start(Box<start::StartArgs>),
+    /// Make a configuration file, or check one.
+    #[command(after_help = "Examples:\n  \
+        postern configure --acme --acme-email=admin@example.com --cluster-name=gate.example.com > /etc/postern.yaml\n  \
+        postern configure --roles=proxy --auth-server=auth.internal:3025 --token=/tmp/token --output=file\n  \
+        postern configure --test=/etc/postern.yaml")]
+    Configure(Box<configure::ConfigureArgs>),
+    /// The database service: an agent of one database.
+    #[command(subcommand)]
+    Db(db_service::DbVerb),
     /// Print the version.
     #[command(after_help = "Example:\n  postern version")]
     Version,
@@ -106,7 +117,7 @@ type Outcome = Result<(), Failure>;
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let program = Program::called_by(arguments.first().map(OsString::as_os_str));
-    let outcome = command_line::read(program, &arguments).and_then(carry_out);
+    let outcome = command_line::read(program, &arguments).and_then(|command| carry_out(program, command));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -116,9 +127,11 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn carry_out(command: Command) -> Outcome {
+fn carry_out(program: Program, command: Command) -> Outcome {
     match command {
         Command::Node(NodeCommand::Start(args)) => start::run(&args),
+        Command::Node(NodeCommand::Configure(args)) => configure::run(program, &args),
+        Command::Node(NodeCommand::Db(verb)) => db_service::run(program, &verb),
         Command::Node(NodeCommand::Version) => version(),
         Command::Dev(args) => dev::run(args),
         Command::Ctl(args) => ctl::run(args),

@@ -41,11 +41,13 @@ impl Program {
 
     /// An example of this program as it is typed under the name that it was called by.
     fn example(self, text: &str) -> String {
-        match self {
-            Self::Postern => text.to_owned(),
-            Self::Tctl => text.replace("postern ctl ", "tctl "),
-            Self::Teleport | Self::Tsh => text.replace("  postern ", &format!("  {} ", self.label())),
-        }
+        let verbs = if self == Self::Tctl {
+            "  postern ctl "
+        } else {
+            "  postern "
+        };
+        let named = format!("  {self} ");
+        text.replace(verbs, &named).replace("  postern ", &named)
     }
 
     /// Puts the name into the examples of a command and of all its verbs.

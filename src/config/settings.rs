@@ -56,7 +56,7 @@ pub struct DatabaseSetting {
     pub name: String,
     pub description: Option<String>,
     pub protocol: String,
-    pub uri: Option<String>,
+    pub uri: String,
     pub labels: Labels,
     pub ca_cert_file: Option<String>,
 }
@@ -205,7 +205,7 @@ impl DatabaseSetting {
         put(&["name"], "--name", Some(&self.name));
         put(&["description"], "--description", self.description.as_deref());
         put(&["protocol"], "--protocol", Some(&self.protocol));
-        put(&["uri"], "--uri", self.uri.as_deref());
+        put(&["uri"], "--uri", Some(&self.uri));
         for (key, value) in &self.labels.0 {
             put(&["static_labels", key], "--labels", Some(value));
         }

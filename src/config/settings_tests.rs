@@ -27,7 +27,7 @@ fn database(name: &str) -> Option<DatabaseSetting> {
         name: name.to_owned(),
         description: Some("Orders: \"new\" # and old".to_owned()),
         protocol: "postgres".to_owned(),
-        uri: Some("db.example.com:5432".to_owned()),
+        uri: "db.example.com:5432".to_owned(),
         labels: Labels::parse("env=dev,live=no,release=1.10,none=").expect("labels"),
         ca_cert_file: Some("/etc/ca file.pem".to_owned()),
     })
