@@ -87,7 +87,7 @@ fn parse<C: CommandFactory + FromArgMatches>(program: Program, arguments: &[OsSt
 /// The verbs of `postern ctl`, and `version`.
 fn tctl(arguments: &[OsString]) -> Result<Command, clap::Error> {
     let command = clap::Command::new("tctl")
-        .about("Administer a Postern cluster, on the machine of its auth service.")
+        .about("Administer a Postern cluster, on the machine of its auth service")
         .version(env!("CARGO_PKG_VERSION"))
         .max_term_width(100)
         .arg_required_else_help(true);
@@ -121,7 +121,7 @@ fn tsh(arguments: &[OsString]) -> Result<Command, Failure> {
 
 fn version_verb() -> clap::Command {
     clap::Command::new("version")
-        .about("Print the version.")
+        .about("Print the version")
         .after_help("Example:\n  postern version")
 }
 

@@ -4,7 +4,7 @@ use super::names::Program;
 use super::node_flags::{self, JoinFlags};
 use super::start::NO_ACME;
 use super::{Failure, Outcome};
-use crate::config::{AcmeSetting, Config, Settings, Written};
+use crate::config::{AcmeSetting, Config, DEFAULT_DATA_DIR, Settings, Written};
 use crate::model::{Endpoint, NodeKind};
 use crate::pki::pem::create_private;
 use clap::{Args, ValueEnum};
@@ -146,6 +146,10 @@ impl ConfigureArgs {
                 )));
             }
         }
+        node_flags::refuse_to_join_as_auth(
+            services.contains(&NodeKind::Auth),
+            join.is_some() || self.join.say_token_or_pin(),
+        )?;
         let public = self.public_addr()?;
         let settings = Settings {
             join,
@@ -158,7 +162,6 @@ impl ConfigureArgs {
             }),
             ..self.join.settings()
         };
-        node_flags::refuse_to_join_as_auth(&settings, self.join.say_token_or_pin())?;
         Ok(settings)
     }
 
@@ -181,6 +184,15 @@ impl ConfigureArgs {
     }
 }
 
+/// The settings with the directory named that a node keeps its state in: it is what people look for in the file.
+fn whole(settings: &Settings) -> Settings {
+    let data_dir = settings.data_dir.clone();
+    Settings {
+        data_dir: data_dir.or_else(|| Some(DEFAULT_DATA_DIR.to_owned())),
+        ..settings.clone()
+    }
+}
+
 /// Writes the configuration that `settings` are to where `output` says, and says what to type next.
 pub fn write_out(program: Program, settings: &Settings, version: Version, output: &Output) -> Outcome {
     let path = output.path(program)?;
@@ -191,10 +203,8 @@ pub fn write_out(program: Program, settings: &Settings, version: Version, output
             Program::Postern | Program::Tctl | Program::Tsh => "postern",
         },
     };
-    let (yaml, config) = settings.write(words).map_err(Failure::usage)?;
-    let text = format!(
-        "# Made by `{program} configure`. Check it after a change with `{program} configure --test FILE`.\n{yaml}"
-    );
+    let (yaml, config) = whole(settings).write(words).map_err(Failure::usage)?;
+    let text = format!("# Check this file after a change: {program} configure --test FILE\n{yaml}");
     match &path {
         None => std::io::stdout()
             .write_all(text.as_bytes())
@@ -246,7 +256,7 @@ mod tests {
             version: args.version.label(),
             process: "teleport",
         };
-        let (text, config) = settings.write(words).map_err(|error| error.to_string())?;
+        let (text, config) = whole(&settings).write(words).map_err(|error| error.to_string())?;
         let read = Config::parse(&text, "x").map_err(|error| error.to_string())?;
         assert_eq!(format!("{read:?}"), format!("{config:?}"), "{text}");
         Ok(text)

@@ -14,8 +14,9 @@ use std::path::PathBuf;
 pub enum DbVerb {
     /// Run the database service for one database, without a configuration file or beside what one says.
     #[command(
-        after_help = "Example:\n  postern db start --token=/tmp/token --ca-pin=sha256:… --auth-server=proxy.example.com:443 \
-        --name=orders --protocol=postgres --uri=db.example.com:5432 --labels=env=dev"
+        after_help = "Example:\n  postern db start --token=/tmp/token --ca-pin=sha256:… \\\n     \
+        --auth-server=proxy.example.com:443 --name=orders --protocol=postgres \\\n     \
+        --uri=db.example.com:5432 --labels=env=dev"
     )]
     Start(Box<DbStartArgs>),
     /// Make the database service's configuration.
@@ -27,8 +28,9 @@ pub enum DbVerb {
 pub enum DbConfigureVerb {
     /// Write the configuration of an agent with one database.
     #[command(
-        after_help = "Example:\n  postern db configure create -o file --token=/tmp/token --ca-pin=sha256:… \
-        --proxy=proxy.example.com:443 --name=orders --protocol=postgres --uri=db.example.com:5432 --labels=env=dev"
+        after_help = "Example:\n  postern db configure create --output=file --token=/tmp/token --ca-pin=sha256:… \\\n     \
+        --proxy=proxy.example.com:443 --name=orders --protocol=postgres \\\n     \
+        --uri=db.example.com:5432 --labels=env=dev"
     )]
     Create(Box<DbCreateArgs>),
 }

@@ -47,7 +47,12 @@ impl Program {
             "  postern "
         };
         let named = format!("  {self} ");
-        text.replace(verbs, &named).replace("  postern ", &named)
+        let text = text.replace(verbs, &named).replace("  postern ", &named);
+        if self == Self::Teleport {
+            text.replace("/etc/postern.yaml", "/etc/teleport.yaml")
+        } else {
+            text
+        }
     }
 
     /// Puts the name into the examples of a command and of all its verbs.
@@ -94,7 +99,7 @@ mod tests {
         let help = teleport.get_after_help().map(ToString::to_string);
         assert_eq!(
             help.as_deref(),
-            Some("Example:\n  teleport start --config /etc/postern.yaml")
+            Some("Example:\n  teleport start --config /etc/teleport.yaml")
         );
         let tctl = Program::Tctl.name_in_examples(command());
         let status = tctl.find_subcommand("status").and_then(clap::Command::get_after_help);

@@ -73,13 +73,9 @@ pub fn role(text: &str) -> Result<NodeKind, String> {
 /// Auth joins nothing: what a node joins with has no use beside it.
 ///
 /// # Errors
-/// `settings` name a token, a pin or an address to join, and auth among the services.
-pub fn refuse_to_join_as_auth(settings: &Settings, says_token_or_pin: bool) -> Outcome {
-    let is_auth = settings
-        .services
-        .as_ref()
-        .is_some_and(|kinds| kinds.contains(&NodeKind::Auth));
-    if is_auth && (says_token_or_pin || settings.join.is_some()) {
+/// The flags name a token, a pin or an address to join, and auth runs here.
+pub fn refuse_to_join_as_auth(runs_auth: bool, says_where_or_how: bool) -> Outcome {
+    if runs_auth && says_where_or_how {
         return Err(Failure::usage(
             "a node with auth is the beginning of its cluster and joins none: leave out --token, --ca-pin and the address to join, \
              or name --roles without auth (the tokens that auth accepts are auth_service.tokens in its file)",

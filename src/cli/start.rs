@@ -57,8 +57,11 @@ impl StartArgs {
             listen_ip: self.listen_ip,
             ..self.join.settings()
         };
-        node_flags::refuse_to_join_as_auth(&settings, self.join.say_token_or_pin())?;
         self.process.complete(settings)
+    }
+
+    fn say_where_or_how_to_join(&self) -> bool {
+        self.auth_server.is_some() || self.join.say_token_or_pin()
     }
 
     /// Flags without a file are a configuration by themselves: of auth and proxy, where no roles are named.
@@ -66,7 +69,7 @@ impl StartArgs {
         if settings.services.is_some() {
             return Ok(settings);
         }
-        if settings.join.is_some() || self.join.say_token_or_pin() {
+        if self.say_where_or_how_to_join() {
             return Err(Failure::usage(
                 "there is no configuration file, and a node that joins has to know what it runs: name it with --roles=proxy, \
                  or start an agent with `postern db start`",
@@ -100,7 +103,9 @@ pub fn run(args: &StartArgs) -> Outcome {
     if path.is_none() {
         settings = args.without_a_file(settings)?;
     }
-    run_services(settings.load(path.as_deref()).map_err(Failure::usage)?, &args.process)
+    let config = settings.load(path.as_deref()).map_err(Failure::usage)?;
+    node_flags::refuse_to_join_as_auth(config.auth.is_some(), args.say_where_or_how_to_join())?;
+    run_services(config, &args.process)
 }
 
 /// Runs the services of a configuration until a signal.

@@ -228,6 +228,12 @@ fn a_start_that_cannot_know_what_to_run_asks_for_it() {
         &refusal(&directory, "teleport start --roles=auth,proxy --token=x"),
         &["joins none"],
     );
+    let file = directory.write(
+        "auth.yaml",
+        NodeConfig::new("one", directory.join("data")).with_auth().yaml(),
+    );
+    let said = refusal(&directory, &format!("teleport start -c {} --token=x", file.display()));
+    holds(&said, &["joins none"]);
     let said = refusal(&directory, "teleport start --roles=proxy --auth-server=a:port");
     holds(&said, &["--auth-server: ", "is not a port"]);
     if ["/etc/postern.yaml", "/etc/teleport.yaml"]
