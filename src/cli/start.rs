@@ -188,3 +188,61 @@ pub async fn run_to_end(mut node: Node, stop: impl Future<Output = ()>) -> Outco
         NodeEnd::Exhausted(why) => Err(Failure::internal(why)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: StartArgs,
+    }
+
+    /// The configuration of flags alone.
+    fn alone(line: &str) -> Result<Config, String> {
+        let line = format!("start {line}");
+        let args = Line::try_parse_from(line.trim().split(' '))
+            .map_err(|error| error.to_string())?
+            .args;
+        let settings = args.settings().and_then(|settings| args.without_a_file(settings));
+        let settings = settings.map_err(|failure| failure.to_string())?;
+        settings.load(None).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn flags_alone_are_a_configuration_of_auth_and_proxy() {
+        let config = alone("--nodename=one --data-dir=/data -l 127.0.0.1 -d").expect("valid");
+        assert_eq!(config.services(), [NodeKind::Auth, NodeKind::Proxy]);
+        assert_eq!(config.auth.expect("on").listen_addr.to_string(), "127.0.0.1:3025");
+        assert_eq!(config.proxy.expect("on").web_listen_addr.to_string(), "127.0.0.1:3080");
+    }
+
+    #[test]
+    fn a_node_that_joins_says_what_it_runs() {
+        let config = alone("--roles=proxy --auth-server=auth.internal --token=/tmp/token --nodename=p").expect("valid");
+        assert_eq!(config.services(), [NodeKind::Proxy]);
+        assert_eq!(
+            config.join,
+            Some(crate::config::JoinAddress::Auth(vec![crate::model::Endpoint {
+                host: "auth.internal".to_owned(),
+                port: 3025
+            }]))
+        );
+        for line in ["--token=x", "--auth-server=a", "--ca-pin=/pin"] {
+            assert!(alone(line).expect_err(line).contains("--roles=proxy"), "{line}");
+        }
+        assert!(
+            alone("--roles=db --auth-server=p")
+                .expect_err("none")
+                .contains("\"databases\"")
+        );
+    }
+
+    #[test]
+    fn a_start_that_is_told_nothing_asks_for_a_file() {
+        assert!(alone("").expect_err("nothing").contains("--config FILE"));
+        assert!(alone("-d").expect_err("nothing").contains("--config FILE"));
+    }
+}
