@@ -6,15 +6,22 @@
 mod admin_client;
 mod audit;
 mod auth_sign;
+mod command_line;
+mod configure;
 mod ctl;
+mod db_service;
 mod dev;
 mod dev_database;
+mod names;
+mod node_flags;
 mod start;
 mod terminal;
 pub mod throwaway_postgres;
 mod tokens;
 
 use clap::{Parser, Subcommand};
+use names::Program;
+use std::ffi::OsString;
 use std::fmt;
 use std::process::ExitCode;
 
@@ -31,14 +38,31 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the services of a configuration file.
-    #[command(after_help = "Example:\n  postern start --config /etc/postern.yaml")]
-    Start(start::StartArgs),
+    #[command(flatten)]
+    Node(NodeCommand),
     /// Run a whole cluster in one process, with a database to try, for this machine only.
     #[command(after_help = "Example:\n  postern dev\n  eval \"$(postern dev env)\" && psql")]
     Dev(dev::DevArgs),
     /// Administer the cluster, on the machine of its auth service.
     Ctl(ctl::CtlArgs),
+}
+
+/// What whoever runs nodes types; also under the name `teleport`.
+#[derive(Debug, Subcommand)]
+enum NodeCommand {
+    /// Run the services of a configuration file, or of the flags alone.
+    #[command(after_help = "Examples:\n  postern start --config /etc/postern.yaml\n  \
+        postern start --roles=proxy --auth-server=auth.internal:3025 --token=/tmp/token \\\n     --ca-pin=sha256:…")]
+    Start(Box<start::StartArgs>),
+    /// Make a configuration file, or check one.
+    #[command(after_help = "Examples:\n  \
+        postern configure --acme --acme-email=admin@example.com --cluster-name=gate.example.com \\\n     > /etc/postern.yaml\n  \
+        postern configure --roles=proxy --auth-server=auth.internal:3025 --token=/tmp/token \\\n     --ca-pin=sha256:… --output=file\n  \
+        postern configure --test=/etc/postern.yaml")]
+    Configure(Box<configure::ConfigureArgs>),
+    /// The database service: an agent of one database.
+    #[command(subcommand)]
+    Db(db_service::DbVerb),
     /// Print the version.
     #[command(after_help = "Example:\n  postern version")]
     Version,
@@ -92,18 +116,26 @@ impl From<crate::node::StartError> for Failure {
 type Outcome = Result<(), Failure>;
 
 pub fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Start(args) => start::run(&args),
-        Command::Dev(args) => dev::run(args),
-        Command::Ctl(args) => ctl::run(args),
-        Command::Version => version(),
-    };
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let program = Program::called_by(arguments.first().map(OsString::as_os_str));
+    let outcome = command_line::read(program, &arguments).and_then(|command| carry_out(program, command));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("postern: {}", terminal::printable(&failure.message));
+            eprintln!("{program}: {}", terminal::printable(&failure.message));
             ExitCode::from(failure.code)
         }
+    }
+}
+
+fn carry_out(program: Program, command: Command) -> Outcome {
+    match command {
+        Command::Node(NodeCommand::Start(args)) => start::run(&args),
+        Command::Node(NodeCommand::Configure(args)) => configure::run(program, &args),
+        Command::Node(NodeCommand::Db(verb)) => db_service::run(program, &verb),
+        Command::Node(NodeCommand::Version) => version(),
+        Command::Dev(args) => dev::run(args),
+        Command::Ctl(args) => ctl::run(args),
     }
 }
 

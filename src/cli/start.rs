@@ -1,34 +1,116 @@
-//! `postern start`: the services of a configuration file, until a signal.
+//! `postern start`: the services of a configuration file, or of the flags, until a signal.
 
+use super::node_flags::{self, JoinFlags};
 use super::{Failure, Outcome};
 use crate::actors::host::run_system;
-use crate::config::{Config, LogFormat as ConfigLogFormat, LogOutput as ConfigLogOutput, default_config_path};
-use crate::model::SystemClock;
+use crate::config::{
+    Config, LogFormat as ConfigLogFormat, LogOutput as ConfigLogOutput, Settings, default_config_path,
+};
+use crate::model::{NodeKind, SystemClock};
 use crate::node::{self, InProcess, Node, NodeEnd};
 use crate::telemetry::logging::{self, LogFormat, LogOutput};
 use clap::Args;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// What is said to whoever asks for a public certificate, by `configure` once and by `start` every time.
+pub const NO_ACME: &str = "this version of Postern has no ACME yet: proxy_service.acme is not acted on, and the proxy serves a \
+                           certificate of the cluster's own host authority, which clients and nodes have to be given";
+
 #[derive(Debug, Args)]
 pub struct StartArgs {
-    /// The configuration file; /etc/postern.yaml, else /etc/teleport.yaml, when none is given.
+    /// The configuration file; /etc/postern.yaml, else /etc/teleport.yaml, when none is given. Flags come before what it says.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Which services run, with commas between them: auth, proxy, db.
+    #[arg(short, long, value_name = "ROLES", value_delimiter = ',', value_parser = node_flags::role)]
+    roles: Vec<NodeKind>,
+    /// Where to join, host:port: auth for a proxy, a proxy for an agent.
+    #[arg(long, value_name = "ADDRESS")]
+    auth_server: Option<String>,
+    #[command(flatten)]
+    join: JoinFlags,
+    /// The address that auth and proxy listen on.
+    #[arg(short, long, value_name = "IP")]
+    listen_ip: Option<IpAddr>,
+    #[command(flatten)]
+    process: ProcessFlags,
+}
+
+/// What is about the process, and in `start` and `db start` the same.
+#[derive(Debug, Args)]
+pub struct ProcessFlags {
+    /// Where the process id is written to.
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<String>,
     /// Log more.
     #[arg(short, long)]
     debug: bool,
 }
 
+impl StartArgs {
+    fn settings(&self) -> Result<Settings, Failure> {
+        let settings = Settings {
+            join: node_flags::join_at("--auth-server", self.auth_server.as_ref(), false),
+            services: (!self.roles.is_empty()).then(|| self.roles.clone()),
+            listen_ip: self.listen_ip,
+            ..self.join.settings()
+        };
+        self.process.complete(settings)
+    }
+
+    fn say_where_or_how_to_join(&self) -> bool {
+        self.auth_server.is_some() || self.join.say_token_or_pin()
+    }
+
+    /// Flags without a file are a configuration by themselves: of auth and proxy, where no roles are named.
+    fn without_a_file(&self, mut settings: Settings) -> Result<Settings, Failure> {
+        if settings.services.is_some() {
+            return Ok(settings);
+        }
+        if self.say_where_or_how_to_join() {
+            return Err(Failure::usage(
+                "there is no configuration file, and a node that joins has to know what it runs: name it with --roles=proxy, \
+                 or start an agent with `postern db start`",
+            ));
+        }
+        if settings.says_nothing() {
+            return Err(Failure::usage(
+                "there is no configuration file at /etc/postern.yaml or /etc/teleport.yaml; name one with --config FILE, make \
+                 one with `postern configure`, or try `postern dev`",
+            ));
+        }
+        settings.services = Some(vec![NodeKind::Auth, NodeKind::Proxy]);
+        Ok(settings)
+    }
+}
+
+impl ProcessFlags {
+    /// `settings` with the process's own, and with paths that are meant from where they were typed.
+    pub fn complete(&self, settings: Settings) -> Result<Settings, Failure> {
+        Ok(Settings {
+            pid_file: node_flags::absolute(self.pid_file.as_ref())?,
+            data_dir: node_flags::absolute(settings.data_dir.as_ref())?,
+            ..settings
+        })
+    }
+}
+
 pub fn run(args: &StartArgs) -> Outcome {
-    let path = args.config.clone().or_else(default_config_path).ok_or_else(|| {
-        Failure::usage(
-            "there is no configuration file at /etc/postern.yaml or /etc/teleport.yaml; name one with --config FILE, or \
-             try `postern dev`",
-        )
-    })?;
-    let config = Config::load(&path).map_err(Failure::usage)?;
-    let severity = if args.debug {
+    let mut settings = args.settings()?;
+    let path = args.config.clone().or_else(default_config_path);
+    if path.is_none() {
+        settings = args.without_a_file(settings)?;
+    }
+    let config = settings.load(path.as_deref()).map_err(Failure::usage)?;
+    node_flags::refuse_to_join_as_auth(config.auth.is_some(), args.say_where_or_how_to_join())?;
+    run_services(config, &args.process)
+}
+
+/// Runs the services of a configuration until a signal.
+pub fn run_services(config: Config, flags: &ProcessFlags) -> Outcome {
+    let severity = if flags.debug {
         "debug"
     } else {
         config.log.severity.label()
@@ -42,6 +124,9 @@ pub fn run(args: &StartArgs) -> Outcome {
         ConfigLogOutput::Stdout => LogOutput::Stdout,
     };
     logging::start(severity, format, output).map_err(Failure::usage)?;
+    if config.proxy.as_ref().is_some_and(|proxy| proxy.acme.is_some()) {
+        tracing::warn!("{NO_ACME}");
+    }
     let pid_file = config.pid_file.clone();
     run_system(workers(), |runtimes| async move {
         let node = node::start(config, InProcess::Direct, runtimes, SystemClock::shared()).await?;
@@ -101,5 +186,63 @@ pub async fn run_to_end(mut node: Node, stop: impl Future<Output = ()>) -> Outco
     match end {
         NodeEnd::Stopped => Ok(()),
         NodeEnd::Exhausted(why) => Err(Failure::internal(why)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: StartArgs,
+    }
+
+    /// The configuration of flags alone.
+    fn alone(line: &str) -> Result<Config, String> {
+        let line = format!("start {line}");
+        let args = Line::try_parse_from(line.trim().split(' '))
+            .map_err(|error| error.to_string())?
+            .args;
+        let settings = args.settings().and_then(|settings| args.without_a_file(settings));
+        let settings = settings.map_err(|failure| failure.to_string())?;
+        settings.load(None).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn flags_alone_are_a_configuration_of_auth_and_proxy() {
+        let config = alone("--nodename=one --data-dir=/data -l 127.0.0.1 -d").expect("valid");
+        assert_eq!(config.services(), [NodeKind::Auth, NodeKind::Proxy]);
+        assert_eq!(config.auth.expect("on").listen_addr.to_string(), "127.0.0.1:3025");
+        assert_eq!(config.proxy.expect("on").web_listen_addr.to_string(), "127.0.0.1:3080");
+    }
+
+    #[test]
+    fn a_node_that_joins_says_what_it_runs() {
+        let config = alone("--roles=proxy --auth-server=auth.internal --token=/tmp/token --nodename=p").expect("valid");
+        assert_eq!(config.services(), [NodeKind::Proxy]);
+        assert_eq!(
+            config.join,
+            Some(crate::config::JoinAddress::Auth(vec![crate::model::Endpoint {
+                host: "auth.internal".to_owned(),
+                port: 3025
+            }]))
+        );
+        for line in ["--token=x", "--auth-server=a", "--ca-pin=/pin"] {
+            assert!(alone(line).expect_err(line).contains("--roles=proxy"), "{line}");
+        }
+        assert!(
+            alone("--roles=db --auth-server=p")
+                .expect_err("none")
+                .contains("\"databases\"")
+        );
+    }
+
+    #[test]
+    fn a_start_that_is_told_nothing_asks_for_a_file() {
+        assert!(alone("").expect_err("nothing").contains("--config FILE"));
+        assert!(alone("-d").expect_err("nothing").contains("--config FILE"));
     }
 }

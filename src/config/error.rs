@@ -47,6 +47,8 @@ pub enum ConfigError {
     NotText { origin: String },
     #[error("{place}: not valid YAML: {message}")]
     Syntax { place: Place, message: String },
+    #[error("the configuration cannot be written as YAML: {reason}; shorten what the flags say")]
+    NotWritten { reason: String },
     #[error("{place}: unknown key {key:?} in {section}; {advice}")]
     UnknownKey {
         place: Place,

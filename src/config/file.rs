@@ -4,6 +4,7 @@
 
 use super::error::{ConfigError, Place};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
 use serde_saphyr::{Location, Spanned};
 use std::fmt;
 use std::sync::Arc;
@@ -196,5 +197,26 @@ impl<'de> Visitor<'de> for RawValueVisitor {
             entries.push(entry);
         }
         Ok(RawValue::Map(entries))
+    }
+}
+
+/// Writes a tree as YAML that [`parse`] reads as the same tree.
+///
+/// # Errors
+/// The writer has a limit of its own that the tree exceeds.
+pub(super) fn write(root: &Node) -> Result<String, ConfigError> {
+    serde_saphyr::to_string(root).map_err(|error| ConfigError::NotWritten {
+        reason: error.to_string(),
+    })
+}
+
+impl Serialize for Node {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.value {
+            Value::Null => serializer.serialize_unit(),
+            Value::Scalar(text) => serializer.serialize_str(text),
+            Value::List(items) => serializer.collect_seq(items),
+            Value::Map(entries) => serializer.collect_map(entries.iter().map(|(key, node)| (&key.name, node))),
+        }
     }
 }

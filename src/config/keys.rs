@@ -117,9 +117,8 @@ pub(super) const AUTH: Keys = Keys {
 };
 
 pub(super) const PROXY: Keys = Keys {
-    supported: &["enabled", "public_addr", "web_listen_addr"],
+    supported: &["acme", "enabled", "public_addr", "web_listen_addr"],
     not_yet: &[
-        "acme",
         "automatic_upgrades_channels",
         "https_cert_file",
         "https_key_file",
@@ -146,6 +145,12 @@ pub(super) const PROXY: Keys = Keys {
         "tunnel_public_addr",
         "ui",
     ],
+    foreign: &[],
+};
+
+pub(super) const ACME: Keys = Keys {
+    supported: &["email", "enabled", "uri"],
+    not_yet: &[],
     foreign: &[],
 };
 

@@ -5,7 +5,7 @@
 //! are read when they are needed, not when the configuration is.
 //!
 //! Parts: `file` reads YAML into a tree with places; `section` and `keys` see that every key is known; `resolve` and
-//! `services` turn the tree into types; `address` and `secret_file` are values with rules of their own.
+//! `services` turn the tree into types; `settings` puts what a command line says into it; `address` and `secret_file` are values with rules of their own.
 
 mod address;
 mod error;
@@ -15,6 +15,7 @@ mod resolve;
 mod secret_file;
 mod section;
 mod services;
+mod settings;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ pub use crate::model::Endpoint;
 pub use address::{AddressError, ListenAddr, ListenHost};
 pub use error::{ConfigError, Place};
 pub use secret_file::{MIN_STATIC_TOKEN_BYTES, PinSource, StaticToken, TokenSource};
+pub use settings::{AcmeSetting, DatabaseSetting, JoinSetting, Settings, Written};
 
 use crate::model::{ClusterName, Labels, NodeKind, NodeName, ServiceName};
 use std::io::Read;
@@ -133,6 +135,17 @@ pub struct ProxyConfig {
     pub web_listen_addr: ListenAddr,
     /// What clients and agents connect to; the first is printed in commands. Empty: the node's name and the listening port.
     pub public_addr: Vec<Endpoint>,
+    /// Asked for, and not acted on by this version: whoever starts the proxy warns of it.
+    pub acme: Option<AcmeConfig>,
+}
+
+/// A public certificate by ACME (RFC 8555).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcmeConfig {
+    /// Where the issuer writes to.
+    pub email: Option<String>,
+    /// The issuer's directory; `None` is Let's Encrypt's.
+    pub uri: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,6 +183,10 @@ impl Config {
     /// # Errors
     /// The file cannot be read, is larger than [`MAX_FILE_BYTES`], is not UTF-8, or says something that is refused.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::parse(&Self::read_text(path)?, &path.display().to_string())
+    }
+
+    fn read_text(path: &Path) -> Result<String, ConfigError> {
         let cannot_read = |source| ConfigError::Read {
             path: path.to_owned(),
             source,
@@ -180,7 +197,8 @@ impl Config {
             .map_err(cannot_read)?;
         let origin = path.display().to_string();
         let text = String::from_utf8(bytes).map_err(|_| ConfigError::NotText { origin: origin.clone() })?;
-        Self::parse(&text, &origin)
+        check_size(&text, &origin)?;
+        Ok(text)
     }
 
     /// Reads a configuration from `text`; `origin` is what error messages call it.
@@ -188,12 +206,7 @@ impl Config {
     /// # Errors
     /// As of [`Config::load`].
     pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
-        if text.len() as u64 > MAX_FILE_BYTES {
-            return Err(ConfigError::TooLarge {
-                origin: origin.to_owned(),
-                max: MAX_FILE_BYTES,
-            });
-        }
+        check_size(text, origin)?;
         resolve::config(file::parse(text, origin)?)
     }
 
@@ -206,6 +219,16 @@ impl Config {
         };
         NodeKind::ALL.into_iter().filter(runs).collect()
     }
+}
+
+fn check_size(text: &str, origin: &str) -> Result<(), ConfigError> {
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(ConfigError::TooLarge {
+            origin: origin.to_owned(),
+            max: MAX_FILE_BYTES,
+        });
+    }
+    Ok(())
 }
 
 /// The file to read when the command line names none: the first of [`CONFIG_PATHS`] that exists.

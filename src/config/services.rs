@@ -7,8 +7,8 @@ use super::resolve::absolute_path;
 use super::secret_file::StaticToken;
 use super::section::{Section, Text};
 use super::{
-    AuthConfig, DEFAULT_AUTH_PORT, DEFAULT_POLICY_MAX_AGE, DEFAULT_WEB_PORT, DatabaseConfig, DbConfig, DbProtocol,
-    DbTls, MAX_POLICY_MAX_AGE, MIN_POLICY_MAX_AGE, ProxyConfig, keys,
+    AcmeConfig, AuthConfig, DEFAULT_AUTH_PORT, DEFAULT_POLICY_MAX_AGE, DEFAULT_WEB_PORT, DatabaseConfig, DbConfig,
+    DbProtocol, DbTls, MAX_POLICY_MAX_AGE, MIN_POLICY_MAX_AGE, ProxyConfig, keys,
 };
 use crate::model::Endpoint;
 use crate::model::{ClusterName, Labels, NodeName, ServiceName};
@@ -96,6 +96,32 @@ pub(super) fn proxy(node: Node) -> Result<Option<ProxyConfig>, ConfigError> {
     let config = ProxyConfig {
         web_listen_addr,
         public_addr,
+        acme: acme(&mut section)?,
+    };
+    Ok(enabled.then_some(config))
+}
+
+/// Off unless it says `enabled: yes`, as in Teleport: a file may keep the e-mail address of an issuer that it does not use.
+fn acme(section: &mut Section) -> Result<Option<AcmeConfig>, ConfigError> {
+    let name = section.subject("acme");
+    let Some(node) = section.take("acme") else {
+        return Ok(None);
+    };
+    let mut acme = Section::open(node, &name, &keys::ACME)?;
+    let enabled = acme.flag("enabled")?.unwrap_or(false);
+    let email = acme.text("email", "an e-mail address")?;
+    if let Some(text) = &email
+        && (!text.value.contains('@') || text.value.contains(|c: char| c.is_whitespace() || c.is_control()))
+    {
+        return Err(text.refuse(format!("{:?} is not an e-mail address", text.value)));
+    }
+    let uri = acme.text("uri", "an https:// address")?;
+    if let Some(text) = uri.as_ref().filter(|text| !text.value.starts_with("https://")) {
+        return Err(text.refuse(format!("{:?} must begin with https://", text.value)));
+    }
+    let config = AcmeConfig {
+        email: email.map(|text| text.value),
+        uri: uri.map(|text| text.value),
     };
     Ok(enabled.then_some(config))
 }

@@ -67,6 +67,7 @@ fn every_supported_key_stands_in_an_example() {
         keys::LOG_FORMAT,
         keys::AUTH,
         keys::PROXY,
+        keys::ACME,
         keys::DB,
         keys::DATABASE,
         keys::DATABASE_TLS,
@@ -138,8 +139,8 @@ fn an_unknown_key_is_refused_with_its_place_and_the_nearest_key() {
 #[test]
 fn a_key_of_teleport_that_is_not_acted_on_is_refused_by_name() {
     assert_eq!(
-        refusal("proxy_service:\n  acme: {enabled: yes}\n"),
-        "/etc/postern.yaml:2:3: \"acme\" in proxy_service is known but not supported by this version of Postern; remove it"
+        refusal("proxy_service:\n  ui: {scrollback_lines: 100}\n"),
+        "/etc/postern.yaml:2:3: \"ui\" in proxy_service is known but not supported by this version of Postern; remove it"
     );
     assert!(
         parse("teleport: {diag_addr: \"\"}\nproxy_service: {acme: {}, https_keypairs: []}\nauth_service: {}").is_ok(),
@@ -406,5 +407,40 @@ fn a_file_that_is_not_text_or_not_there_is_refused_by_name() {
             .expect_err("binary")
             .to_string()
             .contains("not UTF-8")
+    );
+}
+
+#[test]
+fn acme_is_read_and_is_off_unless_it_is_enabled() {
+    let acme = |text: &str| {
+        parse(&format!("auth_service: {{}}\nproxy_service: {{acme: {text}}}"))
+            .map(|config| config.proxy.expect("enabled").acme)
+    };
+    let read = acme("{enabled: yes, email: a@example.com, uri: 'https://acme.example.com/directory'}");
+    assert_eq!(
+        read.expect("valid"),
+        Some(AcmeConfig {
+            email: Some("a@example.com".to_owned()),
+            uri: Some("https://acme.example.com/directory".to_owned()),
+        })
+    );
+    assert_eq!(acme("{email: a@example.com}").expect("valid"), None);
+    assert!(
+        acme("{enabled: yes, email: nobody}")
+            .expect_err("no @")
+            .to_string()
+            .contains("e-mail address")
+    );
+    assert!(
+        acme("{enabled: yes, uri: 'http://x'}")
+            .expect_err("no TLS")
+            .to_string()
+            .contains("https://")
+    );
+    assert!(
+        acme("{enabled: yes, mail: x}")
+            .expect_err("unknown")
+            .to_string()
+            .contains("did you mean \"email\"")
     );
 }

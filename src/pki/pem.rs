@@ -71,7 +71,10 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
 }
 
 /// As [`write_private`], but only where there is nothing yet: `false` when something is there already.
-pub(super) fn create_private(path: &Path, bytes: &[u8]) -> Result<bool, PkiError> {
+///
+/// # Errors
+/// [`PkiError::File`].
+pub fn create_private(path: &Path, bytes: &[u8]) -> Result<bool, PkiError> {
     let temporary = Temporary::beside(path, bytes)?;
     // A hard link is the way to put a whole file in place that fails when the name is taken.
     match fs::hard_link(&temporary.0, path) {

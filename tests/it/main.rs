@@ -11,6 +11,8 @@ mod bad_upstream;
 mod bulk;
 /// Ctrl-C in psql.
 mod cancel;
+/// The commands that set nodes up, under the names that the guide calls the program by.
+mod commands;
 /// Who is turned away, with which SQLSTATE and in which words.
 mod denials;
 /// `postern dev`, and the example that starts several nodes.

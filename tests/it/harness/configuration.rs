@@ -7,7 +7,8 @@ pub const CLUSTER_NAME: &str = "test.example";
 /// The database service that every cluster of these tests has.
 pub const SERVICE: &str = "orders";
 const PROXY_TOKEN: &str = "proxy-0123456789abcdef0123456789abcdef";
-const DB_TOKEN: &str = "db-0123456789abcdef0123456789abcdef";
+/// A token that admits agents.
+pub const DB_TOKEN: &str = "db-0123456789abcdef0123456789abcdef";
 
 /// What one node's file says. Port 0 lets the system choose, so that no test has a fixed port.
 #[derive(Debug, Clone)]

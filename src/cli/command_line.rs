@@ -1,0 +1,250 @@
+//! From the arguments of the process to the command that is meant, under each of the program's names; and what is said about
+//! a flag of Teleport's that Postern does not have.
+
+use super::ctl::CtlArgs;
+use super::names::Program;
+use super::{Cli, Command, Failure, NodeCommand};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use std::ffi::OsString;
+
+/// Runs the services of a Postern node.
+#[derive(Debug, Parser)]
+#[command(name = "teleport", version, max_term_width = 100, arg_required_else_help = true)]
+struct NodeCli {
+    #[command(subcommand)]
+    command: NodeCommand,
+}
+
+/// Flags that are known and refused: which they are, and the sentence about them.
+const REFUSED_FLAGS: &[(&[&str], &str)] = &[
+    (
+        &["--insecure"],
+        "is not supported: a node must know the cluster that it gives its token to; give --ca-pin with what `postern ctl \
+         status` prints on the auth node",
+    ),
+    (
+        &["--diag-addr"],
+        "is not supported by this version of Postern, which has no diagnostic port; a node is ready when listening.json is \
+         in its data directory",
+    ),
+    (
+        &["--labels", "--node-labels"],
+        "is not supported: labels are of databases; give them to `postern db start --labels`, or as static_labels of a \
+         database in the file",
+    ),
+    (
+        &["--cert-file", "--key-file"],
+        "is not supported by this version of Postern: the proxy serves a certificate of the cluster's own host authority; leave \
+         it out",
+    ),
+    (&["--fips"], "is not supported: Postern has no FIPS build; leave it out"),
+    (
+        &["--permit-user-env"],
+        "is of Teleport's SSH service, which Postern does not have; leave it out",
+    ),
+    (
+        &["--insecure-no-tls"],
+        "is not supported: the proxy speaks TLS itself, always; leave it out, and let a load balancer pass TCP on as it is",
+    ),
+    (
+        &["--advertise-ip"],
+        "is not supported: a node is reached through the tunnel that it dials, and a proxy by the public_addr of its \
+         proxy_service; leave it out",
+    ),
+    (
+        &["--app-"],
+        "is of Teleport's application service, which Postern does not have; leave it out",
+    ),
+    (
+        &["--aws-", "--gcp-", "--azure-", "--ad-"],
+        "is for databases of a cloud or of Active Directory; Postern serves PostgreSQL by certificates of its own: leave it out \
+         and name the database by --uri",
+    ),
+];
+
+/// The command that `arguments` (the first is the program's name) ask for. Help, the version and a mistake of the command line
+/// end the process, as clap has it.
+///
+/// # Errors
+/// A flag of Teleport's that is refused, or a verb of `tsh`, with a sentence of its own.
+pub fn read(program: Program, arguments: &[OsString]) -> Result<Command, Failure> {
+    let read = match program {
+        Program::Postern => parse::<Cli>(program, arguments).map(|cli| cli.command),
+        Program::Teleport => parse::<NodeCli>(program, arguments).map(|cli| Command::Node(cli.command)),
+        Program::Tctl => tctl(arguments),
+        Program::Tsh => return tsh(arguments),
+    };
+    read.map_err(|error| refused_flag(program, arguments, &error).unwrap_or_else(|| error.exit()))
+}
+
+fn parse<C: CommandFactory + FromArgMatches>(program: Program, arguments: &[OsString]) -> Result<C, clap::Error> {
+    let mut command = program.name_in_examples(C::command());
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    C::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// The verbs of `postern ctl`, and `version`.
+fn tctl(arguments: &[OsString]) -> Result<Command, clap::Error> {
+    let command = clap::Command::new("tctl")
+        .about("Administer a Postern cluster, on the machine of its auth service")
+        .version(env!("CARGO_PKG_VERSION"))
+        .max_term_width(100)
+        .arg_required_else_help(true);
+    let command = CtlArgs::augment_args(command).subcommand(version_verb());
+    let mut command = Program::Tctl.name_in_examples(command);
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    if matches.subcommand_name() == Some("version") {
+        return Ok(Command::Node(NodeCommand::Version));
+    }
+    let arguments = CtlArgs::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    Ok(Command::Ctl(arguments))
+}
+
+fn tsh(arguments: &[OsString]) -> Result<Command, Failure> {
+    let command = clap::Command::new("tsh")
+        .about("Use databases through Postern. This version has no login of people yet.")
+        .version(env!("CARGO_PKG_VERSION"))
+        .max_term_width(100)
+        .arg_required_else_help(true)
+        .allow_external_subcommands(true)
+        .subcommand(version_verb());
+    let matches = Program::Tsh.name_in_examples(command).try_get_matches_from(arguments);
+    match matches {
+        Ok(matches) if matches.subcommand_name() == Some("version") => Ok(Command::Node(NodeCommand::Version)),
+        Ok(matches) => Err(no_login(matches.subcommand_name().unwrap_or_default())),
+        // `tsh --proxy=… login`: the flags of verbs that there are not are not known either.
+        Err(error) if error.kind() == ErrorKind::UnknownArgument => Err(no_login(&invalid_argument(&error))),
+        Err(error) => error.exit(),
+    }
+}
+
+fn version_verb() -> clap::Command {
+    clap::Command::new("version")
+        .about("Print the version")
+        .after_help("Example:\n  postern version")
+}
+
+fn no_login(asked: &str) -> Failure {
+    Failure::usage(format!(
+        "`tsh {asked}` is not there yet: this version of Postern has no login of people; an administrator makes the certificate \
+         for psql, with `tctl auth sign --format=file --user=NAME --db-service=DATABASE --out=NAME`"
+    ))
+}
+
+fn invalid_argument(error: &clap::Error) -> String {
+    match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(argument)) => argument.clone(),
+        _ => String::new(),
+    }
+}
+
+/// The sentence about a flag of Teleport's, where `error` is about one.
+fn refused_flag(program: Program, arguments: &[OsString], error: &clap::Error) -> Option<Failure> {
+    let of_nodes = match program {
+        Program::Teleport => true,
+        Program::Postern => arguments
+            .get(1)
+            .is_some_and(|verb| verb == "start" || verb == "configure" || verb == "db"),
+        Program::Tctl | Program::Tsh => false,
+    };
+    if !of_nodes || error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    let flag = invalid_argument(error);
+    let flag = flag.split(['=', ' ']).next().unwrap_or_default();
+    let named = |names: &[&str]| {
+        names
+            .iter()
+            .any(|name| flag == *name || (name.ends_with('-') && flag.starts_with(name)))
+    };
+    let (_, sentence) = REFUSED_FLAGS.iter().find(|(names, _)| named(names))?;
+    Some(Failure::usage(format!("{flag} {sentence}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    fn parsed(line: &str) -> String {
+        let arguments = arguments(line);
+        let program = Program::called_by(arguments.first().map(OsString::as_os_str));
+        read(program, &arguments).map_or_else(|refused| refused.to_string(), |command| format!("{command:?}"))
+    }
+
+    #[test]
+    fn every_command_line_is_declared_without_contradiction() {
+        Cli::command().debug_assert();
+        NodeCli::command().debug_assert();
+        CtlArgs::augment_args(clap::Command::new("tctl"))
+            .subcommand(version_verb())
+            .debug_assert();
+    }
+
+    #[test]
+    fn tctl_takes_what_postern_ctl_takes_with_global_flags_before_or_after_the_verb() {
+        for verb in [
+            "status --format json",
+            "create -f x.yaml",
+            "get role/access",
+            "rm user/alice",
+            "db ls",
+            "audit ls --since 1h",
+            "auth sign --format=db --host=a,b --out=server --ttl=2190h",
+        ] {
+            assert_eq!(parsed(&format!("tctl {verb}")), parsed(&format!("postern ctl {verb}")));
+            let after = parsed(&format!("tctl {verb} --data-dir /d"));
+            assert!(after.starts_with("Ctl(") && after.contains("/d"), "{after}");
+            assert_eq!(parsed(&format!("tctl --data-dir /d {verb}")), after);
+            assert_eq!(parsed(&format!("postern ctl --data-dir /d {verb}")), after);
+        }
+    }
+
+    #[test]
+    fn teleport_takes_what_postern_takes_of_nodes() {
+        assert_eq!(parsed("teleport start -c /x"), parsed("postern start -c /x"));
+        for name in ["postern", "teleport", "tctl", "tsh"] {
+            assert_eq!(parsed(&format!("{name} version")), "Node(Version)");
+        }
+    }
+
+    #[test]
+    fn a_verb_of_tsh_that_is_not_there_is_refused_in_a_sentence() {
+        for line in ["tsh login", "tsh --proxy=p:443 login", "tsh db ls"] {
+            let said = parsed(line);
+            assert!(
+                said.contains("no login of people") && said.contains("tctl auth sign"),
+                "{said}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_flag_of_teleport_that_postern_does_not_have_is_refused_by_name_and_with_the_reason() {
+        let refused = [
+            ("teleport start --fips", "FIPS"),
+            ("postern start --permit-user-env", "SSH"),
+            ("teleport start --insecure-no-tls", "TLS"),
+            ("teleport start --advertise-ip=10.0.0.1", "tunnel"),
+            ("teleport start --insecure", "--ca-pin"),
+            ("teleport start --diag-addr=127.0.0.1:3000", "no diagnostic port"),
+            ("teleport start --app-name=x --app-uri=y", "application service"),
+            ("postern start --aws-region=eu-west-1", "cloud"),
+            ("postern start --ad-domain x", "Active Directory"),
+            ("teleport start --labels=env=dev", "static_labels"),
+        ];
+        for (line, reason) in refused {
+            let said = parsed(line);
+            let flag = line
+                .split(' ')
+                .nth(2)
+                .and_then(|flag| flag.split('=').next())
+                .unwrap_or_default();
+            assert!(said.starts_with(flag) && said.contains(reason), "{line}: {said}");
+        }
+    }
+}
