@@ -2,7 +2,8 @@
 
 use super::PostgresError;
 use super::installation::Account;
-use nix::unistd::{chown, mkdtemp};
+use nix::fcntl::OFlag;
+use nix::unistd::{chown, fchown, mkdtemp};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -75,16 +76,25 @@ impl Directory {
     }
 
     /// Writes a file that only PostgreSQL's account may read.
+    ///
+    /// The directory belongs to that account: what it might have put there in the meantime is not followed, and what is
+    /// handed over is the file that was opened.
     pub(super) fn write(&self, path: &Path, content: &str) -> Result<(), PostgresError> {
-        OpenOptions::new()
+        let mut file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o600)
+            .custom_flags(OFlag::O_NOFOLLOW.bits())
             .open(path)
-            .and_then(|mut file| file.write_all(content.as_bytes()))
-            .map_err(file_error("write", path))?;
-        self.hand_over(path)
+            .map_err(file_error("open", path))?;
+        file.write_all(content.as_bytes()).map_err(file_error("write", path))?;
+        match self.account {
+            Some(account) => fchown(&file, Some(account.uid), Some(account.gid))
+                .map_err(io::Error::from)
+                .map_err(file_error("hand over", path)),
+            None => Ok(()),
+        }
     }
 
     /// Writes which directory and process there are, for [`sweep_leftovers`].
