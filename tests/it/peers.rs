@@ -3,18 +3,21 @@
 //! The test takes the identity of a real node and speaks for it, with the program's own protocol code and a few bytes of
 //! its own.
 
-use crate::harness::{Form, Kind, PATIENCE, shared};
-use postern::model::{Endpoint, NodeKind, SharedClock, SystemClock};
+use crate::harness::configuration::{Join, NodeConfig, usual_database};
+use crate::harness::{Form, Kind, PATIENCE, Process, TestDir, postern, shared};
+use postern::model::{ConnectionId, Endpoint, NodeKind, SharedClock, SystemClock};
 use postern::net::auth_dialer::{AuthDialer, AuthRoute};
 use postern::net::frames::{read_frame, write_frame};
-use postern::net::mux::{self, Mux, MuxSide, MuxStream};
-use postern::net::socket;
-use postern::net::tls::NodeClient;
+use postern::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
+use postern::net::socket::{self, Listener};
+use postern::net::tls::{NodeClient, ServerSides, Spoken};
 use postern::node::Identity;
 use postern::protocol::alpn;
 use postern::protocol::tunnel::{
-    AuthToNode, DbToAuth, DbToProxy, Frame, FrameKind, Header, PREFIX_BYTES, ProxyToAuth, ProxyToDb, Wire,
+    AuthToNode, DbToAuth, DbToProxy, Frame, FrameKind, Header, PREFIX_BYTES, ProxyToAuth, ProxyToDb, STREAM_ACCEPTED,
+    Wire,
 };
+use std::path::PathBuf;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 fn clock() -> SharedClock {
@@ -202,6 +205,91 @@ fn a_proxy_refuses_what_an_agent_may_not_say_and_the_tunnel_lives() {
         assert!(second.read_u8().await.is_err(), "nothing answers there");
     });
     audited(&agent, 5);
+}
+
+/// An agent of its own for this test, with the identity of the cluster's agent, that dials `port` as its proxy.
+fn agent_that_dials(port: u16, directory: &TestDir) -> (Process, PathBuf) {
+    let cluster = shared(Form::Apart);
+    let data_dir = directory.join("agent");
+    std::fs::create_dir_all(data_dir.join("identity")).expect("ours");
+    let kept = "identity/identity.json";
+    let of_agent = cluster.node(Kind::Agent).config.data_dir.join(kept);
+    std::fs::copy(of_agent, data_dir.join(kept)).expect("it has joined");
+    let config = NodeConfig::new("agent-1", &data_dir)
+        .with_databases(&usual_database(&cluster.postgres))
+        .joining(Join::through_proxy(port, &cluster.ca_pin()));
+    let file = directory.write("agent.yaml", config.yaml());
+    let mut command = postern(directory.path());
+    command.arg("start").arg("--config").arg(file);
+    (Process::start("agent", command, directory.join("agent.log")), data_dir)
+}
+
+/// Waits for a tunnel and answers its first announcement.
+async fn accept_tunnel(listener: &Listener, sides: &ServerSides) -> (Mux, Inbound, MuxStream) {
+    loop {
+        let (tcp, _) = listener.accept().await.expect("a connection");
+        let accepted = sides.accept(socket::adopt(tcp).expect("a socket")).await;
+        // The agent's way to auth leads through its proxy, too; it ends here.
+        let Ok((Spoken::Tunnel, tls)) = accepted else {
+            continue;
+        };
+        let (mux, mut inbound, driver) = mux::start(tls, MuxSide::Accepted);
+        tokio::spawn(driver);
+        let mut control = inbound.recv().await.expect("a control stream");
+        answer_announcement(&mut control).await;
+        return (mux, inbound, control);
+    }
+}
+
+async fn answer_announcement(control: &mut MuxStream) {
+    let announced = read_frame::<DbToProxy>(control).await.expect("a frame").expect("one");
+    let header = Header {
+        kind: FrameKind::Answer,
+        ..header(announced.header.id)
+    };
+    let answer = Frame::new(header, ProxyToDb::Announced);
+    write_frame(control, &answer).await.expect("the agent listens");
+}
+
+#[test]
+fn an_agent_refuses_what_a_proxy_may_not_say_and_the_tunnel_lives() {
+    let directory = TestDir::new();
+    let proxy = identity(Kind::Proxy);
+    let connection = ConnectionId::from_random([7; 8]);
+    let cancel = ProxyToDb::CancelQuery { connection };
+    block_on(async {
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let listener = Listener::bind(any, NodeKind::Proxy).expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let sides = ServerSides::new(&proxy.credentials, &proxy.anchors, &clock()).expect("an identity");
+        let (_agent, data_dir) = agent_that_dials(port, &directory);
+        let (mux, _inbound, mut control) = accept_tunnel(&listener, &sides).await;
+        let not_a_proxys = frame(12, DbToProxy::CancelForwarded);
+        for (what, bytes, id) in bad_frames(ProxyToDb::Announced, not_a_proxys) {
+            let mut stream = mux.open().await.expect(what);
+            // The status byte comes at once, whatever is sent; the refusal after it.
+            stream.write_all(&bytes[..1]).await.expect(what);
+            assert_eq!(stream.read_u8().await.expect(what), STREAM_ACCEPTED);
+            refused::<DbToProxy>(&mut stream, what, &bytes[1..], id).await;
+        }
+        answer_announcement(&mut control).await;
+        let mut stream = mux.open().await.expect("the tunnel lives");
+        let ask = Frame::new(header(1), cancel);
+        write_frame(&mut stream, &ask).await.expect("the tunnel lives");
+        assert_eq!(stream.read_u8().await.expect("accepted"), STREAM_ACCEPTED);
+        let answer = read_frame::<DbToProxy>(&mut stream).await.expect("an answer");
+        assert!(
+            matches!(answer.and_then(|frame| frame.body), Some(DbToProxy::Declined(_))),
+            "no session is cancelled, and the question was understood"
+        );
+        // Its link to auth ends in this test, so its events wait in its spool.
+        crate::harness::until("the refusals are in the agent's spool", PATIENCE, || {
+            let spool = std::fs::read_dir(data_dir.join("spool")).expect("it is there");
+            let segments = spool.filter_map(|entry| std::fs::read_to_string(entry.expect("an entry").path()).ok());
+            let refusals: usize = segments.map(|text| text.matches("PND01W").count()).sum();
+            (refusals >= 5).then_some(())
+        });
+    });
 }
 
 /// At least so many refusals of this node are on the audit log.
