@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// The actix actor around a behaviour.
 pub(super) struct Adapter<B: Behavior> {
@@ -24,6 +24,8 @@ pub(super) struct Adapter<B: Behavior> {
     /// In the order of their start.
     pub children: Vec<(Child, Restart)>,
     tell_parent: TellParent,
+    /// The places of the mailbox; see [`Door`].
+    pub room: Arc<Semaphore>,
     ended: watch::Sender<bool>,
     exit: ExitReason,
 }
@@ -32,7 +34,8 @@ impl<B: Behavior> actix::Actor for Adapter<B> {
     type Context = actix::Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(B::MAILBOX);
+        // Our own bound is in front of it.
+        ctx.set_mailbox_capacity(0);
         self.build(ctx);
     }
 
@@ -53,6 +56,7 @@ impl<B: Behavior> Adapter<B> {
         spec: Spec,
         tell_parent: TellParent,
         factory: Box<dyn FnMut() -> B>,
+        room: Arc<Semaphore>,
         ended: watch::Sender<bool>,
     ) -> Self {
         Self {
@@ -64,6 +68,7 @@ impl<B: Behavior> Adapter<B> {
             history: RestartHistory::new(spec.rule),
             children: Vec::new(),
             tell_parent,
+            room,
             ended,
             exit: ExitReason::Finished,
         }
@@ -161,17 +166,43 @@ pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     format!("panic: {}", text.unwrap_or("(no text)"))
 }
 
-/// The envelope as actix carries it.
-struct Delivery<M: Message>(Envelope<M>);
+/// The envelope as actix carries it, with the place that it takes in the mailbox.
+struct Delivery<M: Message>(Envelope<M>, OwnedSemaphorePermit);
 
 impl<M: Message> actix::Message for Delivery<M> {
     type Result = ();
 }
 
+/// The way into an actor's mailbox. actix' own bound counts each sender apart (a clone may always put in one more, and every
+/// ask is a clone), so the places are counted here.
+pub(super) struct Door<B: Behavior> {
+    addr: actix::Addr<Adapter<B>>,
+    room: Arc<Semaphore>,
+}
+
+impl<B: Behavior> Door<B> {
+    pub fn new(addr: actix::Addr<Adapter<B>>, room: Arc<Semaphore>) -> Self {
+        Self { addr, room }
+    }
+}
+
+fn put_in<B: Handle<M>, M: Message>(
+    addr: &actix::Addr<Adapter<B>>,
+    envelope: Envelope<M>,
+    place: OwnedSemaphorePermit,
+) -> Result<(), TellError> {
+    addr.try_send(Delivery(envelope, place)).map_err(|error| match error {
+        actix::dev::SendError::Full(_) => TellError::Full,
+        actix::dev::SendError::Closed(_) => TellError::Closed,
+    })
+}
+
 impl<B: Handle<M>, M: Message> actix::Handler<Delivery<M>> for Adapter<B> {
     type Result = ();
 
-    fn handle(&mut self, Delivery(envelope): Delivery<M>, ctx: &mut Self::Context) {
+    fn handle(&mut self, Delivery(envelope, place): Delivery<M>, ctx: &mut Self::Context) {
+        // It is out of the mailbox.
+        drop(place);
         let Envelope {
             message,
             meta: Meta { id, origin },
@@ -194,18 +225,26 @@ impl<B: Handle<M>, M: Message> actix::Handler<Delivery<M>> for Adapter<B> {
     }
 }
 
-impl<B: Handle<M>, M: Message> Deliver<M> for actix::Addr<Adapter<B>> {
+impl<B: Handle<M>, M: Message> Deliver<M> for Door<B> {
     fn offer(&self, envelope: Envelope<M>) -> Result<(), TellError> {
-        self.try_send(Delivery(envelope)).map_err(|error| match error {
-            actix::dev::SendError::Full(_) => TellError::Full,
-            actix::dev::SendError::Closed(_) => TellError::Closed,
-        })
+        let Ok(place) = self.room.clone().try_acquire_owned() else {
+            return Err(if self.addr.connected() {
+                TellError::Full
+            } else {
+                TellError::Closed
+            });
+        };
+        put_in(&self.addr, envelope, place)
     }
 
     fn deliver(&self, envelope: Envelope<M>) -> BoxFuture<'static, Result<(), TellError>> {
-        // actix resolves its request when the message has been handled; the answer travels on our own channel.
-        let request = self.send(Delivery(envelope));
-        async move { request.await.map_err(|_| TellError::Closed) }.boxed()
+        let (addr, room) = (self.addr.clone(), self.room.clone());
+        async move {
+            // Never closed; the messages of an actor that ends are dropped, and their places with them.
+            let place = room.acquire_owned().await.map_err(|_| TellError::Closed)?;
+            put_in(&addr, envelope, place)
+        }
+        .boxed()
     }
 }
 

@@ -22,14 +22,14 @@ use super::address::{Address, Message, Origin, Reply};
 use super::supervisor::{ChildExited, Restart};
 use crate::model::ConnectionId;
 use actix::{ActorContext as _, ActorFutureExt as _, AsyncContext as _, WrapFuture as _};
-use adapter::{Adapter, ChildNotice, Stop, panic_text};
+use adapter::{Adapter, ChildNotice, Door, Stop, panic_text};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, LocalBoxFuture};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// What an actor does. Its header says: Owns, Hears, Tells, Never, Ends.
 pub trait Behavior: Sized + Unpin + 'static {
@@ -80,6 +80,7 @@ type TellParent = Arc<dyn Fn(ChildExited) + Send + Sync>;
 pub struct ActorRef<B: Behavior> {
     name: Arc<str>,
     addr: actix::Addr<Adapter<B>>,
+    room: Arc<Semaphore>,
     ended: watch::Receiver<bool>,
 }
 
@@ -88,6 +89,7 @@ impl<B: Behavior> Clone for ActorRef<B> {
         Self {
             name: self.name.clone(),
             addr: self.addr.clone(),
+            room: self.room.clone(),
             ended: self.ended.clone(),
         }
     }
@@ -102,7 +104,8 @@ impl<B: Behavior> ActorRef<B> {
     where
         B: Handle<M>,
     {
-        Address::new(self.name.clone(), Arc::new(self.addr.clone()))
+        let door = Door::new(self.addr.clone(), self.room.clone());
+        Address::new(self.name.clone(), Arc::new(door))
     }
 
     pub fn child(&self) -> Child {
@@ -150,10 +153,17 @@ pub fn start_on<B: Behavior>(
 ) -> ActorRef<B> {
     let (ended_sender, ended) = watch::channel(false);
     let name = spec.name.clone();
+    let room = Arc::new(Semaphore::new(B::MAILBOX));
+    let room_inside = room.clone();
     let addr = <Adapter<B> as actix::Actor>::start_in_arbiter(&runtime.arbiter, move |_| {
-        Adapter::new(spec, tell_parent, Box::new(factory), ended_sender)
+        Adapter::new(spec, tell_parent, Box::new(factory), room_inside, ended_sender)
     });
-    ActorRef { name, addr, ended }
+    ActorRef {
+        name,
+        addr,
+        room,
+        ended,
+    }
 }
 
 /// What a behaviour can do while it handles something.
@@ -183,7 +193,8 @@ impl<B: Behavior> Ctx<'_, B> {
     where
         B: Handle<M>,
     {
-        Address::new(self.adapter.name.clone(), Arc::new(self.actix.address()))
+        let door = Door::new(self.actix.address(), self.adapter.room.clone());
+        Address::new(self.adapter.name.clone(), Arc::new(door))
     }
 
     /// Runs `future` beside the handlers; `continuation` gets its result with the state, as a turn of its own. Both end
