@@ -191,7 +191,7 @@ pub async fn serve(mut tls: ServerTls, join: Address<JoinCluster>, origin: Origi
                 Some(JoinToAuth::Join {
                     token,
                     name,
-                    kinds,
+                    mut kinds,
                     csr,
                     hosts,
                 }),
@@ -199,6 +199,9 @@ pub async fn serve(mut tls: ServerTls, join: Address<JoinCluster>, origin: Origi
         else {
             return Err("no join request came".to_owned());
         };
+        // A stranger's list may name a kind a thousand times; the audit log names it once.
+        kinds.sort_unstable();
+        kinds.dedup();
         let ask = JoinCluster {
             token: Secret::new(token),
             name,

@@ -16,6 +16,8 @@ use std::time::Duration;
 /// A cluster that is just being started: auth and proxy may come up after the nodes that join. Then it is an error.
 const JOIN_TRIES: u32 = 20;
 const JOIN_PAUSE: Duration = Duration::from_secs(1);
+/// The handshakes with proxy and auth, the token's use on disk and the signature; beyond it nobody is there.
+const ASK_DEADLINE: Duration = Duration::from_secs(30);
 
 pub(super) async fn identity(config: &Config, data_dir: &DataDir, clock: &SharedClock) -> Result<Identity, StartError> {
     match Identity::load(&data_dir.identity(), clock.now()) {
@@ -179,6 +181,19 @@ fn pins(config: &Config) -> Result<Vec<CaPin>, StartError> {
 }
 
 async fn ask(dialer: &AuthDialer, config: &Config, token: &Secret<String>, key: &PrivateKey) -> io::Result<JoinAnswer> {
+    let asked = tokio::time::timeout(ASK_DEADLINE, ask_without_deadline(dialer, config, token, key)).await;
+    asked.unwrap_or_else(|_| {
+        let why = format!("no answer to the join within {ASK_DEADLINE:?}");
+        Err(io::Error::new(io::ErrorKind::TimedOut, why))
+    })
+}
+
+async fn ask_without_deadline(
+    dialer: &AuthDialer,
+    config: &Config,
+    token: &Secret<String>,
+    key: &PrivateKey,
+) -> io::Result<JoinAnswer> {
     let mut stream = dialer.dial().await?;
     let header = Header {
         id: 1,

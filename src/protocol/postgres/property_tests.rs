@@ -150,7 +150,7 @@ proptest! {
             panic!("not a start-up message");
         };
         prop_assert_eq!(message.user(), user.as_str());
-        prop_assert_eq!(message.effective_database(), database.as_str());
+        prop_assert_eq!(message.database(), Some(database.as_str()));
         prop_assert_eq!(message.passed_parameters(), Ok(params));
     }
 

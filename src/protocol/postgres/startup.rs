@@ -178,14 +178,10 @@ impl StartupMessage {
         self.parameter(USER).unwrap_or_default()
     }
 
-    /// The database that the client named, if it named one.
+    /// The database that the client named, if it named one. PostgreSQL takes the user's name where none is named: decide on
+    /// `policy::effective_db_name`.
     pub fn database(&self) -> Option<&str> {
         self.parameter(DATABASE).filter(|name| !name.is_empty())
-    }
-
-    /// The database that PostgreSQL would take: the user's name where none is named. Decide on this one.
-    pub fn effective_database(&self) -> &str {
-        self.database().unwrap_or_else(|| self.user())
     }
 
     pub fn application_name(&self) -> Option<&str> {

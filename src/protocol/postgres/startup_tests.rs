@@ -47,10 +47,10 @@ fn a_startup_message_gives_its_parameters_in_order() {
 }
 
 #[test]
-fn an_empty_or_missing_database_is_the_user_name() {
+fn an_empty_database_is_as_good_as_none() {
     for rest in [&b"user\0alice\0\0"[..], b"user\0alice\0database\0\0\0"] {
         let message = parse_30(rest).expect("sound");
-        assert_eq!((message.database(), message.effective_database()), (None, "alice"));
+        assert_eq!((message.database(), message.user()), (None, "alice"));
     }
 }
 
