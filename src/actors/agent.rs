@@ -1,30 +1,29 @@
 //! The database service of this node.
 //!
-//! **Owns** the databases of this agent's own configuration, and the certificates it has for PostgreSQL.
+//! **Owns** the certificates that it has for PostgreSQL.
 //! **Hears** `ServeStream` (a stream that a proxy opened), `GetUpstreamClient` from its connections.
 //! **Tells** auth when it needs a certificate; starts an `upstream#id` for every stream, on the runtime of its tunnel.
-//! **Never** dials what is not in its configuration, whoever asks.
+//! **Never** dials what is not among its own databases, whoever asks.
 //! **Ends** with the node. Permanent; the certificates are asked for again after a failure.
 
 use super::address::{Address, Reply, message};
 use super::ca::{CaError, IssueDbClient, Issued};
 use super::cancels::{FindUpstreamKey, ForgetKey, UpstreamKey};
+use super::databases::DatabasesView;
 use super::host::{Behavior, Ctx, Handle, Runtime, Spec};
 use super::policy::PolicyView;
 use super::sessions::{RegisterSession, SessionClosed};
 use super::trail::Trail;
 use super::upstream::Upstream;
 use crate::model::{
-    ConnectionId, DbName, DbUser, Endpoint, Labels, NodeId, PersonName, Refusal, RefusalKind, ServiceName, SharedClock,
-    Timestamp,
+    ConnectionId, DbName, DbUser, NodeId, PersonName, Refusal, RefusalKind, ServiceName, SharedClock, Timestamp,
 };
 use crate::net::BoxStream;
 use crate::net::tls::{Credentials, UpstreamClient};
 use crate::pki::{PrivateKey, TrustAnchors};
 use crate::policy::{DENIED_HINT, DENIED_MESSAGE};
-use crate::protocol::tunnel::DatabaseRecord;
 use rustls_pki_types::CertificateDer;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,30 +33,6 @@ const CERTIFICATES_MAX: usize = 4096;
 const CERTIFICATE_SPARE: Duration = Duration::from_secs(5 * 60);
 /// Auth signs in a millisecond; what takes longer than this is a lost connection.
 const ISSUE_DEADLINE: Duration = Duration::from_secs(10);
-
-/// A database of this agent's own configuration.
-#[derive(Debug, Clone)]
-pub struct Database {
-    pub service: ServiceName,
-    pub description: String,
-    pub labels: Labels,
-    pub endpoint: Endpoint,
-    /// The name that PostgreSQL's certificate must have.
-    pub server_name: String,
-    /// Whom PostgreSQL's certificate must be of.
-    pub trusted: Vec<CertificateDer<'static>>,
-}
-
-impl Database {
-    pub fn record(&self) -> DatabaseRecord {
-        DatabaseRecord {
-            service: self.service.clone(),
-            description: self.description.clone(),
-            labels: self.labels.clone(),
-            uri: self.endpoint.to_string(),
-        }
-    }
-}
 
 /// A stream that a proxy opened: its first frame says what for.
 pub struct ServeStream {
@@ -82,7 +57,7 @@ message!(ServeStream => (), GetUpstreamClient => Result<UpstreamClient, Refusal>
 /// What the agent and every connection of it have in common.
 pub struct AgentParts {
     pub node: NodeId,
-    pub databases: BTreeMap<ServiceName, Database>,
+    pub databases: DatabasesView,
     pub anchors: TrustAnchors,
     pub policy: PolicyView,
     pub trail: Trail,

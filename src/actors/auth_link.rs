@@ -13,17 +13,19 @@ use super::host::{Behavior, Ctx, Handle, TaskGuard, spawn_here};
 use super::identity::IdentityView;
 use super::inventory::HEARTBEAT_EVERY;
 use super::policy::{PolicyConfirmed, PolicyReceived, PolicyView};
-use crate::model::{ConnectionId, NodeKind, NodeName, SharedClock};
+use super::proxies::ProxiesStock;
+use crate::model::{ConnectionId, NodeKind, SharedClock};
 use crate::net::BoxStream;
 use crate::net::auth_dialer::{AuthDialer, AuthRoute};
 use crate::net::frames::{read_frame, write_frame};
 use crate::net::mux::{self, Mux, MuxSide, MuxStream};
 use crate::pki::entropy;
 use crate::policy::PolicySnapshot;
-use crate::protocol::tunnel::{AuthToNode, DatabaseRecord, DbToAuth, Frame, FrameKind, Header, ProxyToAuth, Wire};
+use crate::protocol::tunnel::{AuthToNode, DbToAuth, Frame, FrameKind, Header, NodeReport, ProxyToAuth, Wire};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Auth says something every second on the policy stream; silence for so long means that it or the way to it is gone.
 const AUTH_SILENT_AFTER: Duration = Duration::from_secs(8);
@@ -40,8 +42,10 @@ pub struct AuthLinkParts {
     /// What this node is to auth; a node that is both speaks as a database node, whose enum holds all of a proxy's questions
     /// but the list of its agents.
     pub kind: NodeKind,
-    pub name: NodeName,
-    pub databases: Vec<DatabaseRecord>,
+    /// What this node says of itself.
+    pub report: watch::Receiver<NodeReport>,
+    /// Written with what auth says of the others.
+    pub proxies: ProxiesStock,
     pub received: Address<PolicyReceived>,
     pub confirmed: Address<PolicyConfirmed>,
     pub policy: PolicyView,
@@ -145,7 +149,7 @@ impl AuthLink {
 /// What a node asks, before it is put into the words of its kind.
 enum Question {
     WatchPolicy(Option<u64>),
-    Heartbeat(NodeName, Vec<DatabaseRecord>),
+    Heartbeat(NodeReport),
     Store(StoreLines),
     Issue(Box<IssueDbClient>),
     Renew(IssueHost),
@@ -154,8 +158,9 @@ enum Question {
 /// With the identity that is in use now.
 async fn dial(parts: &AuthLinkParts) -> io::Result<BoxStream> {
     let identity = &parts.identity.in_use().identity;
+    let listed = parts.proxies.view().known().into_iter();
     let dialer = AuthDialer::linked(
-        parts.route.clone(),
+        parts.route.clone().or_through(listed.flat_map(|proxy| proxy.addresses)),
         &identity.credentials,
         &identity.anchors,
         &parts.clock,
@@ -184,10 +189,7 @@ async fn write<B: Wire>(stream: &mut MuxStream, header: Header, body: B) -> io::
 fn in_proxy_words(question: Question) -> io::Result<ProxyToAuth> {
     match question {
         Question::WatchPolicy(have) => Ok(ProxyToAuth::WatchPolicy { have }),
-        Question::Heartbeat(name, _) => Ok(ProxyToAuth::Heartbeat {
-            name,
-            agents: Vec::new(),
-        }),
+        Question::Heartbeat(report) => Ok(ProxyToAuth::Heartbeat { report }),
         Question::Store(StoreLines {
             spool,
             first_seq,
@@ -208,7 +210,7 @@ fn in_proxy_words(question: Question) -> io::Result<ProxyToAuth> {
 fn in_db_words(question: Question) -> DbToAuth {
     match question {
         Question::WatchPolicy(have) => DbToAuth::WatchPolicy { have },
-        Question::Heartbeat(name, databases) => DbToAuth::Heartbeat { name, databases },
+        Question::Heartbeat(report) => DbToAuth::Heartbeat { report },
         Question::Store(StoreLines {
             spool,
             first_seq,
@@ -304,15 +306,21 @@ async fn hand_on(parts: &AuthLinkParts, news: AuthToNode, origin: &Origin) -> io
 }
 
 async fn keep_alive(parts: &AuthLinkParts, mux: &Mux) -> io::Error {
+    let mut report = parts.report.clone();
     loop {
-        let beat = Question::Heartbeat(parts.name.clone(), parts.databases.clone());
+        let beat = Question::Heartbeat(report.borrow_and_update().clone());
         let beaten = tokio::time::timeout(AUTH_SILENT_AFTER, exchange(mux, parts.kind, plain_header(), beat)).await;
         match beaten {
-            Ok(Ok(_)) => {}
+            Ok(Ok(AuthToNode::Heard { proxies })) => parts.proxies.heard(proxies),
+            Ok(Ok(AuthToNode::Declined { why })) => tracing::warn!(why, "auth did not take the heartbeat"),
+            Ok(Ok(_)) => return io::Error::other("auth answered a heartbeat with something else"),
             Ok(Err(error)) => return error,
             Err(_) => return io::ErrorKind::TimedOut.into(),
         }
-        tokio::time::sleep(HEARTBEAT_EVERY).await;
+        // News is told at once.
+        if let Ok(Err(_no_more_news)) = tokio::time::timeout(HEARTBEAT_EVERY, report.changed()).await {
+            tokio::time::sleep(HEARTBEAT_EVERY).await;
+        }
     }
 }
 

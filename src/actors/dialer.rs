@@ -2,12 +2,15 @@
 //!
 //! **Owns** the connection to a proxy, dialled again whenever it is lost.
 //! **Hears** nothing; streams that the proxy opens come from the multiplexer.
-//! **Tells** the agent of each such stream (`ServeStream`); the proxy, every two seconds, what is served.
-//! **Never** gives up, and never dials faster than the back-off.
-//! **Ends** with the agent. Permanent.
+//! **Tells** the agent of each such stream (`ServeStream`); the proxy, every two seconds and when it changes, what is served;
+//! `dialers` where the configured address has led.
+//! **Never** gives up on a proxy that is wanted, and never dials faster than the back-off.
+//! **Ends** with the agent, or when its proxy is not listed any more and its tunnel is lost. Transient.
 
 use super::address::Address;
 use super::agent::ServeStream;
+use super::databases::DatabasesView;
+use super::dialers::SeedTunnel;
 use super::host::{Behavior, Ctx, Runtime, TaskGuard, spawn_here};
 use super::identity::IdentityView;
 use super::policy::PolicyView;
@@ -18,35 +21,55 @@ use crate::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
 use crate::net::{socket, tls};
 use crate::pki::{PeerUsage, entropy, verify_host};
 use crate::protocol::alpn;
-use crate::protocol::tunnel::{DatabaseRecord, DbToProxy, Frame, FrameKind, Header, ProxyToDb};
+use crate::protocol::tunnel::{DbToProxy, Frame, FrameKind, Header, ProxyRecord, ProxyToDb};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// The reference's steps: a second more each time, at most eight, and a random part so that a proxy's agents do not all
-/// come at once. The first dial, and the first after a loss, wait only for the random part.
+/// A second more each time, and a random part so that a proxy's agents do not all come at once. The first dial, and the first
+/// after a loss, wait only for the random part. At most four seconds (the reference's eight would be the time that a proxy
+/// which is back has to wait for its agents); a dial that is refused costs next to nothing.
 const BACK_OFF_STEP: Duration = Duration::from_secs(1);
-const BACK_OFF_MAX: Duration = Duration::from_secs(8);
+const BACK_OFF_MAX: Duration = Duration::from_secs(4);
 /// A tunnel that held for so long was a good one, and its loss is a new fault.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
 
 /// What every dialer of an agent has.
 pub struct DialerParts {
-    pub proxy: Endpoint,
+    pub own_node: NodeId,
     pub identity: IdentityView,
     pub policy: PolicyView,
     pub node_name: NodeName,
-    pub databases: Vec<DatabaseRecord>,
+    pub databases: DatabasesView,
     pub serve: Address<ServeStream>,
     pub clock: SharedClock,
     /// Set when the first tunnel is up.
     pub up: Arc<watch::Sender<bool>>,
 }
 
+/// Where a dialer dials.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// The configured address, whichever proxy is behind it.
+    Seed(Endpoint),
+    /// This proxy, at the addresses that the cluster lists for it.
+    Listed(NodeId),
+}
+
 pub struct Dialer {
     parts: Arc<DialerParts>,
+    target: Target,
+    wanted: watch::Receiver<Vec<ProxyRecord>>,
+    reached: Address<SeedTunnel>,
     failures: u32,
+}
+
+/// What one dial needs to know.
+struct Dial {
+    addresses: Vec<Endpoint>,
+    /// No other proxy will do.
+    expected: Option<NodeId>,
 }
 
 struct Connected {
@@ -55,19 +78,53 @@ struct Connected {
     driver: TaskGuard<String>,
     control: MuxStream,
     proxy: NodeId,
+    proxy_name: NodeName,
 }
 
 impl Dialer {
-    pub fn new(parts: Arc<DialerParts>) -> Self {
-        Self { parts, failures: 0 }
+    pub fn new(
+        parts: Arc<DialerParts>,
+        target: Target,
+        wanted: watch::Receiver<Vec<ProxyRecord>>,
+        reached: Address<SeedTunnel>,
+    ) -> Self {
+        Self {
+            parts,
+            target,
+            wanted,
+            reached,
+            failures: 0,
+        }
+    }
+
+    /// `None` for a proxy that is not wanted any more.
+    fn next_dial(&self) -> Option<Dial> {
+        match &self.target {
+            Target::Seed(seed) => Some(Dial {
+                addresses: vec![seed.clone()],
+                expected: None,
+            }),
+            Target::Listed(proxy) => {
+                let wanted = self.wanted.borrow();
+                let record = wanted.iter().find(|record| record.node == *proxy)?;
+                Some(Dial {
+                    addresses: record.addresses.clone(),
+                    expected: Some(*proxy),
+                })
+            }
+        }
     }
 
     fn dial(&mut self, ctx: &mut Ctx<'_, Self>) {
+        let Some(dial) = self.next_dial() else {
+            tracing::info!(dialer = %ctx.name(), "the proxy is not listed any more");
+            return ctx.stop();
+        };
         let parts = self.parts.clone();
         let wait = back_off(self.failures);
         let dialled = async move {
             tokio::time::sleep(wait).await;
-            let deadline = tokio::time::timeout(tls::HANDSHAKE_DEADLINE, connect(&parts));
+            let deadline = tokio::time::timeout(tls::HANDSHAKE_DEADLINE, connect_to_one(&parts, &dial));
             deadline.await.unwrap_or_else(|_| {
                 let why = format!("not done within {:?}", tls::HANDSHAKE_DEADLINE);
                 Err(io::Error::new(io::ErrorKind::TimedOut, why))
@@ -81,12 +138,13 @@ impl Dialer {
 
     fn again(&mut self, why: &str, ctx: &mut Ctx<'_, Self>) {
         self.failures += 1;
-        tracing::warn!(proxy = %self.parts.proxy, why, failures = self.failures, "tunnel not up; dialling again");
+        tracing::warn!(dialer = %ctx.name(), why, failures = self.failures, "tunnel not up; dialling again");
         self.dial(ctx);
     }
 
     fn serve(&mut self, connected: Connected, ctx: &mut Ctx<'_, Self>) {
-        tracing::info!(proxy = %self.parts.proxy, "tunnel up");
+        tracing::info!(dialer = %ctx.name(), proxy = %connected.proxy_name, "tunnel up");
+        self.tell_where(Some(connected.proxy), ctx);
         let since = tokio::time::Instant::now();
         self.parts.up.send_replace(true);
         let Connected {
@@ -95,6 +153,7 @@ impl Dialer {
             driver,
             control,
             proxy,
+            proxy_name: _,
         } = connected;
         let parts = self.parts.clone();
         let origin = ctx.origin();
@@ -116,9 +175,20 @@ impl Dialer {
             } else {
                 0
             };
-            tracing::warn!(proxy = %dialer.parts.proxy, why, "tunnel lost; dialling again");
+            tracing::warn!(dialer = %ctx.name(), why, "tunnel lost; dialling again");
+            dialer.tell_where(None, ctx);
             dialer.dial(ctx);
         });
+    }
+}
+
+impl Dialer {
+    fn tell_where(&self, proxy: Option<NodeId>, ctx: &Ctx<'_, Self>) {
+        if let Target::Seed(_) = self.target {
+            let dialer = ctx.name().clone();
+            // Where there is no room, the next tunnel says it.
+            let _next_time = self.reached.tell(&ctx.origin(), SeedTunnel { dialer, proxy });
+        }
     }
 }
 
@@ -135,8 +205,19 @@ fn back_off(failures: u32) -> Duration {
     steps + spread
 }
 
-async fn connect(parts: &DialerParts) -> io::Result<Connected> {
-    let tcp = socket::connect(&parts.proxy.host, parts.proxy.port).await?;
+async fn connect_to_one(parts: &DialerParts, dial: &Dial) -> io::Result<Connected> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "no address of the proxy is known");
+    for address in &dial.addresses {
+        match connect(parts, address, dial.expected).await {
+            Ok(connected) => return Ok(connected),
+            Err(error) => last = io::Error::new(error.kind(), format!("{address}: {error}")),
+        }
+    }
+    Err(last)
+}
+
+async fn connect(parts: &DialerParts, address: &Endpoint, expected: Option<NodeId>) -> io::Result<Connected> {
+    let tcp = socket::connect(&address.host, address.port).await?;
     socket::set_user_timeout(&tcp)?;
     let identity = &parts.identity.in_use().identity;
     let client = tls::NodeClient::mutual(
@@ -164,6 +245,10 @@ async fn connect(parts: &DialerParts) -> io::Result<Connected> {
         let why = format!("proxy {} was removed from the cluster", proxy.node_name);
         return Err(io::Error::other(why));
     }
+    if expected.is_some_and(|expected| expected != proxy.node_id) {
+        // Several proxies behind one address: the next dial may be luckier.
+        return Err(io::Error::other(format!("proxy {} answered there", proxy.node_name)));
+    }
     let (mux, inbound, driver) = mux::start(stream, MuxSide::Dialled);
     let driver = spawn_here(driver);
     let mut control = mux.open().await.map_err(io::Error::other)?;
@@ -174,13 +259,18 @@ async fn connect(parts: &DialerParts) -> io::Result<Connected> {
         driver,
         control,
         proxy: proxy.node_id,
+        proxy_name: proxy.node_name,
     })
 }
 
 async fn keep_announcing(parts: &DialerParts, mut control: MuxStream) -> String {
     let mut id = 2;
+    let mut databases = parts.databases.clone();
     loop {
-        tokio::time::sleep(ANNOUNCE_EVERY).await;
+        // At once when there is news, else in time to show that the tunnel lives.
+        if let Ok(false) = tokio::time::timeout(ANNOUNCE_EVERY, databases.changed()).await {
+            tokio::time::sleep(ANNOUNCE_EVERY).await;
+        }
         match tokio::time::timeout(PEER_SILENT_AFTER, announce(parts, &mut control, id)).await {
             Ok(Ok(())) => id += 1,
             Ok(Err(error)) => return error.to_string(),
@@ -200,7 +290,7 @@ async fn announce(parts: &DialerParts, control: &mut MuxStream, id: u64) -> io::
     };
     let body = DbToProxy::Announce {
         name: parts.node_name.clone(),
-        databases: parts.databases.clone(),
+        databases: parts.databases.records(),
     };
     write_frame(control, &Frame::new(header, body)).await?;
     match read_frame::<ProxyToDb>(control).await {

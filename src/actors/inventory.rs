@@ -9,7 +9,7 @@
 use super::address::{Reply, message};
 use super::host::{Behavior, Ctx, Handle};
 use crate::model::{Labels, NodeId, NodeKind, NodeName, ServiceName, SharedClock, Timestamp};
-use crate::protocol::tunnel::DatabaseRecord;
+use crate::protocol::tunnel::{NodeReport, ProxyRecord};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub struct NodeRecord {
     pub node: NodeId,
     pub name: NodeName,
     pub kinds: Vec<NodeKind>,
-    pub databases: Vec<DatabaseRecord>,
+    pub report: NodeReport,
 }
 
 /// A node has sent its heartbeat.
@@ -71,11 +71,28 @@ impl InventoryView {
             .collect()
     }
 
+    /// The proxies that are alive, by their ids, as far as they say where they are reached.
+    pub fn proxies(&self) -> Vec<ProxyRecord> {
+        let nodes = self.nodes().into_iter();
+        nodes
+            .filter(|record| record.kinds.contains(&NodeKind::Proxy) && !record.report.proxy_addresses.is_empty())
+            .map(|record| ProxyRecord {
+                node: record.node,
+                name: record.name,
+                addresses: record.report.proxy_addresses,
+            })
+            .collect()
+    }
+
     /// The labels of a service as this node serves it; `None` when it does not.
     pub fn labels_of(&self, node: NodeId, service: &ServiceName) -> Option<Labels> {
         let nodes = self.nodes.borrow();
         let (record, _) = nodes.get(&node)?;
-        let database = record.databases.iter().find(|database| database.service == *service)?;
+        let database = record
+            .report
+            .databases
+            .iter()
+            .find(|database| database.service == *service)?;
         Some(database.labels.clone())
     }
 }

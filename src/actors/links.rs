@@ -13,7 +13,7 @@ use super::address::{Address, Origin, message};
 use super::audit::StoreLines;
 use super::ca::{CaError, IssueDbClient, IssueHost, Issued};
 use super::host::{Behavior, Ctx, Handle, Runtime, Spec, spawn_here};
-use super::inventory::{NodeHeard, NodeRecord};
+use super::inventory::{InventoryView, NodeHeard, NodeRecord};
 use super::policy::PolicyView;
 use super::rbac::Published;
 use super::trail::Trail;
@@ -24,7 +24,9 @@ use crate::net::mux::{self, Inbound, MuxSide, MuxStream};
 use crate::net::tls::{HANDSHAKE_DEADLINE, ServerTls};
 use crate::pki::HostIdentity;
 use crate::policy::PolicySnapshot;
-use crate::protocol::tunnel::{AuthToNode, DbToAuth, Dialect, Frame, FrameKind, Header, ProxyToAuth, Wire, frame};
+use crate::protocol::tunnel::{
+    AuthToNode, DbToAuth, Dialect, Frame, FrameKind, Header, NodeReport, ProxyToAuth, Wire, frame,
+};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +50,7 @@ pub struct LinkParts {
     pub renew: Address<IssueHost>,
     pub store_lines: Address<StoreLines>,
     pub heard: Address<NodeHeard>,
+    pub inventory: InventoryView,
     pub published: Published,
     pub policy_max_age: Duration,
     pub policy: PolicyView,
@@ -207,8 +210,7 @@ impl Asked {
     fn of_proxy(&self, body: ProxyToAuth) -> Question {
         match body {
             ProxyToAuth::WatchPolicy { have } => Question::WatchPolicy { have },
-            // The name in the certificate is the one that counts.
-            ProxyToAuth::Heartbeat { name: _, agents: _ } => Question::Heartbeat(self.record(Vec::new())),
+            ProxyToAuth::Heartbeat { report } => Question::Heartbeat(self.record(report)),
             ProxyToAuth::ShipAudit {
                 spool,
                 first_seq,
@@ -221,7 +223,7 @@ impl Asked {
     fn of_db(&self, body: DbToAuth, connection: ConnectionId) -> Question {
         match body {
             DbToAuth::WatchPolicy { have } => Question::WatchPolicy { have },
-            DbToAuth::Heartbeat { name: _, databases } => Question::Heartbeat(self.record(databases)),
+            DbToAuth::Heartbeat { report } => Question::Heartbeat(self.record(report)),
             DbToAuth::ShipAudit {
                 spool,
                 first_seq,
@@ -257,12 +259,20 @@ impl Asked {
         })
     }
 
-    fn record(&self, databases: Vec<crate::protocol::tunnel::DatabaseRecord>) -> NodeRecord {
+    /// What a node says of services that are not in its certificate is not listened to.
+    fn record(&self, mut report: NodeReport) -> NodeRecord {
+        if !self.peer.kinds.contains(&NodeKind::Db) {
+            report.databases.clear();
+            report.health.clear();
+        }
+        if !self.peer.kinds.contains(&NodeKind::Proxy) {
+            report.proxy_addresses.clear();
+        }
         NodeRecord {
             node: self.peer.node_id,
             name: self.peer.node_name.clone(),
             kinds: self.peer.kinds.clone(),
-            databases,
+            report,
         }
     }
 
@@ -286,7 +296,9 @@ impl Asked {
                     .await;
                 told.map_or_else(
                     |error| AuthToNode::Declined { why: error.to_string() },
-                    |()| AuthToNode::Done,
+                    |()| AuthToNode::Heard {
+                        proxies: self.parts.inventory.proxies(),
+                    },
                 )
             }
             Question::Store(lines) => match self.parts.store_lines.ask(&self.origin, lines, ASK_DEADLINE).await {

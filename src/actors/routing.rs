@@ -324,9 +324,11 @@ enum Answer {
     UpstreamSaidNo(Vec<u8>),
 }
 
-/// Tries the agents in their order. Only one that cannot be reached passes the turn; an agent's answer is final.
+/// Tries the agents in their order. One that cannot be reached, or that is lost before it has answered, passes the turn: no byte
+/// of the client's has gone through it. An agent's answer is final.
 async fn first_that_opens(candidates: &[Candidate], ask: &ProxyToDb, origin: &Origin) -> Result<Answer, Refusal> {
     let mut tried = Vec::new();
+    let mut lost = None;
     for candidate in candidates {
         let mut stream = match begin(candidate, ask, origin).await {
             Ok(stream) => stream,
@@ -363,11 +365,11 @@ async fn first_that_opens(candidates: &[Candidate], ask: &ProxyToDb, origin: &Or
                 ..
             }))) => Err(bad_answer(&candidate.node_name, &why)),
             Ok(Ok(Some(_))) => Err(bad_answer(&candidate.node_name, "an answer to another question")),
-            Ok(Ok(None) | Err(ReadFrameError::Io(_))) => Err(Refusal::new(
-                RefusalKind::AgentLost,
-                format!("agent {} went away while it opened the session", candidate.node_name),
-            )
-            .hint("connect again")),
+            Ok(Ok(None) | Err(ReadFrameError::Io(_))) => {
+                tracing::warn!(agent = %candidate.node_name, "agent lost while it opened a session");
+                lost = Some(candidate.node_name.clone());
+                continue;
+            }
             Ok(Err(error @ ReadFrameError::Refused { .. })) => {
                 Err(bad_answer(&candidate.node_name, &error.to_string()))
             }
@@ -379,6 +381,10 @@ async fn first_that_opens(candidates: &[Candidate], ask: &ProxyToDb, origin: &Or
                 ),
             )),
         };
+    }
+    if let Some(agent) = lost {
+        let why = format!("agent {agent} went away while it opened the session");
+        return Err(Refusal::new(RefusalKind::AgentLost, why).hint("connect again"));
     }
     Err(Refusal::new(
         RefusalKind::AgentUnreachable,

@@ -228,8 +228,7 @@ const PROXY_PLACEHOLDER: &str = "[proxy.example.com:443]";
 fn database_notes(added: &TokenAdded, Program { product, ctl, .. }: &Program) -> String {
     let mut notes = String::new();
     if added.proxy.is_none() {
-        notes += "  - No proxy runs in the process of this auth service: put the public address of\n    one in place of \
-                  [proxy.example.com:443].\n";
+        notes += "  - No proxy of this cluster is up: put the public address of one in place of\n    [proxy.example.com:443].\n";
     }
     let _ = write!(
         notes,
@@ -354,7 +353,7 @@ mod tests {
             "This token will admit 1 node.\n",
             "> postern db configure create \\\n",
             "   --proxy=[proxy.example.com:443] \\\n",
-            "in place of [proxy.example.com:443].\n",
+            "put the public address of one in place of\n    [proxy.example.com:443].\n",
             "> postern start \\\n   --roles=proxy \\\n   --token=0123",
             "   --auth-server=[auth.example.com:3025]\n",
             "\"postern ctl auth sign --format=db\"",

@@ -82,12 +82,8 @@ pub(super) fn proxy(node: Node) -> Result<Option<ProxyConfig>, ConfigError> {
     let mut section = Section::open(node, "proxy_service", &keys::PROXY)?;
     let enabled = section.flag("enabled")?.unwrap_or(true);
     let web_listen_addr = listen_addr(&mut section, "web_listen_addr", DEFAULT_WEB_PORT)?;
-    // A public address without a port is that of the listener; where the system chooses that one, the usual port.
-    let port = if web_listen_addr.port == 0 {
-        DEFAULT_WEB_PORT
-    } else {
-        web_listen_addr.port
-    };
+    // A public address without a port has that of the listener, also where the system chooses it.
+    let port = web_listen_addr.port;
     let public_addr = section
         .texts("public_addr", "an address host:port or a list of them")?
         .iter()

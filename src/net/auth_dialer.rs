@@ -13,7 +13,23 @@ use std::io;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuthRoute {
     Direct(Vec<Endpoint>),
-    ThroughProxy(Endpoint),
+    /// Through the first of these that carries the connection.
+    ThroughProxy(Vec<Endpoint>),
+}
+
+impl AuthRoute {
+    /// The same, with more proxies to try after those that are known already.
+    #[must_use]
+    pub fn or_through(mut self, more: impl IntoIterator<Item = Endpoint>) -> Self {
+        if let Self::ThroughProxy(proxies) = &mut self {
+            for proxy in more {
+                if !proxies.contains(&proxy) {
+                    proxies.push(proxy);
+                }
+            }
+        }
+        self
+    }
 }
 
 /// Dials auth.
@@ -29,13 +45,15 @@ pub struct AuthDialer {
 impl fmt::Display for AuthRoute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Direct(endpoints) => {
-                let texts: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
-                f.write_str(&texts.join(", "))
-            }
-            Self::ThroughProxy(proxy) => write!(f, "auth through proxy {proxy}"),
+            Self::Direct(endpoints) => f.write_str(&listed(endpoints)),
+            Self::ThroughProxy(proxies) => write!(f, "auth through proxy {}", listed(proxies)),
         }
     }
+}
+
+fn listed(endpoints: &[Endpoint]) -> String {
+    let texts: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
+    texts.join(", ")
 }
 
 impl fmt::Display for AuthDialer {
@@ -70,38 +88,36 @@ impl AuthDialer {
         })
     }
 
+    /// The addresses in turn, each with [`HANDSHAKE_DEADLINE`].
     pub async fn dial(&self) -> io::Result<BoxStream> {
-        tokio::time::timeout(HANDSHAKE_DEADLINE, self.dial_without_deadline())
-            .await
-            .unwrap_or_else(|_| {
-                Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "the handshake was not done in time",
-                ))
-            })
-    }
-
-    async fn dial_without_deadline(&self) -> io::Result<BoxStream> {
-        match &self.route {
-            AuthRoute::Direct(endpoints) => {
-                let mut last = io::Error::new(io::ErrorKind::NotFound, "no address of auth is known");
-                for endpoint in endpoints {
-                    match self.direct(endpoint).await {
-                        Ok(stream) => return Ok(stream),
-                        Err(error) => last = error,
-                    }
+        let (endpoints, through) = match &self.route {
+            AuthRoute::Direct(endpoints) => (endpoints, false),
+            AuthRoute::ThroughProxy(proxies) => (proxies, true),
+        };
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "no address of auth is known");
+        for endpoint in endpoints {
+            let dialled = async {
+                if through {
+                    self.through(endpoint).await
+                } else {
+                    self.direct(endpoint).await
                 }
-                Err(last)
-            }
-            AuthRoute::ThroughProxy(proxy) => {
-                let tcp = socket::connect(&proxy.host, proxy.port).await?;
-                socket::set_user_timeout(&tcp)?;
-                let outer = self.to_proxy.connect(tcp).await?;
-                let inner = self.to_auth.connect(outer).await?;
-                self.check(&server_chain(&inner))?;
-                Ok(Box::new(inner))
+            };
+            match within_deadline(dialled).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error,
             }
         }
+        Err(last)
+    }
+
+    async fn through(&self, proxy: &Endpoint) -> io::Result<BoxStream> {
+        let tcp = socket::connect(&proxy.host, proxy.port).await?;
+        socket::set_user_timeout(&tcp)?;
+        let outer = self.to_proxy.connect(tcp).await?;
+        let inner = self.to_auth.connect(outer).await?;
+        self.check(&server_chain(&inner))?;
+        Ok(Box::new(inner))
     }
 
     async fn direct(&self, endpoint: &Endpoint) -> io::Result<BoxStream> {
@@ -126,4 +142,15 @@ impl AuthDialer {
             )))
         }
     }
+}
+
+async fn within_deadline<T>(dialled: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(HANDSHAKE_DEADLINE, dialled)
+        .await
+        .unwrap_or_else(|_| {
+            Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the handshake was not done in time",
+            ))
+        })
 }

@@ -1,20 +1,20 @@
 //! The database service of a node.
 
 use super::roots::Roots;
-use super::{AuthAddresses, Common, StartError};
+use super::{AuthAddresses, Common, Identity, StartError};
 use crate::actors::address::{Address, Origin};
-use crate::actors::agent::{Agent, AgentParts, Database};
+use crate::actors::agent::{Agent, AgentParts, ServeStream};
 use crate::actors::cancels::UpstreamKeys;
-use crate::actors::dialer::{Dialer, DialerParts};
+use crate::actors::databases::{Database, DatabasesStock};
+use crate::actors::dialer::DialerParts;
+use crate::actors::dialers::{Dialers, DialersParts};
 use crate::actors::host::Spec;
 use crate::actors::sessions::EndAll;
 use crate::actors::tunnels::ServeLocally;
-use crate::config::{DatabaseConfig, JoinAddress};
-use crate::model::{Endpoint, ServiceName};
+use crate::config::{Config, DatabaseConfig, JoinAddress};
+use crate::model::Endpoint;
 use crate::pki::TrustAnchors;
 use crate::pki::pem::certificates_from_pem;
-use crate::protocol::tunnel::DatabaseRecord;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -33,11 +33,9 @@ pub(super) fn start(
 ) -> Result<Address<EndAll>, StartError> {
     let cancels = roots.start(Spec::permanent("upstream-cancels"), UpstreamKeys::default);
     let sessions = super::start_sessions(common, roots, "agent-sessions");
-    let databases = databases(common)?;
-    let records: Vec<DatabaseRecord> = databases.values().map(Database::record).collect();
     let parts = Arc::new(AgentParts {
         node: common.identity.node,
-        databases,
+        databases: common.databases.view(),
         anchors: common.identity.anchors.clone(),
         policy: common.policy.clone(),
         trail: common.trail.clone(),
@@ -50,36 +48,57 @@ pub(super) fn start(
         forget_key: cancels.address(),
     });
     let agent = roots.start(Spec::permanent("agent"), move || Agent::new(parts.clone()));
-    if let Some(proxy) = serve_locally {
-        let local = ServeLocally {
-            agent: common.identity.node,
-            agent_name: common.identity.name.clone(),
-            databases: records,
+    let seed = match serve_locally {
+        Some(proxy) => {
+            tell_local_proxy(common, proxy, agent.address());
+            up.send_replace(true);
+            None
+        }
+        None => Some(proxy_endpoint(common, local_proxy)?),
+    };
+    let parts = Arc::new(DialersParts {
+        seed,
+        proxies: common.proxies.view(),
+        runtimes: common
+            .runtimes
+            .workers
+            .iter()
+            .take(TUNNELS_PER_AGENT)
+            .cloned()
+            .collect(),
+        dialer: Arc::new(DialerParts {
+            own_node: common.identity.node,
+            identity: common.in_use.clone(),
+            policy: common.policy.clone(),
+            node_name: common.identity.name.clone(),
+            databases: common.databases.view(),
             serve: agent.address(),
-        };
-        proxy
-            .tell(&Origin::outside("start"), local)
-            .map_err(|error| StartError::Other(format!("the proxy of this process did not take the agent: {error}")))?;
-        up.send_replace(true);
-        return Ok(sessions.address());
-    }
-    let identity = &common.identity;
-    let parts = Arc::new(DialerParts {
-        proxy: proxy_endpoint(common, local_proxy)?,
-        identity: common.in_use.clone(),
-        policy: common.policy.clone(),
-        node_name: identity.name.clone(),
-        databases: records,
-        serve: agent.address(),
-        clock: common.clock.clone(),
-        up,
+            clock: common.clock.clone(),
+            up,
+        }),
     });
-    for (number, runtime) in common.runtimes.workers.iter().take(TUNNELS_PER_AGENT).enumerate() {
-        let parts = parts.clone();
-        let spec = Spec::permanent(&format!("dialer#{}", number + 1));
-        roots.start_on(runtime, spec, move || Dialer::new(parts.clone()));
-    }
+    roots.start(Spec::permanent("dialers"), move || Dialers::new(parts.clone()));
     Ok(sessions.address())
+}
+
+/// Tells the proxy of this process what is served, now and whenever it changes.
+fn tell_local_proxy(common: &Arc<Common>, proxy: Address<ServeLocally>, serve: Address<ServeStream>) {
+    let mut databases = common.databases.view();
+    let (agent, agent_name) = (common.identity.node, common.identity.name.clone());
+    common.runtimes.control.spawn(async move {
+        let origin = Origin::outside("start");
+        loop {
+            let local = ServeLocally {
+                agent,
+                agent_name: agent_name.clone(),
+                databases: databases.records(),
+                serve: serve.clone(),
+            };
+            if proxy.tell_when_room(&origin, local).await.is_err() || !databases.changed().await {
+                return;
+            }
+        }
+    });
 }
 
 fn proxy_endpoint(common: &Common, local: Option<SocketAddr>) -> Result<Endpoint, StartError> {
@@ -95,16 +114,16 @@ fn proxy_endpoint(common: &Common, local: Option<SocketAddr>) -> Result<Endpoint
     }
 }
 
-/// What the configuration's databases look like to the rest of the cluster.
-pub(super) fn records(common: &Common) -> Result<Vec<DatabaseRecord>, StartError> {
-    Ok(databases(common)?.values().map(Database::record).collect())
-}
-
-fn databases(common: &Common) -> Result<BTreeMap<ServiceName, Database>, StartError> {
-    let configured = common.config.db.iter().flat_map(|db| &db.databases);
-    configured
-        .map(|database| Ok((database.name.clone(), resolve(database, &common.identity.anchors)?)))
-        .collect()
+/// The databases of the configuration.
+pub(super) fn databases(config: &Config, identity: &Identity) -> Result<DatabasesStock, StartError> {
+    let configured = config.db.iter().flat_map(|db| &db.databases);
+    let databases = configured
+        .map(|database| {
+            let resolved = resolve(database, &identity.anchors)?;
+            Ok((database.name.clone(), Arc::new(resolved)))
+        })
+        .collect::<Result<_, StartError>>()?;
+    Ok(DatabasesStock::new(databases))
 }
 
 fn resolve(config: &DatabaseConfig, anchors: &TrustAnchors) -> Result<Database, StartError> {

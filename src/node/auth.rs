@@ -7,14 +7,14 @@ use crate::actors::audit_log::AuditLogKeeper;
 use crate::actors::ca::{Authorities, Ca, HOST_TTL};
 use crate::actors::connection::{AuthParts, ConnectionParts};
 use crate::actors::host::{Runtime, Spec};
-use crate::actors::inventory::{HEARTBEAT_EVERY, Inventory, InventoryStock, NodeHeard, NodeRecord};
+use crate::actors::inventory::{HEARTBEAT_EVERY, Inventory, InventoryStock, InventoryView, NodeHeard, NodeRecord};
 use crate::actors::joins::Joins;
 use crate::actors::links::{LinkParts, Links};
 use crate::actors::policy::{PolicyConfirmed, PolicyReceived};
 use crate::actors::rbac::{Published, Rbac};
 use crate::actors::tokens::{StaticToken, Tokens};
 use crate::audit::AuditLog;
-use crate::config::{AuthConfig, Config, Endpoint};
+use crate::config::{AuthConfig, Config};
 use crate::model::{ClusterName, NodeId, NodeKind, SharedClock, Timestamp};
 use crate::pki::{CaKind, CertificateAuthority, HostName, HostProfile, PrivateKey, SealKey, entropy};
 use crate::policy::{Resource, presets};
@@ -223,6 +223,7 @@ pub(super) async fn start(
             renew: ca.address(),
             store_lines: audit_log.address(),
             heard: inventory.address(),
+            inventory: inventory_view.clone(),
             published: published.clone(),
             policy_max_age: config.policy_max_age,
             policy: common.policy.clone(),
@@ -250,7 +251,7 @@ pub(super) async fn start(
         received,
         confirmed,
     );
-    heartbeat_locally(common, inventory.address())?;
+    heartbeat_locally(common, inventory.address(), inventory_view.clone());
     let admin = Arc::new(AdminParts {
         cluster: common.identity.cluster.clone(),
         anchors: common.identity.anchors.clone(),
@@ -268,7 +269,6 @@ pub(super) async fn start(
         add_token: tokens.address(),
         list_tokens: tokens.address(),
         remove_token: tokens.address(),
-        proxy: proxy_address(&common.config),
     });
     start_admin(roots, data_dir, admin)?;
     first_policy(common).await?;
@@ -305,19 +305,6 @@ async fn first_policy(common: &Common) -> Result<(), StartError> {
             "the users and roles could not be read from the store; the log says why".to_owned(),
         )),
     }
-}
-
-/// What a node that joins may dial: the first public address of the proxy in this process, or this node's name with the port
-/// that the proxy listens on.
-fn proxy_address(config: &Config) -> Option<String> {
-    let proxy = config.proxy.as_ref()?;
-    let named = proxy.public_addr.first().cloned();
-    let listening = || Endpoint {
-        host: config.nodename.to_string(),
-        port: proxy.web_listen_addr.port,
-    };
-    let address = named.or_else(|| (proxy.web_listen_addr.port != 0).then(listening));
-    address.map(|endpoint| endpoint.to_string())
 }
 
 fn configured_tokens(config: &AuthConfig) -> Result<Vec<StaticToken>, StartError> {
@@ -362,18 +349,30 @@ fn follow_locally(
     runtime.spawn(follow);
 }
 
-fn heartbeat_locally(common: &Arc<Common>, heard: Address<NodeHeard>) -> Result<(), StartError> {
-    let record = NodeRecord {
-        node: common.identity.node,
-        name: common.identity.name.clone(),
-        kinds: common.config.services(),
-        databases: super::agent::records(common)?,
-    };
+/// What this process's own services would tell auth over a link, and hear from it.
+fn heartbeat_locally(common: &Arc<Common>, heard: Address<NodeHeard>, inventory: InventoryView) {
+    let (node, name, kinds) = (
+        common.identity.node,
+        common.identity.name.clone(),
+        common.config.services(),
+    );
+    let (mut report, proxies) = (common.report.subscribe(), common.proxies.clone());
     common.runtimes.control.spawn(async move {
         let origin = Origin::outside("start");
-        while heard.tell_when_room(&origin, NodeHeard(record.clone())).await.is_ok() {
-            tokio::time::sleep(HEARTBEAT_EVERY).await;
+        loop {
+            let record = NodeRecord {
+                node,
+                name: name.clone(),
+                kinds: kinds.clone(),
+                report: report.borrow_and_update().clone(),
+            };
+            if heard.tell_when_room(&origin, NodeHeard(record)).await.is_err() {
+                return;
+            }
+            proxies.heard(inventory.proxies());
+            if let Ok(Err(_no_more_news)) = tokio::time::timeout(HEARTBEAT_EVERY, report.changed()).await {
+                tokio::time::sleep(HEARTBEAT_EVERY).await;
+            }
         }
     });
-    Ok(())
 }

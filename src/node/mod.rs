@@ -18,10 +18,12 @@ use crate::actors::address::{Address, Origin};
 use crate::actors::audit::{AuditShipper, StoreLines};
 use crate::actors::auth_link::{AuthLink, AuthLinkParts};
 use crate::actors::ca::{IssueDbClient, IssueHost};
+use crate::actors::databases::DatabasesStock;
 use crate::actors::host::ActorRef;
 use crate::actors::host::{Runtimes, Spec};
 use crate::actors::identity::{IdentityKeeper, IdentityParts, IdentityStock, IdentityView, InUse};
 use crate::actors::policy::{Policy, PolicyConfirmed, PolicyReceived, PolicyStock, PolicyView};
+use crate::actors::proxies::ProxiesStock;
 use crate::actors::sessions::{EndAll, LAST_WORDS_DEADLINE, Sessions};
 use crate::actors::trail::Trail;
 use crate::audit::{EventContext, EventKind, Spool, SpoolLimits};
@@ -29,6 +31,7 @@ use crate::config::{Config, ConfigError, JoinAddress};
 use crate::model::{NodeKind, Refusal, RefusalKind, SharedClock};
 use crate::net::auth_dialer::AuthRoute;
 use crate::pki::entropy;
+use crate::protocol::tunnel::NodeReport;
 use roots::Roots;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -73,6 +76,8 @@ pub enum StartError {
 /// What is known of a node that runs.
 pub struct Node {
     roots: Roots,
+    /// What is read by watching (the databases, the node's report) is there as long as the node is.
+    common: Arc<Common>,
     /// Told first of all when the node stops.
     sessions: Vec<Address<EndAll>>,
     /// Taken when all actors have ended.
@@ -104,6 +109,12 @@ pub(crate) struct Common {
     pub policy: PolicyView,
     /// The identity in use; what never changes of it is in `identity`.
     pub in_use: IdentityView,
+    /// What this node serves; nothing where it has no database service.
+    pub databases: DatabasesStock,
+    /// What this node says of itself, kept up to date by its services.
+    pub report: Arc<watch::Sender<NodeReport>>,
+    /// The proxies of the cluster.
+    pub proxies: ProxiesStock,
 }
 
 /// What a node asks of auth, wherever auth is.
@@ -159,8 +170,17 @@ pub async fn start(
         })
     };
     let identity_stock = IdentityStock::new(InUse::new(identity.clone(), &clock)?);
+    let databases = agent::databases(&config, &identity)?;
+    let report = NodeReport {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        databases: databases.view().records(),
+        ..NodeReport::default()
+    };
     let common = Arc::new(Common {
         in_use: identity_stock.view(),
+        databases,
+        report: Arc::new(watch::Sender::new(report)),
+        proxies: ProxiesStock::default(),
         config,
         runtimes,
         clock,
@@ -217,6 +237,7 @@ pub async fn start(
         .await;
     Ok(Node {
         roots,
+        common,
         sessions,
         spool,
         data_dir,
@@ -233,7 +254,6 @@ fn link_to_auth(
     (received, confirmed): (Address<PolicyReceived>, Address<PolicyConfirmed>),
 ) -> Result<AuthAddresses, StartError> {
     let route = auth_route(&common.config)?;
-    let identity = &common.identity;
     let kind = if common.config.db.is_some() {
         NodeKind::Db
     } else {
@@ -244,8 +264,8 @@ fn link_to_auth(
         identity: common.in_use.clone(),
         clock: common.clock.clone(),
         kind,
-        name: identity.name.clone(),
-        databases: agent::records(common)?,
+        report: common.report.subscribe(),
+        proxies: common.proxies.clone(),
         received,
         confirmed,
         policy: common.policy.clone(),
@@ -261,12 +281,9 @@ fn link_to_auth(
 /// A database node reaches auth through the proxy that it dials anyway; a proxy reaches it directly.
 pub(crate) fn auth_route(config: &Config) -> Result<AuthRoute, StartError> {
     match &config.join {
-        Some(JoinAddress::Proxy(proxy)) => Ok(AuthRoute::ThroughProxy(proxy.clone())),
+        Some(JoinAddress::Proxy(proxy)) => Ok(AuthRoute::ThroughProxy(vec![proxy.clone()])),
         Some(JoinAddress::Auth(endpoints)) if config.db.is_some() && config.proxy.is_none() => {
-            match endpoints.first() {
-                Some(proxy) => Ok(AuthRoute::ThroughProxy(proxy.clone())),
-                None => Err(nowhere()),
-            }
+            Ok(AuthRoute::ThroughProxy(endpoints.clone()))
         }
         Some(JoinAddress::Auth(endpoints)) => Ok(AuthRoute::Direct(endpoints.clone())),
         None => Err(nowhere()),
@@ -335,6 +352,7 @@ impl Node {
         tracing::info!("node stops");
         self.end_sessions().await;
         self.roots.stop_all(STOP_DEADLINE).await;
+        drop(self.common);
         let spool = self.spool.clone();
         match tokio::task::spawn_blocking(move || spool.close()).await {
             Ok(Ok(())) => {}

@@ -9,7 +9,7 @@ use crate::actors::host::Spec;
 use crate::actors::listener::PortListener;
 use crate::actors::sessions::EndAll;
 use crate::actors::tunnels::{RoutesStock, ServeLocally, Tunnels};
-use crate::config::{Config, JoinAddress, ListenAddr, ListenHost};
+use crate::config::{Config, JoinAddress, ListenAddr, ListenHost, ProxyConfig};
 use crate::model::{Endpoint, NodeKind};
 use crate::net::socket::Listener;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
@@ -61,6 +61,8 @@ pub(super) fn start(
         auth: None,
     });
     start_listener(common, roots, "listener", socket, parts);
+    let addresses = addresses(&common.config, config, listening);
+    common.report.send_modify(|report| report.proxy_addresses = addresses);
     tracing::info!(%listening, "the proxy listens");
     Ok(Proxy {
         listening,
@@ -94,6 +96,30 @@ fn auth_endpoints(config: &Config, local: Option<SocketAddr>) -> Result<Vec<Endp
             "a proxy without an auth service beside it needs the address of one: set auth_server".to_owned(),
         )),
     }
+}
+
+/// Where others reach this proxy: its public addresses, or else where it listens, by this node's name if that is everywhere.
+fn addresses(config: &Config, proxy: &ProxyConfig, listening: SocketAddr) -> Vec<Endpoint> {
+    if !proxy.public_addr.is_empty() {
+        let with_port = |endpoint: &Endpoint| Endpoint {
+            host: endpoint.host.clone(),
+            port: if endpoint.port == 0 {
+                listening.port()
+            } else {
+                endpoint.port
+            },
+        };
+        return proxy.public_addr.iter().map(with_port).collect();
+    }
+    let host = if listening.ip().is_unspecified() {
+        config.nodename.to_string()
+    } else {
+        listening.ip().to_string()
+    };
+    vec![Endpoint {
+        host,
+        port: listening.port(),
+    }]
 }
 
 /// From this machine, an address that stands for all of them is reached on loopback.

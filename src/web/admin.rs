@@ -47,8 +47,6 @@ pub struct AdminParts {
     pub add_token: Address<AddToken>,
     pub list_tokens: Address<ListTokens>,
     pub remove_token: Address<RemoveToken>,
-    /// Where nodes and clients reach a proxy of this process, as far as it is configured: `host:port`.
-    pub proxy: Option<String>,
 }
 
 pub struct Admin {

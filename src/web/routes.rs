@@ -125,6 +125,14 @@ impl Api {
         })
     }
 
+    /// Where people and nodes reach the cluster: the proxy of this process, or else any that is alive.
+    pub(super) fn proxy_address(&self) -> Option<String> {
+        let proxies = self.parts.inventory.proxies();
+        let own = proxies.iter().find(|proxy| proxy.node == self.parts.trail.node);
+        let address = own.or(proxies.first())?.addresses.first()?;
+        Some(address.to_string())
+    }
+
     /// The event of something that this caller changed.
     pub(super) fn change(&self, kind: EventKind, name: &str) -> EventBuilder {
         self.parts
@@ -171,6 +179,7 @@ fn node_status(record: NodeRecord) -> NodeStatus {
         name: record.name.to_string(),
         kinds: record.kinds.iter().map(ToString::to_string).collect(),
         databases: record
+            .report
             .databases
             .into_iter()
             .map(|database| DatabaseStatus {

@@ -49,7 +49,7 @@ async fn added(api: Api, ask: Add) -> Answer<TokenAdded> {
         roles: ask.roles,
         expires: added.expires.to_string(),
         ca_pins: pins(&api)?,
-        proxy: api.parts.proxy.clone(),
+        proxy: api.proxy_address(),
     }))
 }
 

@@ -32,6 +32,8 @@ mod joining;
 mod killed;
 /// Nodes that say what they may not.
 mod peers;
+/// Several proxies, and several agents of one database.
+mod proxies;
 /// Queries of psql, pgbench and psycopg, and what the audit log has of them.
 mod queries;
 /// A node that an administrator removes.

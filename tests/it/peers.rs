@@ -14,8 +14,8 @@ use postern::net::tls::{NodeClient, ServerSides, Spoken};
 use postern::node::Identity;
 use postern::protocol::alpn;
 use postern::protocol::tunnel::{
-    AuthToNode, DbToAuth, DbToProxy, Frame, FrameKind, Header, PREFIX_BYTES, ProxyToAuth, ProxyToDb, STREAM_ACCEPTED,
-    Wire,
+    AuthToNode, DbToAuth, DbToProxy, Frame, FrameKind, Header, NodeReport, PREFIX_BYTES, ProxyToAuth, ProxyToDb,
+    STREAM_ACCEPTED, Wire,
 };
 use std::path::PathBuf;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -101,7 +101,7 @@ fn proxy() -> Endpoint {
 
 async fn link_to_auth(identity: &Identity) -> Mux {
     let dialer = AuthDialer::linked(
-        AuthRoute::ThroughProxy(proxy()),
+        AuthRoute::ThroughProxy(vec![proxy()]),
         &identity.credentials,
         &identity.anchors,
         &clock(),
@@ -119,8 +119,7 @@ fn auth_refuses_what_an_agent_may_not_say_and_the_link_lives() {
     let not_an_agents = frame(
         12,
         ProxyToAuth::Heartbeat {
-            name: "x".parse().expect("a name"),
-            agents: Vec::new(),
+            report: NodeReport::default(),
         },
     );
     block_on(async {

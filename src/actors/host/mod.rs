@@ -62,6 +62,10 @@ impl Spec {
         Self::new(name, Restart::Permanent)
     }
 
+    pub fn transient(name: &str) -> Self {
+        Self::new(name, Restart::Transient)
+    }
+
     pub fn temporary(name: &str) -> Self {
         Self::new(name, Restart::Temporary)
     }

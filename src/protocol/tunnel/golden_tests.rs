@@ -1,10 +1,11 @@
-//! Version 1, frozen: every message of every dialect, byte for byte.
+//! Version 1: every message of every dialect, byte for byte.
 //!
 //! A message that is added gets a line of its own (run the test with `POSTERN_BLESS=1`, and look at the difference before it is
-//! committed). A line that changes means that a node of today does not understand one of yesterday: that is a new version.
+//! committed). A line that changes means that a node of today does not understand one of yesterday: from the first release on,
+//! that is a new version.
 
 use super::*;
-use crate::model::{ConnectionId, Labels, NodeId, NodeKind, Refusal, RefusalKind, SessionId, Timestamp};
+use crate::model::{ConnectionId, Endpoint, Labels, NodeId, NodeKind, Refusal, RefusalKind, SessionId, Timestamp};
 use data_encoding::HEXLOWER;
 use std::fmt::Write as _;
 
@@ -36,6 +37,38 @@ fn database() -> DatabaseRecord {
     }
 }
 
+fn report() -> NodeReport {
+    NodeReport {
+        version: "0.1.0".into(),
+        databases: vec![database()],
+        health: vec![DatabaseHealth {
+            service: "orders".parse().unwrap(),
+            state: HealthState::Unhealthy,
+            since: Timestamp::from_secs(1_700_000_000),
+            detail: "refused".into(),
+            certificate_until: Some(Timestamp::from_secs(1_800_000_000)),
+        }],
+        proxy_addresses: vec![proxy_address()],
+    }
+}
+
+fn proxy_address() -> Endpoint {
+    Endpoint {
+        host: "proxy.example.com".into(),
+        port: 443,
+    }
+}
+
+fn heard() -> AuthToNode {
+    AuthToNode::Heard {
+        proxies: vec![ProxyRecord {
+            node: NodeId::from_random([7; 16]),
+            name: "proxy-1".parse().unwrap(),
+            addresses: vec![proxy_address()],
+        }],
+    }
+}
+
 fn samples() -> Vec<(String, Vec<u8>)> {
     let mut all = joining();
     all.extend(to_auth());
@@ -43,9 +76,10 @@ fn samples() -> Vec<(String, Vec<u8>)> {
     all.extend(tunnel());
     let refused = Frame::<AuthToNode>::refused(7, "no");
     all.push(("Refused".into(), refused.encode().unwrap()));
-    let tell = Frame::new(header(FrameKind::Tell), AuthToNode::Done);
+    let stored = || AuthToNode::AuditStored { last_seq: 1 };
+    let tell = Frame::new(header(FrameKind::Tell), stored());
     all.push(("Tell".into(), tell.encode().unwrap()));
-    let answer = Frame::new(header(FrameKind::Answer), AuthToNode::Done);
+    let answer = Frame::new(header(FrameKind::Answer), stored());
     all.push(("Answer".into(), answer.encode().unwrap()));
     all
 }
@@ -84,13 +118,7 @@ fn to_auth() -> Vec<(String, Vec<u8>)> {
     let lines = || vec!["{}".to_owned(), "{\"a\":1}".to_owned()];
     vec![
         sample("WatchPolicy", DbToAuth::WatchPolicy { have: Some(5) }),
-        sample(
-            "Heartbeat",
-            DbToAuth::Heartbeat {
-                name: "agent-1".parse().unwrap(),
-                databases: vec![database()],
-            },
-        ),
+        sample("Heartbeat", DbToAuth::Heartbeat { report: report() }),
         sample(
             "ShipAudit",
             DbToAuth::ShipAudit {
@@ -124,13 +152,7 @@ fn to_auth() -> Vec<(String, Vec<u8>)> {
                 hosts: vec!["proxy.example.com".into()],
             },
         ),
-        sample(
-            "Heartbeat",
-            ProxyToAuth::Heartbeat {
-                name: "proxy-1".parse().unwrap(),
-                agents: vec![NodeId::from_random([7; 16])],
-            },
-        ),
+        sample("Heartbeat", ProxyToAuth::Heartbeat { report: report() }),
         sample(
             "ShipAudit",
             ProxyToAuth::ShipAudit {
@@ -144,7 +166,7 @@ fn to_auth() -> Vec<(String, Vec<u8>)> {
 
 fn from_auth() -> Vec<(String, Vec<u8>)> {
     vec![
-        sample("Done", AuthToNode::Done),
+        sample("Heard", heard()),
         sample("AuditStored", AuthToNode::AuditStored { last_seq: 70_001 }),
         sample(
             "DbClientIssued",

@@ -4,8 +4,8 @@
 //! change something carry what makes a repeat harmless (a sequence number, a version).
 
 use crate::model::{
-    ClusterName, ConnectionId, DbName, DbUser, Labels, NodeId, NodeKind, NodeName, Refusal, ServiceName, SessionId,
-    Timestamp,
+    ClusterName, ConnectionId, DbName, DbUser, Endpoint, Labels, NodeId, NodeKind, NodeName, Refusal, ServiceName,
+    SessionId, Timestamp,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -52,6 +52,48 @@ pub struct DatabaseRecord {
     pub labels: Labels,
     /// Host and port, for display and audit only: nobody but the agent dials it.
     pub uri: String,
+}
+
+/// Whether an agent can reach PostgreSQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HealthState {
+    /// Not looked at yet.
+    Unknown,
+    Healthy,
+    Unhealthy,
+}
+
+/// How a database is, as one agent sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseHealth {
+    pub service: ServiceName,
+    pub state: HealthState,
+    pub since: Timestamp,
+    /// What was seen last, in a sentence; empty while there is nothing to say.
+    pub detail: String,
+    /// When the certificate ends that PostgreSQL presented last.
+    pub certificate_until: Option<Timestamp>,
+}
+
+/// What a node says of itself with every heartbeat.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// The program's version.
+    pub version: String,
+    /// What its agent serves.
+    pub databases: Vec<DatabaseRecord>,
+    pub health: Vec<DatabaseHealth>,
+    /// Where people and agents reach its proxy, `host:port`; the first is the one to show.
+    pub proxy_addresses: Vec<Endpoint>,
+}
+
+/// A proxy of the cluster, as auth tells agents of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyRecord {
+    pub node: NodeId,
+    pub name: NodeName,
+    /// Never empty.
+    pub addresses: Vec<Endpoint>,
 }
 
 /// The first contact of a node: a token instead of a certificate.
@@ -104,11 +146,8 @@ pub struct Anchors {
 pub enum DbToAuth {
     /// Sends policy snapshots from now on.
     WatchPolicy { have: Option<u64> },
-    /// This node lives and serves these.
-    Heartbeat {
-        name: NodeName,
-        databases: Vec<DatabaseRecord>,
-    },
+    /// This node lives. Answered with [`AuthToNode::Heard`].
+    Heartbeat { report: NodeReport },
     /// Spool lines, in order; a repeat of lines that are there already is harmless.
     ShipAudit {
         spool: String,
@@ -140,8 +179,7 @@ pub enum ProxyToAuth {
         have: Option<u64>,
     },
     Heartbeat {
-        name: NodeName,
-        agents: Vec<NodeId>,
+        report: NodeReport,
     },
     ShipAudit {
         spool: String,
@@ -163,8 +201,10 @@ impl Wire for ProxyToAuth {
 /// What auth says to nodes of either kind: answers, and news of the policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AuthToNode {
-    /// It was done, and there is nothing more to say.
-    Done,
+    /// The heartbeat was heard; these proxies are alive, by their ids.
+    Heard {
+        proxies: Vec<ProxyRecord>,
+    },
     /// Everything up to this sequence number is on auth's disk.
     AuditStored {
         last_seq: u64,

@@ -13,6 +13,6 @@ mod refusal_tests;
 
 pub use frame::{Frame, FrameError, FrameKind, Header, MAX_HEADER_BYTES, PREFIX_BYTES};
 pub use messages::{
-    Anchors, AuthToNode, DatabaseRecord, DbToAuth, DbToProxy, Dialect, JoinAnswer, JoinToAuth, ProxyToAuth, ProxyToDb,
-    STREAM_ACCEPTED, Wire,
+    Anchors, AuthToNode, DatabaseHealth, DatabaseRecord, DbToAuth, DbToProxy, Dialect, HealthState, JoinAnswer,
+    JoinToAuth, NodeReport, ProxyRecord, ProxyToAuth, ProxyToDb, STREAM_ACCEPTED, Wire,
 };

@@ -36,8 +36,8 @@ fn a_message_of_another_peers_enum_is_refused_by_its_id() {
 
 #[test]
 fn a_message_that_is_not_known_is_refused_by_its_id() {
-    let mut bytes = ask(AuthToNode::Done);
-    let variant = bytes.len() - 1;
+    let mut bytes = ask(AuthToNode::Heard { proxies: Vec::new() });
+    let variant = bytes.len() - 2;
     bytes[variant] = 200;
     let refused = Frame::<AuthToNode>::decode(&bytes).expect_err("no such message");
     assert_eq!(refused.id, Some(42));
@@ -46,7 +46,7 @@ fn a_message_that_is_not_known_is_refused_by_its_id() {
 
 #[test]
 fn bytes_after_the_message_are_refused() {
-    let mut bytes = ask(AuthToNode::Done);
+    let mut bytes = ask(AuthToNode::Heard { proxies: Vec::new() });
     bytes.push(0);
     let refused = Frame::<AuthToNode>::decode(&bytes).expect_err("one byte too many");
     assert!(
@@ -57,7 +57,7 @@ fn bytes_after_the_message_are_refused() {
 
 #[test]
 fn another_version_is_refused() {
-    let mut bytes = ask(AuthToNode::Done);
+    let mut bytes = ask(AuthToNode::Heard { proxies: Vec::new() });
     bytes[0] = 2;
     let refused = Frame::<AuthToNode>::decode(&bytes).expect_err("version 2");
     assert_eq!(refused.error, FrameError::Version { found: 2 });

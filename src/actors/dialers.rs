@@ -1,0 +1,178 @@
+//! The tunnels of this agent: to the proxy that it was configured with, and to every other that the cluster lists.
+//!
+//! **Owns** the dialers, one for each proxy and runtime.
+//! **Hears** `SeedTunnel` from the dialers of the configured address: which proxy is behind it; the list of proxies from
+//! [`ProxiesView`].
+//! **Tells** its dialers which proxies are wanted; one whose proxy is not wanted any more ends when its tunnel does.
+//! **Never** cuts a tunnel that is up: sessions may be in it.
+//! **Ends** with the agent. Permanent; a rebuilt one starts its dialers anew.
+
+use super::address::{Reply, message};
+use super::dialer::{Dialer, DialerParts, Target};
+use super::host::{Behavior, Ctx, Handle, Runtime, Spec};
+use super::proxies::ProxiesView;
+use super::supervisor::ChildExited;
+use crate::model::{Endpoint, NodeId};
+use crate::protocol::tunnel::ProxyRecord;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Tunnels to proxies of one cluster: with four for each, more proxies than anybody runs. Beyond it the first by their ids
+/// are dialled.
+const PROXIES_MAX: usize = 64;
+/// A configured address that leads nowhere for so long counts no longer as the way to the proxy that it once led to: that one
+/// may be listed with another address now.
+const SEED_LOST_AFTER: Duration = Duration::from_secs(10);
+
+/// Which proxy a dialer of the configured address has reached; `None` when that tunnel is lost.
+pub struct SeedTunnel {
+    pub dialer: Arc<str>,
+    pub proxy: Option<NodeId>,
+}
+message!(SeedTunnel => ());
+
+pub struct DialersParts {
+    /// The proxy of the configuration; `None` where an agent is reached by the proxy of its own process, without a tunnel.
+    pub seed: Option<Endpoint>,
+    pub proxies: ProxiesView,
+    /// One tunnel to each proxy for each of these.
+    pub runtimes: Vec<Runtime>,
+    pub dialer: Arc<DialerParts>,
+}
+
+/// Where a dialer of the configured address has come to.
+#[derive(Default)]
+struct Seed {
+    proxy: Option<NodeId>,
+    /// How often that has changed.
+    changes: u64,
+}
+
+pub struct Dialers {
+    parts: Arc<DialersParts>,
+    proxies: ProxiesView,
+    running: HashSet<Arc<str>>,
+    /// The dialers of the configured address.
+    seeds: BTreeMap<Arc<str>, Seed>,
+    /// The listed proxies that are dialled, which the dialers read.
+    wanted: Arc<watch::Sender<Vec<ProxyRecord>>>,
+}
+
+impl Dialers {
+    pub fn new(parts: Arc<DialersParts>) -> Self {
+        Self {
+            proxies: parts.proxies.clone(),
+            parts,
+            running: HashSet::new(),
+            seeds: BTreeMap::new(),
+            wanted: Arc::default(),
+        }
+    }
+
+    fn await_news(&self, ctx: &mut Ctx<'_, Self>) {
+        let mut proxies = self.proxies.clone();
+        ctx.run(
+            async move { (proxies.changed().await, proxies) },
+            |dialers, (more, proxies), ctx| {
+                dialers.proxies = proxies;
+                dialers.dial_those_wanted(ctx);
+                if more {
+                    dialers.await_news(ctx);
+                }
+            },
+        );
+    }
+
+    /// Whether the dialers of the configured address see to this proxy.
+    fn is_the_seeds(&self, proxy: &ProxyRecord) -> bool {
+        let Some(seed) = &self.parts.seed else {
+            return false;
+        };
+        if self.seeds.values().all(|seed| seed.proxy.is_none()) {
+            return proxy.addresses.contains(seed);
+        }
+        self.seeds.values().all(|seed| seed.proxy == Some(proxy.node))
+    }
+
+    fn dial_those_wanted(&mut self, ctx: &mut Ctx<'_, Self>) {
+        let own = self.parts.dialer.own_node;
+        let mut wanted = self.proxies.known();
+        wanted.retain(|proxy| proxy.node != own && !self.is_the_seeds(proxy));
+        if wanted.len() > PROXIES_MAX {
+            tracing::warn!(
+                listed = wanted.len(),
+                "only {PROXIES_MAX} proxies are dialled, which is the limit"
+            );
+            wanted.truncate(PROXIES_MAX);
+        }
+        self.wanted.send_replace(wanted.clone());
+        for proxy in wanted {
+            for number in 1..=self.parts.runtimes.len() {
+                // With its id: names need not be unique.
+                let name = format!("dialer#{}-{}-{number}", proxy.name, proxy.node);
+                self.start(&name, number, Target::Listed(proxy.node), ctx);
+            }
+        }
+    }
+
+    fn start(&mut self, name: &str, number: usize, target: Target, ctx: &mut Ctx<'_, Self>) {
+        if !self.running.insert(name.into()) {
+            return;
+        }
+        let parts = self.parts.dialer.clone();
+        let (wanted, reached) = (self.wanted.subscribe(), ctx.address::<SeedTunnel>());
+        let runtime = self.parts.runtimes[number - 1].clone();
+        ctx.spawn_child(&runtime, Spec::transient(name), move || {
+            Dialer::new(parts.clone(), target.clone(), wanted.clone(), reached.clone())
+        });
+    }
+}
+
+impl Behavior for Dialers {
+    /// What the dialers of one address have to say; each says it again with its next tunnel.
+    const MAILBOX: usize = 64;
+
+    fn started(&mut self, ctx: &mut Ctx<'_, Self>) {
+        if let Some(seed) = self.parts.seed.clone() {
+            for number in 1..=self.parts.runtimes.len() {
+                let name = format!("dialer#{number}");
+                self.seeds.insert(name.as_str().into(), Seed::default());
+                self.start(&name, number, Target::Seed(seed.clone()), ctx);
+            }
+        }
+        self.dial_those_wanted(ctx);
+        self.await_news(ctx);
+    }
+
+    fn child_exited(&mut self, exit: ChildExited, ctx: &mut Ctx<'_, Self>) {
+        self.running.remove(&exit.name);
+        // It ended because its proxy was not wanted; meanwhile it may be again.
+        self.dial_those_wanted(ctx);
+    }
+}
+
+impl Handle<SeedTunnel> for Dialers {
+    fn handle(&mut self, SeedTunnel { dialer, proxy }: SeedTunnel, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
+        let Some(seed) = self.seeds.get_mut(&dialer) else {
+            return Reply::Now(());
+        };
+        seed.changes += 1;
+        if proxy.is_some() {
+            seed.proxy = proxy;
+            self.dial_those_wanted(ctx);
+            return Reply::Now(());
+        }
+        let changes = seed.changes;
+        ctx.after(SEED_LOST_AFTER, move |dialers, ctx| {
+            if let Some(seed) = dialers.seeds.get_mut(&dialer)
+                && seed.changes == changes
+            {
+                seed.proxy = None;
+                dialers.dial_those_wanted(ctx);
+            }
+        });
+        Reply::Now(())
+    }
+}
