@@ -224,6 +224,7 @@ async fn prepare_and_wait(
             println!("\nStopped.");
             Ok(())
         }
+        NodeEnd::Condemned(why) => Err(Failure::failed(why)),
         NodeEnd::Exhausted(why) => Err(Failure::internal(why)),
     }
 }

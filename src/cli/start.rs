@@ -185,6 +185,7 @@ pub async fn run_to_end(mut node: Node, stop: impl Future<Output = ()>) -> Outco
     node.stop().await;
     match end {
         NodeEnd::Stopped => Ok(()),
+        NodeEnd::Condemned(why) => Err(Failure::failed(why)),
         NodeEnd::Exhausted(why) => Err(Failure::internal(why)),
     }
 }

@@ -359,6 +359,7 @@ fn heartbeat_locally(common: &Arc<Common>, heard: Address<NodeHeard>, inventory:
     let (mut report, proxies) = (common.report.subscribe(), common.proxies.clone());
     common.runtimes.control.spawn(async move {
         let origin = Origin::outside("start");
+        let link = Arc::new(());
         loop {
             let record = NodeRecord {
                 node,
@@ -366,7 +367,11 @@ fn heartbeat_locally(common: &Arc<Common>, heard: Address<NodeHeard>, inventory:
                 kinds: kinds.clone(),
                 report: report.borrow_and_update().clone(),
             };
-            if heard.tell_when_room(&origin, NodeHeard(record)).await.is_err() {
+            let beat = NodeHeard {
+                record,
+                link: Arc::downgrade(&link),
+            };
+            if heard.tell_when_room(&origin, beat).await.is_err() {
                 return;
             }
             proxies.heard(inventory.proxies());

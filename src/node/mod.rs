@@ -95,6 +95,8 @@ pub struct Node {
 pub enum NodeEnd {
     /// It was told to.
     Stopped,
+    /// Auth has said that it must not go on.
+    Condemned(String),
     /// An actor that the node cannot do without is exhausted.
     Exhausted(String),
 }
@@ -115,6 +117,8 @@ pub(crate) struct Common {
     pub report: Arc<watch::Sender<NodeReport>>,
     /// The proxies of the cluster.
     pub proxies: ProxiesStock,
+    /// Why this node must not go on, once auth has said so.
+    pub condemned: Arc<watch::Sender<Option<String>>>,
 }
 
 /// What a node asks of auth, wherever auth is.
@@ -173,14 +177,18 @@ pub async fn start(
     let databases = agent::databases(&config, &identity)?;
     let report = NodeReport {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        instance: u64::from_be_bytes(entropy::bytes()),
+        started: clock.now(),
         databases: databases.view().records(),
-        ..NodeReport::default()
+        health: Vec::new(),
+        proxy_addresses: Vec::new(),
     };
     let common = Arc::new(Common {
         in_use: identity_stock.view(),
         databases,
         report: Arc::new(watch::Sender::new(report)),
         proxies: ProxiesStock::default(),
+        condemned: Arc::default(),
         config,
         runtimes,
         clock,
@@ -265,6 +273,7 @@ fn link_to_auth(
         clock: common.clock.clone(),
         kind,
         report: common.report.subscribe(),
+        condemned: common.condemned.clone(),
         proxies: common.proxies.clone(),
         received,
         confirmed,
@@ -327,6 +336,13 @@ fn start_shipper(common: &Arc<Common>, roots: &mut Roots, addresses: &AuthAddres
     });
 }
 
+async fn condemned(mut sentence: watch::Receiver<Option<String>>) -> String {
+    match sentence.wait_for(Option::is_some).await.map(|why| why.clone()) {
+        Ok(Some(why)) => why,
+        _ => std::future::pending().await,
+    }
+}
+
 impl Node {
     /// Writes `listening.json` when the node is ready, then waits until it is told to stop or cannot go on.
     pub async fn run(&mut self, stop: impl Future<Output = ()>) -> NodeEnd {
@@ -342,6 +358,7 @@ impl Node {
             biased;
             () = stop => NodeEnd::Stopped,
             exhausted = self.roots.exhausted() => NodeEnd::Exhausted(exhausted),
+            why = condemned(self.common.condemned.subscribe()) => NodeEnd::Condemned(why),
             () = announced => NodeEnd::Stopped,
         }
     }

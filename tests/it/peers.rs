@@ -5,7 +5,7 @@
 
 use crate::harness::configuration::{Join, NodeConfig, usual_database};
 use crate::harness::{Form, Kind, PATIENCE, Process, TestDir, postern, shared};
-use postern::model::{ConnectionId, Endpoint, NodeKind, SharedClock, SystemClock};
+use postern::model::{ConnectionId, Endpoint, NodeKind, SharedClock, SystemClock, Timestamp};
 use postern::net::auth_dialer::{AuthDialer, AuthRoute};
 use postern::net::frames::{read_frame, write_frame};
 use postern::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
@@ -119,7 +119,14 @@ fn auth_refuses_what_an_agent_may_not_say_and_the_link_lives() {
     let not_an_agents = frame(
         12,
         ProxyToAuth::Heartbeat {
-            report: NodeReport::default(),
+            report: NodeReport {
+                version: String::new(),
+                instance: 0,
+                started: Timestamp::from_secs(0),
+                databases: Vec::new(),
+                health: Vec::new(),
+                proxy_addresses: Vec::new(),
+            },
         },
     );
     block_on(async {
