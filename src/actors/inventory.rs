@@ -78,6 +78,12 @@ impl InventoryView {
         let database = record.databases.iter().find(|database| database.service == *service)?;
         Some(database.labels.clone())
     }
+
+    /// The name that a node that is alive gave itself.
+    pub fn name_of(&self, node: NodeId) -> Option<NodeName> {
+        let nodes = self.nodes.borrow();
+        nodes.get(&node).map(|(record, _)| record.name.clone())
+    }
 }
 
 pub struct Inventory {
