@@ -116,6 +116,12 @@ impl InventoryView {
             .find(|database| database.service == *service)?;
         Some(database.labels.clone())
     }
+
+    /// The name that a node that is alive gave itself.
+    pub fn name_of(&self, node: NodeId) -> Option<NodeName> {
+        let nodes = self.nodes.borrow();
+        nodes.get(&node).map(|(record, _)| record.name.clone())
+    }
 }
 
 pub struct Inventory {

@@ -285,13 +285,24 @@ async fn authorise(
         labels: candidates[0].labels.clone(),
         db_user,
         db_name,
+        nodes: Vec::new(),
+        client_ip: Some(client.peer.ip()),
     };
+    let here = (parts.trail.node, parts.trail.node_name.clone());
     let mut denied = None;
     for candidate in candidates.iter() {
         request.labels = candidate.labels.clone();
+        request.nodes = vec![here.clone(), (candidate.node, candidate.node_name.clone())];
         match decide(&snapshot, &request, parts.clock.now()) {
             Ok(permit) => {
-                candidates.retain(|candidate| candidate.labels == request.labels);
+                let usable = |candidate: &Candidate| {
+                    let node = (candidate.node, candidate.node_name.clone());
+                    let locked = snapshot.lock_in_force(&request.principal.name, &[], &[node], parts.clock.now());
+                    candidate.labels == request.labels && locked.is_none()
+                };
+                candidates.retain(usable);
+                // Which agent takes the session is not known yet, and it decides for itself, also when the rules change.
+                request.nodes = vec![here];
                 return Ok((request, permit));
             }
             Err(denial) => _ = denied.get_or_insert(denial),

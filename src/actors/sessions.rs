@@ -11,7 +11,7 @@ use super::address::{Promise, Reply, message};
 use super::host::{Behavior, Ctx, Handle};
 use super::policy::PolicyView;
 use crate::model::{ConnectionId, Refusal, RefusalKind, SessionId, SharedClock};
-use crate::policy::{AccessRequest, PolicySnapshot, decide};
+use crate::policy::{AccessRequest, Denial, PolicySnapshot, decide};
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -133,6 +133,10 @@ fn still_allowed(
         Ok(_permit) => Ok(()),
         Err(denial) => {
             tracing::debug!(%denial, "no longer allowed");
+            if let Denial::Locked(lock) = &denial {
+                let why = format!("this session is over: {}", lock.sentence());
+                return Err(Refusal::new(RefusalKind::AccessRevoked, why));
+            }
             Err(Refusal::new(
                 RefusalKind::AccessRevoked,
                 format!(

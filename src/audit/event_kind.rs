@@ -40,6 +40,11 @@ events! {
     RoleCreated => "role.created", "T9000I";
     RoleDeleted => "role.deleted", "T9001I";
     RoleUpdated => "role.updated", "T9002I";
+    DatabaseCreated => "db.create", "TDB03I";
+    DatabaseUpdated => "db.update", "TDB04I";
+    DatabaseDeleted => "db.delete", "TDB05I";
+    LockCreated => "lock.created", "TLK00I";
+    LockDeleted => "lock.deleted", "TLK01I";
     TokenCreated => "join_token.create", "TJT00I";
     TokenDeleted => "join_token.delete", "PJT00I";
     CertificateIssued => "cert.create", "TC000I";

@@ -42,14 +42,14 @@ enum Verb {
         /// The file; `-` is standard input.
         file: PathBuf,
     },
-    /// Show resources: roles, users, nodes, role/NAME, user/NAME, node/NAME.
+    /// Show resources: roles, users, dbs, locks, nodes, or one of them: role/NAME.
     #[command(after_help = "Example:\n  postern ctl get role/access")]
     Get {
         what: String,
         #[arg(long, value_enum, default_value_t = Format::Yaml)]
         format: Format,
     },
-    /// Remove a resource: role/NAME, user/NAME, or a node from the cluster: node/NAME.
+    /// Remove a resource: role/NAME, user/NAME, db/NAME, lock/NAME, or a node from the cluster: node/NAME.
     #[command(after_help = "Example:\n  postern ctl rm role/orders-reader")]
     Rm { what: String },
     /// The databases that agents serve.
@@ -188,7 +188,7 @@ async fn get(client: &AdminClient, what: &str, format: Format) -> Outcome {
 async fn remove(client: &AdminClient, what: &str) -> Outcome {
     let Some((kind, name)) = what.split_once('/') else {
         return Err(Failure::usage(format!(
-            "{what:?} names no resource; write role/NAME, user/NAME or node/NAME"
+            "{what:?} names no resource; write role/NAME, user/NAME, db/NAME, lock/NAME or node/NAME"
         )));
     };
     let path = format!("/v1/resources/{}/{}", percent_encoded(kind), percent_encoded(name));

@@ -15,7 +15,7 @@ pub use clock::{Clock, SharedClock, SystemClock, Timestamp};
 pub use endpoint::Endpoint;
 pub use ids::{ConnectionId, MessageId, NodeId, SessionId};
 pub use labels::Labels;
-pub use names::{ClusterName, DbName, DbUser, NameError, NodeName, PersonName, RoleName, ServiceName};
+pub use names::{ClusterName, DbName, DbUser, LockName, NameError, NodeName, PersonName, RoleName, ServiceName};
 pub use node::NodeKind;
 pub use principal::{Principal, Route, Traits};
 pub use refusal::{Refusal, RefusalKind, Side};

@@ -104,21 +104,28 @@ async fn node_id(store: &dyn Store) -> Result<NodeId, StartError> {
     Ok(node)
 }
 
-/// The roles that every cluster has at first; one that was changed or removed since stays so.
+/// The roles that every cluster has at first. Each is added once: one that was changed or removed since stays so, and one that
+/// a newer version brings is added when that version first starts.
 async fn add_presets(store: &dyn Store) -> Result<(), StartError> {
-    const DONE: &str = "/role-presets";
-    if store.get(DONE).await?.is_some() {
-        return Ok(());
-    }
+    /// Followed by the name of a preset that was added.
+    const ADDED: &str = "/role-presets/";
+    /// As one marker, for the presets of the first versions.
+    const FIRST_ADDED: &str = "/role-presets";
+    const FIRST: [&str; 3] = ["access", "editor", "auditor"];
+    let first_added = store.get(FIRST_ADDED).await?.is_some();
     for role in presets()? {
         let resource = Resource::Role(role);
+        let marker = format!("{ADDED}{}", resource.name());
+        if (first_added && FIRST.contains(&resource.name())) || store.get(&marker).await?.is_some() {
+            continue;
+        }
         let key = format!("/role/{}", resource.name());
         match store.create(&key, resource.to_json().into_bytes(), None).await {
             Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
             Err(error) => return Err(error.into()),
         }
+        store.put(&marker, Vec::new(), None).await?;
     }
-    store.put(DONE, Vec::new(), None).await?;
     Ok(())
 }
 
@@ -380,4 +387,34 @@ fn heartbeat_locally(common: &Arc<Common>, heard: Address<NodeHeard>, inventory:
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::SystemClock;
+
+    #[tokio::test]
+    async fn a_preset_role_is_added_once_and_stays_removed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = SqliteStore::open(&dir.path().join("state.sqlite"), SystemClock::shared()).expect("a store");
+        add_presets(store.as_ref()).await.expect("added");
+        store.delete("/role/access").await.expect("removed");
+        add_presets(store.as_ref()).await.expect("again");
+        assert!(store.get("/role/access").await.expect("read").is_none());
+        // As a version would find it that brings `auditor`.
+        store.delete("/role/auditor").await.expect("removed");
+        store.delete("/role-presets/auditor").await.expect("removed");
+        add_presets(store.as_ref()).await.expect("again");
+        assert!(store.get("/role/auditor").await.expect("read").is_some());
+    }
+
+    #[tokio::test]
+    async fn a_store_of_an_earlier_version_keeps_its_presets_as_they_are() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = SqliteStore::open(&dir.path().join("state.sqlite"), SystemClock::shared()).expect("a store");
+        store.put("/role-presets", Vec::new(), None).await.expect("marked");
+        add_presets(store.as_ref()).await.expect("nothing to add");
+        assert!(store.get("/role/access").await.expect("read").is_none());
+    }
 }

@@ -12,7 +12,7 @@ use crate::actors::ca::{IssueDbServer, IssuePerson, Issued};
 use crate::actors::inventory::{NodeForgotten, NodeRecord};
 use crate::actors::rbac::{Put, PutResource, RbacError, RemoveNode, RemoveResource, ResourceRef};
 use crate::audit::{EventBuilder, EventKind, Query};
-use crate::model::{NodeId, NodeKind, PersonName, Refusal, RoleName, ServiceName, Timestamp};
+use crate::model::{LockName, NodeId, NodeKind, PersonName, Refusal, RoleName, ServiceName, Timestamp};
 use crate::pki::CaPin;
 use crate::pki::pem::certificates_to_pem;
 use crate::policy::{PolicySnapshot, Resource, parse_resources};
@@ -222,9 +222,11 @@ async fn get_resources(State(api): State<Api>, UrlQuery(query): UrlQuery<Resourc
     let found: Vec<Resource> = match query.kind.as_str() {
         "role" | "roles" => snapshot.roles.values().cloned().map(Resource::Role).collect(),
         "user" | "users" => snapshot.users.values().cloned().map(Resource::User).collect(),
+        "db" | "dbs" => snapshot.databases.values().cloned().map(Resource::Db).collect(),
+        "lock" | "locks" => snapshot.locks.iter().cloned().map(Resource::Lock).collect(),
         other => {
             return Err(bad(format!(
-                "{other:?} is not a kind of resource; there are role, user and node"
+                "{other:?} is not a kind of resource; there are role, user, db, lock and node"
             )));
         }
     };
@@ -284,9 +286,11 @@ async fn remove_resource(
     let resource = match kind.as_str() {
         "role" => ResourceRef::Role(RoleName::new(name.as_str()).map_err(bad)?),
         "user" => ResourceRef::User(PersonName::new(name.as_str()).map_err(bad)?),
+        "db" => ResourceRef::Db(ServiceName::new(name.as_str()).map_err(bad)?),
+        "lock" => ResourceRef::Lock(LockName::new(name.as_str()).map_err(bad)?),
         other => {
             return Err(bad(format!(
-                "{other:?} is not a kind of resource; there are role, user and node"
+                "{other:?} is not a kind of resource; there are role, user, db, lock and node"
             )));
         }
     };
