@@ -1,11 +1,12 @@
 //! `postern ctl`: the administrator's verbs, over the socket in auth's data directory.
 
-use super::admin_client::{AdminClient, percent_encoded};
+use super::admin_client::AdminClient;
 use super::audit::{self, AuditArgs};
 use super::auth_sign::{self, AuthArgs};
 use super::tokens::{self, TokenVerb};
 use super::{Failure, Outcome, terminal};
 use crate::config::{Config, DEFAULT_DATA_DIR, default_config_path};
+use crate::model::percent_encoded;
 use crate::web::api::{PutResources, ResourceQuery, Resources, ResourcesPut, Status};
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::Table;
