@@ -120,7 +120,7 @@ impl InventoryView {
     /// The name that a node that is alive gave itself.
     pub fn name_of(&self, node: NodeId) -> Option<NodeName> {
         let nodes = self.nodes.borrow();
-        nodes.get(&node).map(|(record, _)| record.name.clone())
+        nodes.get(&node).map(|known| known.record.name.clone())
     }
 }
 

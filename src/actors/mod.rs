@@ -2,6 +2,7 @@
 //!
 //! One file per actor; `ARCHITECTURE.md` draws who starts whom and who speaks to whom.
 
+pub mod accounts;
 pub mod address;
 pub mod admission;
 pub mod agent;

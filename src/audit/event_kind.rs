@@ -35,6 +35,13 @@ events! {
     UserCreated => "user.create", "T1002I";
     UserUpdated => "user.update", "T1003I";
     UserDeleted => "user.delete", "T1004I";
+    LoggedIn => "user.login", "T1000I";
+    /// A password login that was refused; `error` says why, which the person is not told.
+    LoginFailed => "user.login", "T1000W";
+    PasswordChanged => "user.password_change", "T1005I";
+    MfaAdded => "mfa.add", "T1006I";
+    /// An invitation or a reset, of any `type`.
+    InviteCreated => "reset_password_token.create", "T6000I";
     /// Someone without a valid certificate tried.
     AuthFailed => "auth", "T3007W";
     RoleCreated => "role.created", "T9000I";

@@ -1,11 +1,13 @@
 //! `postern ctl`: the administrator's verbs, over the socket in auth's data directory.
 
-use super::admin_client::{AdminClient, percent_encoded};
+use super::admin_client::AdminClient;
 use super::audit::{self, AuditArgs};
 use super::auth_sign::{self, AuthArgs};
 use super::tokens::{self, TokenVerb};
+use super::users::{self, UserVerb};
 use super::{Failure, Outcome, terminal};
 use crate::config::{Config, DEFAULT_DATA_DIR, default_config_path};
+use crate::model::percent_encoded;
 use crate::web::api::{PutResources, ResourceQuery, Resources, ResourcesPut, Status};
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::Table;
@@ -55,6 +57,9 @@ enum Verb {
     /// The databases that agents serve.
     #[command(subcommand)]
     Db(DbVerb),
+    /// People, and the links by which they set a password.
+    #[command(subcommand)]
+    Users(UserVerb),
     /// Tokens by which nodes join the cluster.
     #[command(subcommand)]
     Tokens(TokenVerb),
@@ -116,6 +121,7 @@ async fn carry_out(client: &AdminClient, verb: Verb) -> Outcome {
         Verb::Get { what, format } => get(client, &what, format).await,
         Verb::Rm { what } => remove(client, &what).await,
         Verb::Db(DbVerb::Ls { format }) => databases(client, format).await,
+        Verb::Users(verb) => users::run(client, verb).await,
         Verb::Tokens(verb) => tokens::run(client, verb).await,
         Verb::Audit(AuditVerb::Ls(args)) => audit::list(client, args).await,
         Verb::Auth(args) => auth_sign::run(client, args).await,

@@ -18,6 +18,7 @@ mod start;
 mod terminal;
 pub mod throwaway_postgres;
 mod tokens;
+mod users;
 
 use clap::{Parser, Subcommand};
 use names::Program;

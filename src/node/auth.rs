@@ -2,6 +2,7 @@
 
 use super::roots::Roots;
 use super::{AuthAddresses, Common, DataDir, Identity, StartError};
+use crate::actors::accounts::{AccountParts, Accounts};
 use crate::actors::address::{Address, Origin};
 use crate::actors::audit_log::AuditLogKeeper;
 use crate::actors::ca::{Authorities, Ca, HOST_TTL};
@@ -27,6 +28,7 @@ use std::time::Duration;
 /// What auth has opened before anything else starts.
 pub(super) struct Keys {
     store: Arc<dyn Store>,
+    seal: Arc<SealKey>,
     authorities: Arc<Authorities>,
     node: NodeId,
 }
@@ -71,6 +73,7 @@ pub(super) async fn open_keys(
     add_presets(store.as_ref()).await?;
     Ok(Some(Keys {
         store,
+        seal: Arc::new(seal),
         authorities: Arc::new(authorities),
         node,
     }))
@@ -210,6 +213,17 @@ pub(super) async fn start(
             Tokens::new(configured.clone(), store.clone(), clock.clone())
         })
     };
+    let accounts = {
+        let parts = AccountParts {
+            cluster: common.identity.cluster.clone(),
+            store: keys.store.clone(),
+            seal: keys.seal.clone(),
+            published: published.clone(),
+            trail: common.trail.clone(),
+            clock: common.clock.clone(),
+        };
+        roots.start(Spec::permanent("accounts"), move || Accounts::new(parts.clone()))
+    };
     let joins = {
         let (take, give_back) = (tokens.address(), tokens.address());
         let (issue, common) = (ca.address(), common.clone());
@@ -276,6 +290,8 @@ pub(super) async fn start(
         add_token: tokens.address(),
         list_tokens: tokens.address(),
         remove_token: tokens.address(),
+        create_invite: accounts.address(),
+        forget_account: accounts.address(),
     });
     start_admin(roots, data_dir, admin)?;
     first_policy(common).await?;

@@ -4,3 +4,4 @@ pub mod admin;
 pub mod api;
 mod routes;
 mod token_routes;
+mod user_routes;

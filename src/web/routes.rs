@@ -5,7 +5,7 @@ use super::api::{
     AuditEvents, AuditQuery, DatabaseStatus, NodeStatus, Problem, PutResources, ResourceDone, ResourceQuery, Resources,
     ResourcesPut, SignDatabase, SignPerson, SignedCertificate, Status,
 };
-use super::token_routes;
+use super::{token_routes, user_routes};
 use crate::actors::address::{AskError, Origin};
 use crate::actors::audit_log::QueryAudit;
 use crate::actors::ca::{IssueDbServer, IssuePerson, Issued};
@@ -21,7 +21,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path, Query as UrlQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post, put};
+use axum::routing::{delete, get, patch, post, put};
 use data_encoding::BASE64;
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
@@ -59,6 +59,12 @@ pub fn router(parts: Arc<AdminParts>, caller: Caller) -> Router {
         .route("/v1/certificates/database", post(sign_database))
         .route("/v1/tokens", post(token_routes::add).get(token_routes::ls))
         .route("/v1/tokens/remove", post(token_routes::remove))
+        .route("/v1/users", post(user_routes::add).get(user_routes::ls))
+        .route(
+            "/v1/users/{name}",
+            patch(user_routes::update).delete(user_routes::remove),
+        )
+        .route("/v1/users/{name}/reset", post(user_routes::reset))
         .route("/v1/audit", get(audit))
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
         .with_state(Api { parts, caller })
@@ -115,7 +121,7 @@ impl Api {
         Origin::outside("admin")
     }
 
-    fn snapshot(&self) -> Result<Arc<PolicySnapshot>, Failed> {
+    pub(super) fn snapshot(&self) -> Result<Arc<PolicySnapshot>, Failed> {
         let newest = self.parts.published.borrow().clone();
         newest.ok_or_else(|| {
             Failed(
@@ -283,22 +289,17 @@ async fn remove_resource(
     if kind == "node" {
         return remove_node(&api, &name).await;
     }
-    let resource = match kind.as_str() {
-        "role" => ResourceRef::Role(RoleName::new(name.as_str()).map_err(bad)?),
-        "user" => ResourceRef::User(PersonName::new(name.as_str()).map_err(bad)?),
-        "db" => ResourceRef::Db(ServiceName::new(name.as_str()).map_err(bad)?),
-        "lock" => ResourceRef::Lock(LockName::new(name.as_str()).map_err(bad)?),
+    let was_there = match kind.as_str() {
+        "role" => remove(&api, ResourceRef::Role(RoleName::new(name.as_str()).map_err(bad)?)).await?,
+        "db" => remove(&api, ResourceRef::Db(ServiceName::new(name.as_str()).map_err(bad)?)).await?,
+        "lock" => remove(&api, ResourceRef::Lock(LockName::new(name.as_str()).map_err(bad)?)).await?,
+        "user" => user_routes::removed(&api, &PersonName::new(name.as_str()).map_err(bad)?).await?,
         other => {
             return Err(bad(format!(
                 "{other:?} is not a kind of resource; there are role, user, db, lock and node"
             )));
         }
     };
-    let message = RemoveResource {
-        resource,
-        by: api.caller.name(),
-    };
-    let was_there = api.parts.remove.ask(&api.origin(), message, ASK_DEADLINE).await??;
     if !was_there {
         return Err(Failed(
             StatusCode::NOT_FOUND,
@@ -306,6 +307,12 @@ async fn remove_resource(
         ));
     }
     Ok(Json(serde_json::json!({ "removed": name })))
+}
+
+async fn remove(api: &Api, resource: ResourceRef) -> Result<bool, Failed> {
+    let by = api.caller.name();
+    let message = RemoveResource { resource, by };
+    Ok(api.parts.remove.ask(&api.origin(), message, ASK_DEADLINE).await??)
 }
 
 /// A node by its name, as long as it is alive, or by its id at any time.

@@ -44,3 +44,5 @@ mod renewed;
 mod revoked;
 /// A node that is told to stop, with somebody connected.
 mod stopped;
+/// People: added, listed, changed, reset and removed by an administrator.
+mod users;
