@@ -16,11 +16,13 @@ pub struct Block {
     pub file: Option<String>,
     /// `beginning` or `end`, where the file is there already.
     pub at: Option<String>,
+    /// One of several ways to the same end.
+    pub way: Option<String>,
     /// Every line is one that a command printed, but for the path of the files in it.
     pub printed: bool,
     /// The command goes on running.
     pub keeps_running: bool,
-    /// What runs on the host is ended by Ctrl-C before.
+    /// What runs on the host, if anything, is ended by Ctrl-C before.
     pub after_ctrl_c: bool,
     /// The output comes true a moment later.
     pub eventually: bool,
@@ -47,6 +49,7 @@ impl Block {
                 Some(("host", hosts)) => block.hosts = hosts.split(',').map(str::to_owned).collect(),
                 Some(("file", path)) => block.file = Some(path.to_owned()),
                 Some(("at", place @ ("beginning" | "end"))) => block.at = Some(place.to_owned()),
+                Some(("way", way)) => block.way = Some(way.to_owned()),
                 Some(("after", "ctrl-c")) => block.after_ctrl_c = true,
                 None if word == "printed" => block.printed = true,
                 None if word == "keeps-running" => block.keeps_running = true,
