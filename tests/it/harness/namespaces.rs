@@ -7,7 +7,7 @@
 use super::process::{Output, Process, TestDir, run};
 use super::wait::until_ok;
 use super::{PATIENCE, clean_environment};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 
 /// Makes the machine out of copies and empty directories; `$1` is the program, `$2` the directory that machines share,
@@ -44,6 +44,23 @@ SCP
     wait
 "#;
 
+/// What a machine cannot do without, by the Debian package that has it.
+const TOOLS: [(&str, &str); 8] = [
+    ("unshare", "util-linux"),
+    ("nsenter", "util-linux"),
+    ("runuser", "util-linux"),
+    ("mount", "mount"),
+    ("hostname", "hostname"),
+    ("ip", "iproute2"),
+    ("service", "init-system-helpers"),
+    ("pg_createcluster", "postgresql"),
+];
+
+/// A mount, a cable, and a file of another account: root of a user namespace may not give files away.
+const TRY: &str = "\
+    mount -t tmpfs tmpfs /mnt && touch /mnt/file && chown postgres /mnt/file && \
+    ip link add name veth0 type veth peer name veth1";
+
 /// What makes namespaces like those of a machine, for a try.
 const UNSHARE: [&str; 8] = [
     "--mount",
@@ -61,22 +78,14 @@ pub fn impediment() -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
         return Some("namespaces of hosts need root".to_owned());
     }
-    for tool in ["unshare", "nsenter", "ip", "mount", "hostname", "bash"] {
-        if !["/usr/sbin", "/usr/bin", "/sbin", "/bin"]
-            .iter()
-            .any(|directory| PathBuf::from(directory).join(tool).exists())
-        {
-            return Some(format!(
-                "the program {tool} is not installed (apt-get install iproute2 util-linux)"
-            ));
+    for (tool, package) in TOOLS {
+        let is_there = |directory: &&str| Path::new(directory).join(tool).exists();
+        if !["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().any(is_there) {
+            return Some(format!("the program {tool} is not there (apt-get install {package})"));
         }
     }
     let mut command = Command::new("unshare");
-    command.args(UNSHARE).args([
-        "sh",
-        "-c",
-        "mount -t tmpfs tmpfs /mnt && ip link add name veth0 type veth peer name veth1",
-    ]);
+    command.args(UNSHARE).args(["sh", "-c", TRY]);
     let tried = run(command, PATIENCE);
     (tried.code != 0).then(|| format!("namespaces are not permitted here: {}", tried.stderr.trim()))
 }
