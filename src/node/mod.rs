@@ -350,7 +350,7 @@ impl Node {
         let announced = async {
             if ready.wait_for(|ready| *ready).await.is_ok() {
                 self.data_dir.announce_listening(self.auth_address, self.proxy_address);
-                tracing::info!(auth = ?self.auth_address, proxy = ?self.proxy_address, "node is ready");
+                tracing::info!("node is ready");
             }
             std::future::pending::<()>().await;
         };

@@ -326,6 +326,31 @@ fn an_agent_whose_configuration_was_made_by_db_configure_joins_with_the_token_of
 }
 
 #[test]
+fn an_agent_s_configuration_without_a_pin_is_written_with_a_note_and_its_start_asks_for_the_pin() {
+    let directory = TestDir::new();
+    let (token, file) = (directory.write("token", DB_TOKEN), directory.join("postern.yaml"));
+    let line = format!(
+        "postern db configure create -o file://{} --token={} --proxy=localhost:1 --name=a --uri=localhost:2 --data-dir={}",
+        file.display(),
+        token.display(),
+        directory.join("data").display()
+    );
+    let output = typed(&directory, &line);
+    holds(
+        &output.stderr,
+        &["note: --ca-pin was not given", "`postern ctl status`"],
+    );
+    output.ok();
+    let said = typed(&directory, &format!("postern start --config={}", file.display())).failed_with(1);
+    holds(&said, &["has no CA pin", "give --ca-pin", "`postern ctl status`"]);
+    let with_pin = typed(
+        &directory,
+        &format!("{line} --ca-pin={PIN}").replace("postern.yaml", "other.yaml"),
+    );
+    assert_eq!((with_pin.code, with_pin.stderr.as_str()), (0, ""));
+}
+
+#[test]
 fn a_database_that_postern_does_not_speak_to_is_refused_by_its_protocol() {
     let directory = TestDir::new();
     for line in [

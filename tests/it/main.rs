@@ -22,6 +22,8 @@ mod dev;
 mod faults;
 /// What the proxy's port answers to those who do not speak as they should.
 mod first_bytes;
+/// `docs/guide.md`, typed as it stands, on hosts in namespaces of their own.
+mod guide;
 /// What the tests stand on.
 mod harness;
 /// An administrator's program that hangs up before it is answered.
