@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Auth says something every second on the policy stream; silence for so long means that it or the way to it is gone.
-const AUTH_SILENT_AFTER: Duration = Duration::from_secs(8);
+pub const AUTH_SILENT_AFTER: Duration = Duration::from_secs(8);
 const ASK_DEADLINE: Duration = Duration::from_secs(15);
 const BACK_OFF_MAX: Duration = Duration::from_secs(4);
 const BACK_OFF_STEP: Duration = Duration::from_millis(500);

@@ -2,7 +2,8 @@
 //!
 //! **Owns** the connection to a proxy, dialled again whenever it is lost.
 //! **Hears** nothing; streams that the proxy opens come from the multiplexer.
-//! **Tells** the agent of each such stream (`ServeStream`); the proxy, every two seconds, what is served.
+//! **Tells** the agent of each such stream (`ServeStream`); the proxy, every two seconds, what is served: nothing, when the node
+//! drains.
 //! **Never** gives up, and never dials faster than the back-off.
 //! **Ends** with the agent. Permanent.
 
@@ -10,6 +11,7 @@ use super::address::Address;
 use super::agent::ServeStream;
 use super::host::{Behavior, Ctx, Runtime, TaskGuard, spawn_here};
 use super::identity::IdentityView;
+use super::phase::NodePhase;
 use super::policy::PolicyView;
 use super::tunnel::{ANNOUNCE_EVERY, PEER_SILENT_AFTER};
 use crate::model::{Endpoint, NodeId, NodeKind, NodeName, SharedClock};
@@ -22,7 +24,6 @@ use crate::protocol::tunnel::{DatabaseRecord, DbToProxy, Frame, FrameKind, Heade
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 
 /// The reference's steps: a second more each time, at most eight, and a random part so that a proxy's agents do not all
 /// come at once. The first dial, and the first after a loss, wait only for the random part.
@@ -40,8 +41,8 @@ pub struct DialerParts {
     pub databases: Vec<DatabaseRecord>,
     pub serve: Address<ServeStream>,
     pub clock: SharedClock,
-    /// Set when the first tunnel is up.
-    pub up: Arc<watch::Sender<bool>>,
+    /// The node is ready when the first tunnel is up, and serves nothing new when it drains.
+    pub phase: NodePhase,
 }
 
 pub struct Dialer {
@@ -88,7 +89,7 @@ impl Dialer {
     fn serve(&mut self, connected: Connected, ctx: &mut Ctx<'_, Self>) {
         tracing::info!(proxy = %self.parts.proxy, "tunnel up");
         let since = tokio::time::Instant::now();
-        self.parts.up.send_replace(true);
+        self.parts.phase.ready();
         let Connected {
             mux,
             inbound,
@@ -178,9 +179,15 @@ async fn connect(parts: &DialerParts) -> io::Result<Connected> {
 }
 
 async fn keep_announcing(parts: &DialerParts, mut control: MuxStream) -> String {
+    let mut phase = parts.phase.view();
+    let mut said_draining = false;
     let mut id = 2;
     loop {
-        tokio::time::sleep(ANNOUNCE_EVERY).await;
+        tokio::select! {
+            () = tokio::time::sleep(ANNOUNCE_EVERY) => {}
+            () = phase.draining(), if !said_draining => {}
+        }
+        said_draining = phase.is_draining();
         match tokio::time::timeout(PEER_SILENT_AFTER, announce(parts, &mut control, id)).await {
             Ok(Ok(())) => id += 1,
             Ok(Err(error)) => return error.to_string(),
@@ -198,9 +205,14 @@ async fn announce(parts: &DialerParts, control: &mut MuxStream, id: u64) -> io::
         cause: None,
         connection: None,
     };
+    let databases = if parts.phase.view().is_draining() {
+        Vec::new()
+    } else {
+        parts.databases.clone()
+    };
     let body = DbToProxy::Announce {
         name: parts.node_name.clone(),
-        databases: parts.databases.clone(),
+        databases,
     };
     write_frame(control, &Frame::new(header, body)).await?;
     match read_frame::<ProxyToDb>(control).await {

@@ -1,13 +1,12 @@
 //! The database service of a node.
 
 use super::roots::Roots;
-use super::{AuthAddresses, Common, StartError};
+use super::{AuthAddresses, Common, EndSessions, StartError};
 use crate::actors::address::{Address, Origin};
 use crate::actors::agent::{Agent, AgentParts, Database};
 use crate::actors::cancels::UpstreamKeys;
 use crate::actors::dialer::{Dialer, DialerParts};
 use crate::actors::host::Spec;
-use crate::actors::sessions::EndAll;
 use crate::actors::tunnels::ServeLocally;
 use crate::config::{DatabaseConfig, JoinAddress};
 use crate::model::{Endpoint, ServiceName};
@@ -17,7 +16,6 @@ use crate::protocol::tunnel::DatabaseRecord;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::sync::watch;
 
 /// One tunnel for each runtime of the proxy is what measurement asks for; more tunnels only share the load of a lossy
 /// network.
@@ -29,8 +27,7 @@ pub(super) fn start(
     serve_locally: Option<Address<ServeLocally>>,
     local_proxy: Option<SocketAddr>,
     roots: &mut Roots,
-    up: Arc<watch::Sender<bool>>,
-) -> Result<Address<EndAll>, StartError> {
+) -> Result<EndSessions, StartError> {
     let cancels = roots.start(Spec::permanent("upstream-cancels"), UpstreamKeys::default);
     let sessions = super::start_sessions(common, roots, "agent-sessions");
     let databases = databases(common)?;
@@ -60,8 +57,8 @@ pub(super) fn start(
         proxy
             .tell(&Origin::outside("start"), local)
             .map_err(|error| StartError::Other(format!("the proxy of this process did not take the agent: {error}")))?;
-        up.send_replace(true);
-        return Ok(sessions.address());
+        common.phase.ready();
+        return Ok(EndSessions::of(&sessions));
     }
     let identity = &common.identity;
     let parts = Arc::new(DialerParts {
@@ -72,14 +69,14 @@ pub(super) fn start(
         databases: records,
         serve: agent.address(),
         clock: common.clock.clone(),
-        up,
+        phase: common.phase.clone(),
     });
     for (number, runtime) in common.runtimes.workers.iter().take(TUNNELS_PER_AGENT).enumerate() {
         let parts = parts.clone();
         let spec = Spec::permanent(&format!("dialer#{}", number + 1));
         roots.start_on(runtime, spec, move || Dialer::new(parts.clone()));
     }
-    Ok(sessions.address())
+    Ok(EndSessions::of(&sessions))
 }
 
 fn proxy_endpoint(common: &Common, local: Option<SocketAddr>) -> Result<Endpoint, StartError> {
