@@ -28,7 +28,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// Auth says something every second on the policy stream; silence for so long means that it or the way to it is gone.
-const AUTH_SILENT_AFTER: Duration = Duration::from_secs(8);
+pub const AUTH_SILENT_AFTER: Duration = Duration::from_secs(8);
 const ASK_DEADLINE: Duration = Duration::from_secs(15);
 /// For so long a second process with this identity may be the first one's end that auth has not seen yet.
 const TWICE_TOLERATED: Duration = Duration::from_secs(15);

@@ -240,6 +240,7 @@ fn candidates(
     {
         Lookup::Candidates(candidates) => Ok(candidates),
         Lookup::Offline { agent, since } => Err(offline(service, &agent, since)),
+        Lookup::Withdrawn { agent } => Err(withdrawn(service, &agent)),
         Lookup::Unknown => Err(Refusal::new(
             RefusalKind::DatabaseUnknown,
             format!(
@@ -249,6 +250,14 @@ fn candidates(
         )
         .hint("to see those that are there: postern ctl db ls")),
     }
+}
+
+fn withdrawn(service: &ServiceName, agent: &NodeName) -> Refusal {
+    Refusal::new(
+        RefusalKind::AgentUnreachable,
+        format!("database {service} is served by agent {agent}, which is going down and takes no new sessions"),
+    )
+    .hint("try again when the agent is back; it connects by itself")
 }
 
 fn offline(service: &ServiceName, agent: &NodeName, since: crate::model::Timestamp) -> Refusal {
@@ -359,6 +368,14 @@ async fn first_that_opens(candidates: &[Candidate], ask: &ProxyToDb, origin: &Or
                 candidate: candidate.clone(),
                 process_id,
             }),
+            // It has said so to this proxy, but this client was faster.
+            Ok(Ok(Some(Frame {
+                body: Some(DbToProxy::Declined(refusal)),
+                ..
+            }))) if refusal.kind == RefusalKind::ShuttingDown => {
+                tried.push(format!("{} (it is going down)", candidate.node_name));
+                continue;
+            }
             Ok(Ok(Some(Frame {
                 body: Some(DbToProxy::Declined(refusal)),
                 ..

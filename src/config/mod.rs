@@ -5,9 +5,10 @@
 //! are read when they are needed, not when the configuration is.
 //!
 //! Parts: `file` reads YAML into a tree with places; `section` and `keys` see that every key is known; `resolve` and
-//! `services` turn the tree into types; `settings` puts what a command line says into it; `address` and `secret_file` are values with rules of their own.
+//! `services` turn the tree into types; `changes` compares two of them; `settings` puts what a command line says into it; `address` and `secret_file` are values with rules of their own.
 
 mod address;
+mod changes;
 mod error;
 mod file;
 mod keys;
@@ -37,6 +38,8 @@ pub const DEFAULT_DATA_DIR: &str = "/var/lib/postern";
 pub const CONFIG_PATHS: [&str; 2] = ["/etc/postern.yaml", "/etc/teleport.yaml"];
 pub const DEFAULT_AUTH_PORT: u16 = 3025;
 pub const DEFAULT_WEB_PORT: u16 = 3080;
+/// The port of the reference's documentation.
+pub const DEFAULT_DIAG_PORT: u16 = 3000;
 /// PostgreSQL's own (chapter 20.3).
 pub const DEFAULT_POSTGRES_PORT: u16 = 5432;
 /// How long new connections are still decided without word from auth.
@@ -45,6 +48,11 @@ pub const DEFAULT_POLICY_MAX_AGE: Duration = Duration::from_secs(5 * 60);
 pub const MIN_POLICY_MAX_AGE: Duration = Duration::from_secs(10);
 /// Above this, someone whose role was removed could still connect for too long while auth is away.
 pub const MAX_POLICY_MAX_AGE: Duration = Duration::from_secs(60 * 60);
+
+/// What Kubernetes gives a process by default, and a third of systemd's patience.
+pub const DEFAULT_SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
+/// SIGTERM is for whoever wants the node to end; who can wait for longer sends SIGQUIT.
+pub const MAX_SHUTDOWN_GRACE: Duration = Duration::from_secs(60 * 60);
 
 /// The version of the file's format: which of the addresses of auth and proxy may be given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +74,10 @@ pub struct Config {
     /// Where this node joins; `None` only where auth runs in this process.
     pub join: Option<JoinAddress>,
     pub log: LogConfig,
+    /// Where `/healthz` and `/readyz` are served; nowhere by default.
+    pub diag_addr: Option<ListenAddr>,
+    /// How long sessions may go on after SIGTERM.
+    pub shutdown_grace: Duration,
     /// The services; `None` where one does not run here.
     pub auth: Option<AuthConfig>,
     pub proxy: Option<ProxyConfig>,

@@ -54,7 +54,7 @@ fn policy_max_age(section: &mut Section) -> Result<Duration, ConfigError> {
 }
 
 /// Reads `90s`, `5m`, `1h30m`: whole numbers with a unit each.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let bad = || format!("{text:?} is not a duration; write for example 30s, 5m or 1h30m");
     let mut total = Duration::ZERO;
     let mut rest = text;

@@ -1,7 +1,7 @@
 //! The database service of a node.
 
 use super::roots::Roots;
-use super::{AuthAddresses, Common, Identity, StartError};
+use super::{AuthAddresses, Common, EndSessions, Identity, StartError};
 use crate::actors::address::{Address, Origin};
 use crate::actors::agent::{Agent, AgentParts, ServeStream};
 use crate::actors::cancels::UpstreamKeys;
@@ -9,7 +9,6 @@ use crate::actors::databases::{Database, DatabasesStock};
 use crate::actors::dialer::DialerParts;
 use crate::actors::dialers::{Dialers, DialersParts};
 use crate::actors::host::Spec;
-use crate::actors::sessions::EndAll;
 use crate::actors::tunnels::ServeLocally;
 use crate::config::{Config, DatabaseConfig, JoinAddress};
 use crate::model::Endpoint;
@@ -17,7 +16,6 @@ use crate::pki::TrustAnchors;
 use crate::pki::pem::certificates_from_pem;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::sync::watch;
 
 /// One tunnel for each runtime of the proxy is what measurement asks for; more tunnels only share the load of a lossy
 /// network.
@@ -29,8 +27,7 @@ pub(super) fn start(
     serve_locally: Option<Address<ServeLocally>>,
     local_proxy: Option<SocketAddr>,
     roots: &mut Roots,
-    up: Arc<watch::Sender<bool>>,
-) -> Result<Address<EndAll>, StartError> {
+) -> Result<EndSessions, StartError> {
     let cancels = roots.start(Spec::permanent("upstream-cancels"), UpstreamKeys::default);
     let sessions = super::start_sessions(common, roots, "agent-sessions");
     let parts = Arc::new(AgentParts {
@@ -51,7 +48,7 @@ pub(super) fn start(
     let seed = match serve_locally {
         Some(proxy) => {
             tell_local_proxy(common, proxy, agent.address());
-            up.send_replace(true);
+            common.phase.ready();
             None
         }
         None => Some(proxy_endpoint(common, local_proxy)?),
@@ -74,11 +71,11 @@ pub(super) fn start(
             databases: common.databases.view(),
             serve: agent.address(),
             clock: common.clock.clone(),
-            up,
+            phase: common.phase.clone(),
         }),
     });
     roots.start(Spec::permanent("dialers"), move || Dialers::new(parts.clone()));
-    Ok(sessions.address())
+    Ok(EndSessions::of(&sessions))
 }
 
 /// Tells the proxy of this process what is served, now and whenever it changes.

@@ -167,7 +167,7 @@ pub(super) async fn start(
     let Some(config) = &common.config.auth else {
         return Err(StartError::Other("the auth service is not configured".to_owned()));
     };
-    let (socket, listening) = super::proxy::listen(&config.listen_addr, NodeKind::Auth)?;
+    let (socket, listening) = super::proxy::listen(&config.listen_addr, NodeKind::Auth.label())?;
     let log = Arc::new(Mutex::new(AuditLog::open(&data_dir.log())?));
     let audit_log = roots.start(Spec::permanent("audit-log"), move || AuditLogKeeper::new(log.clone()));
     let published = Published::default();

@@ -128,7 +128,6 @@ fn flags_of_teleport_that_postern_does_not_have_are_refused_in_one_sentence() {
         ("teleport start --permit-user-env", "SSH"),
         ("teleport start --insecure-no-tls", "TLS"),
         ("teleport start --advertise-ip=10.0.0.1", "tunnel"),
-        ("teleport start --diag-addr=127.0.0.1:3000", "diagnostic port"),
         ("teleport db start --insecure --name=a --uri=b", "--ca-pin"),
         ("postern configure --app-name=x --app-uri=y", "application service"),
         ("postern configure --cert-file=/x --key-file=/y", "host authority"),

@@ -17,6 +17,8 @@ mod commands;
 mod denials;
 /// `postern dev`, and the example that starts several nodes.
 mod dev;
+/// A node that finishes what is open before it stops; its answers to probes; a configuration that is read again.
+mod drained;
 /// Panics inside the program, provoked.
 #[cfg(feature = "fault-points")]
 mod faults;

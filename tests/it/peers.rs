@@ -265,7 +265,7 @@ fn an_agent_refuses_what_a_proxy_may_not_say_and_the_tunnel_lives() {
     let cancel = ProxyToDb::CancelQuery { connection };
     block_on(async {
         let any = "127.0.0.1:0".parse().expect("an address");
-        let listener = Listener::bind(any, NodeKind::Proxy).expect("a port");
+        let listener = Listener::bind(any, "proxy").expect("a port");
         let port = listener.local_addr().expect("bound").port();
         let sides = ServerSides::new(&proxy.credentials, &proxy.anchors, &clock()).expect("an identity");
         let (_agent, data_dir) = agent_that_dials(port, &directory);
