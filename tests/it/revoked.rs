@@ -70,6 +70,11 @@ fn a_lock_ends_the_open_session_and_refuses_the_next_one_with_its_message(form: 
     let error = Wire::connect(&client).err().expect("locked");
     let said = format!("{error:?}");
     assert!(said.contains("42501") && said.contains("under investigation"), "{said}");
+    let sign = ["auth", "sign", "--format=file", "--user=suspect", "--out=nowhere"];
+    assert!(
+        cluster.ctl(&sign).failed_with(1).contains(sentence),
+        "nothing is signed"
+    );
     cluster.ctl(&["rm", "lock/suspicion"]).ok();
     assert!(Wire::connect(&client).is_ok(), "the lock is lifted");
 }
