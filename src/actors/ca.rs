@@ -264,6 +264,9 @@ impl Ca {
             .users
             .get(&ask.name)
             .ok_or_else(|| format!("there is no user {}; to see those that exist: ctl get users", ask.name))?;
+        if let Some(lock) = snapshot.lock_in_force(&ask.name, &record.roles, &[], now) {
+            return Err(format!("{} (lock {})", lock.sentence(), lock.name).into());
+        }
         let longest = max_session_ttl(&snapshot, &ask.name)
             .unwrap_or(PERSON_TTL_MAX)
             .min(PERSON_TTL_MAX);

@@ -57,7 +57,8 @@ fn a_lock_ends_the_open_session_and_refuses_the_next_one_with_its_message(form: 
     let cluster = shared(form);
     let documents = role("for-the-locked", "app") + "---\n" + &user("suspect", "for-the-locked", "");
     cluster.create(&documents).ok();
-    let mut wire = Wire::connect(&cluster.client("suspect", "app", "app")).expect("allowed");
+    let client = cluster.client("suspect", "app", "app");
+    let mut wire = Wire::connect(&client).expect("allowed");
     wire.query("select 1").expect("allowed");
     let lock = "kind: lock\nversion: v2\nmetadata: {name: suspicion}\n\
                 spec: {target: {user: suspect}, message: under investigation}\n";
@@ -66,16 +67,16 @@ fn a_lock_ends_the_open_session_and_refuses_the_next_one_with_its_message(form: 
     let error = wire.ended_with(FIVE_SECONDS);
     assert_eq!((error.severity.as_str(), error.code.as_str()), ("FATAL", "57P01"));
     assert!(error.message.contains(sentence), "{error:?}");
-    let error = Wire::connect(&cluster.client("suspect", "app", "app"))
-        .err()
-        .expect("locked");
+    let error = Wire::connect(&client).err().expect("locked");
     let said = format!("{error:?}");
     assert!(said.contains("42501") && said.contains("under investigation"), "{said}");
-    cluster.ctl(&["rm", "lock/suspicion"]).ok();
+    let sign = ["auth", "sign", "--format=file", "--user=suspect", "--out=nowhere"];
     assert!(
-        Wire::connect(&cluster.client("suspect", "app", "app")).is_ok(),
-        "the lock is lifted"
+        cluster.ctl(&sign).failed_with(1).contains(sentence),
+        "nothing is signed"
     );
+    cluster.ctl(&["rm", "lock/suspicion"]).ok();
+    assert!(Wire::connect(&client).is_ok(), "the lock is lifted");
 }
 
 fn a_change_that_takes_nothing_away_leaves_sessions_alone(form: Form) {
