@@ -3,10 +3,11 @@
 use crate::harness::cluster::Options;
 use crate::harness::wait::until_ok;
 use crate::harness::wire::dial;
-use crate::harness::{Cluster, FIVE_SECONDS, Form, Kind, PATIENCE, ServerError, Wire, until};
+use crate::harness::{Cluster, FIVE_SECONDS, Form, Kind, PATIENCE, ServerError, Stopwatch, Wire, until};
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 /// A cluster whose nodes have these lines about the process.
 fn cluster(form: Form, process: &'static str) -> Cluster {
@@ -143,6 +144,20 @@ fn a_long_query_is_cut_when_the_grace_is_over() {
     cluster.postgres.wait_until_runs("app", "pg_sleep");
     cluster.node(Kind::Proxy).process().send(Signal::SIGTERM);
     is_told_why(&wire.ended_with(FIVE_SECONDS), "one");
+    assert_eq!(cluster.node_mut(Kind::Proxy).wait(PATIENCE), 0, "it ended in order");
+}
+
+#[test]
+fn a_second_signal_leaves_a_drain_without_hurry_the_grace() {
+    let mut cluster = cluster(Form::OneProcess, "  shutdown_grace: 1s\n  diag_addr: 127.0.0.1:0\n");
+    let mut wire = Wire::connect(&cluster.client("alice", "app", "app")).expect("allowed");
+    wire.query("begin").expect("allowed");
+    cluster.node(Kind::Proxy).process().send(Signal::SIGQUIT);
+    is_draining(&cluster, Kind::Proxy);
+    let since = Stopwatch::start();
+    cluster.node(Kind::Proxy).process().send(Signal::SIGQUIT);
+    is_told_why(&wire.ended_with(FIVE_SECONDS), "one");
+    assert!(since.elapsed() >= Duration::from_millis(900), "it had its second");
     assert_eq!(cluster.node_mut(Kind::Proxy).wait(PATIENCE), 0, "it ended in order");
 }
 
