@@ -1,7 +1,8 @@
 //! The signals of a process that runs a node.
 //!
 //! SIGQUIT, SIGTERM and SIGINT are passed to the node as long as it listens; one that comes when it does not any more, because it
-//! is at its last steps, ends the process. SIGHUP has the configuration read again.
+//! is at its last steps, ends the process. SIGHUP has the configuration read again; where there is none that could be, it means
+//! what it meant first: the terminal is gone.
 
 use super::Failure;
 use crate::actors::host::spawn_detached;
@@ -56,12 +57,13 @@ impl Signals {
             _ = self.quit.recv() => Some(Order::Drain),
             _ = self.terminate.recv() => Some(Order::Stop),
             _ = self.interrupt.recv() => Some(Order::Stop),
-            _ = self.hang_up.recv() => source.and_then(ConfigSource::read_again),
+            _ = self.hang_up.recv() => source.map_or(Some(Order::Stop), ConfigSource::read_again),
         }
     }
 }
 
-/// The orders to a node that the signals of this process are, from now on.
+/// The orders to a node that the signals of this process are, from now on. Without a source, as for `postern dev`, SIGHUP stops
+/// the node.
 pub fn orders(source: Option<ConfigSource>) -> Result<mpsc::Receiver<Order>, Failure> {
     let listen = |kind| signal(kind).map_err(Failure::internal);
     let mut signals = Signals {

@@ -3,10 +3,11 @@
 use crate::harness::cluster::Options;
 use crate::harness::wait::until_ok;
 use crate::harness::wire::dial;
-use crate::harness::{Cluster, FIVE_SECONDS, Form, Kind, PATIENCE, ServerError, Wire, until};
+use crate::harness::{Cluster, FIVE_SECONDS, Form, Kind, PATIENCE, ServerError, Stopwatch, Wire, until};
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 /// A cluster whose nodes have these lines about the process.
 fn cluster(form: Form, process: &'static str) -> Cluster {
@@ -102,6 +103,39 @@ fn an_agent_that_drains_finishes_open_transactions_and_says_that_it_is_going_dow
     finishes_what_is_open(Form::Apart, Kind::Agent);
 }
 
+/// As libpq does it: a Sync goes out with the Execute, and PostgreSQL ignores it, as it takes data by then.
+#[test]
+fn a_session_that_copied_by_the_extended_protocol_is_idle_afterwards_and_not_before() {
+    let mut cluster = cluster(Form::Apart, "  diag_addr: 127.0.0.1:0\n");
+    let client = cluster.client("alice", "app", "app");
+    let begin = |wire: &mut Wire| {
+        wire.send(&[
+            (b'P', b"\0copy orders from stdin\0\0\0"),
+            (b'B', b"\0\0\0\0\0\0\0\0"),
+            (b'E', b"\0\0\0\0\0"),
+            (b'S', b""),
+        ]);
+        wire.hears(b'G');
+    };
+    let (mut done, mut busy) = (
+        Wire::connect(&client).expect("allowed"),
+        Wire::connect(&client).expect("allowed"),
+    );
+    begin(&mut done);
+    done.send(&[(b'd', b"5\tlamp\n"), (b'c', b""), (b'S', b"")]);
+    done.hears(b'Z');
+    begin(&mut busy);
+
+    cluster.node(Kind::Proxy).process().send(Signal::SIGQUIT);
+    is_told_why(&done.ended_with(FIVE_SECONDS), "proxy-1");
+    is_draining(&cluster, Kind::Proxy);
+    busy.send(&[(b'd', b"6\tchain\n"), (b'c', b""), (b'S', b"")]);
+    busy.hears(b'Z');
+    is_told_why(&busy.ended_with(FIVE_SECONDS), "proxy-1");
+    assert_eq!(cluster.node_mut(Kind::Proxy).wait(PATIENCE), 0, "it ended in order");
+    assert_eq!(cluster.postgres.admin("app", "select count(*) from orders").trim(), "5");
+}
+
 #[test]
 fn a_long_query_is_cut_when_the_grace_is_over() {
     let mut cluster = cluster(Form::OneProcess, "  shutdown_grace: 1s\n");
@@ -110,6 +144,20 @@ fn a_long_query_is_cut_when_the_grace_is_over() {
     cluster.postgres.wait_until_runs("app", "pg_sleep");
     cluster.node(Kind::Proxy).process().send(Signal::SIGTERM);
     is_told_why(&wire.ended_with(FIVE_SECONDS), "one");
+    assert_eq!(cluster.node_mut(Kind::Proxy).wait(PATIENCE), 0, "it ended in order");
+}
+
+#[test]
+fn a_second_signal_leaves_a_drain_without_hurry_the_grace() {
+    let mut cluster = cluster(Form::OneProcess, "  shutdown_grace: 1s\n  diag_addr: 127.0.0.1:0\n");
+    let mut wire = Wire::connect(&cluster.client("alice", "app", "app")).expect("allowed");
+    wire.query("begin").expect("allowed");
+    cluster.node(Kind::Proxy).process().send(Signal::SIGQUIT);
+    is_draining(&cluster, Kind::Proxy);
+    let since = Stopwatch::start();
+    cluster.node(Kind::Proxy).process().send(Signal::SIGQUIT);
+    is_told_why(&wire.ended_with(FIVE_SECONDS), "one");
+    assert!(since.elapsed() >= Duration::from_millis(900), "it had its second");
     assert_eq!(cluster.node_mut(Kind::Proxy).wait(PATIENCE), 0, "it ended in order");
 }
 
@@ -123,6 +171,19 @@ fn a_second_signal_ends_the_sessions_that_are_left_at_once() {
     cluster.node(Kind::Proxy).process().send(Signal::SIGTERM);
     is_told_why(&wire.ended_with(FIVE_SECONDS), "one");
     assert_eq!(cluster.node_mut(Kind::Proxy).wait(PATIENCE), 0, "it ended in order");
+}
+
+#[test]
+fn a_node_that_does_not_hear_of_auth_any_more_says_so_and_is_alive() {
+    let mut cluster = cluster(Form::Apart, "  diag_addr: 127.0.0.1:0\n");
+    cluster.node_mut(Kind::Auth).kill9();
+    for kind in [Kind::Proxy, Kind::Agent] {
+        until("/readyz says that auth is away", PATIENCE, || {
+            (probe(&cluster, kind, "/readyz") == (503, r#"{"status":"no connection to auth"}"#.to_owned()))
+                .then_some(())
+        });
+        assert_eq!(probe(&cluster, kind, "/healthz").0, 200);
+    }
 }
 
 #[test]

@@ -115,6 +115,21 @@ impl Wire {
         drop(self.stream.write_all(&query));
     }
 
+    /// Sends messages: their types and bodies.
+    pub fn send(&mut self, messages: &[(u8, &[u8])]) {
+        for (message_type, body) in messages {
+            let length = u32::try_from(body.len() + 4).expect("short").to_be_bytes();
+            let message = [&[*message_type][..], &length, body].concat();
+            self.stream.write_all(&message).expect("the server listens");
+        }
+    }
+
+    /// Waits for a message of this type.
+    #[track_caller]
+    pub fn hears(&mut self, message_type: u8) {
+        while self.message().expect("a message").0 != message_type {}
+    }
+
     /// Waits for the ErrorResponse that ends the session.
     #[track_caller]
     pub fn ended_with(&mut self, limit: Duration) -> ServerError {
