@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod api;
 pub mod diag;
+pub mod people_api;
 mod routes;
 mod token_routes;
 mod user_routes;
