@@ -28,11 +28,6 @@ const REFUSED_FLAGS: &[(&[&str], &str)] = &[
         "is not supported: labels are of databases; give them to `postern db start --labels`, or as static_labels of a \
          database in the file",
     ),
-    (
-        &["--cert-file", "--key-file"],
-        "is not supported by this version of Postern: the proxy serves a certificate of the cluster's own host authority; leave \
-         it out",
-    ),
     (&["--fips"], "is not supported: Postern has no FIPS build; leave it out"),
     (
         &["--permit-user-env"],

@@ -4,7 +4,7 @@ use super::names::Program;
 use super::node_flags::{self, JoinFlags};
 use super::start::NO_ACME;
 use super::{Failure, Outcome};
-use crate::config::{AcmeSetting, Config, DEFAULT_DATA_DIR, Settings, Written};
+use crate::config::{AcmeSetting, Config, DEFAULT_DATA_DIR, KeyPairSetting, Settings, Written};
 use crate::model::{Endpoint, NodeKind};
 use crate::pki::pem::create_private;
 use clap::{Args, ValueEnum};
@@ -29,6 +29,12 @@ pub struct ConfigureArgs {
     /// Where the issuer of the certificate writes to.
     #[arg(long, value_name = "ADDRESS", requires = "acme")]
     acme_email: Option<String>,
+    /// The certificate that the proxy presents to people, with its chain, PEM.
+    #[arg(long, value_name = "FILE", requires = "key_file", conflicts_with = "acme")]
+    cert_file: Option<String>,
+    /// The key of that certificate, PEM.
+    #[arg(long, value_name = "FILE", requires = "cert_file")]
+    key_file: Option<String>,
     /// What clients and agents connect to, host:port; 443 when no port is given.
     #[arg(long, value_name = "ADDRESS")]
     public_addr: Option<String>,
@@ -140,6 +146,7 @@ impl ConfigureArgs {
         for (flag, said, needs) in [
             ("--cluster-name", self.cluster_name.is_some(), NodeKind::Auth),
             ("--acme", self.acme, NodeKind::Proxy),
+            ("--cert-file", self.cert_file.is_some(), NodeKind::Proxy),
             ("--public-addr", self.public_addr.is_some(), NodeKind::Proxy),
         ] {
             // A proxy alone takes its cluster's name from auth; the flag then is the name of the certificate that ACME asks for.
@@ -164,9 +171,22 @@ impl ConfigureArgs {
             acme: self.acme.then(|| AcmeSetting {
                 email: self.acme_email.clone(),
             }),
+            keypair: self.keypair()?,
             ..self.join.settings()
         };
         Ok(settings)
+    }
+
+    /// A certificate comes with its key, or not at all: clap sees to that.
+    fn keypair(&self) -> Result<Option<KeyPairSetting>, Failure> {
+        let paths = (
+            node_flags::absolute(self.cert_file.as_ref())?,
+            node_flags::absolute(self.key_file.as_ref())?,
+        );
+        Ok(match paths {
+            (Some(cert_file), Some(key_file)) => Some(KeyPairSetting { cert_file, key_file }),
+            _ => None,
+        })
     }
 
     /// As in Teleport: the proxy listens on the port of its public address, and with ACME that is port 443 of the cluster's name.

@@ -130,7 +130,6 @@ fn flags_of_teleport_that_postern_does_not_have_are_refused_in_one_sentence() {
         ("teleport start --advertise-ip=10.0.0.1", "tunnel"),
         ("teleport db start --insecure --name=a --uri=b", "--ca-pin"),
         ("postern configure --app-name=x --app-uri=y", "application service"),
-        ("postern configure --cert-file=/x --key-file=/y", "host authority"),
         ("postern db start --aws-region=eu-west-1", "cloud"),
         ("teleport db start --gcp-project-id x", "cloud"),
         ("teleport db configure create --ad-domain=x", "Active Directory"),

@@ -50,3 +50,5 @@ mod revoked;
 mod stopped;
 /// People: added, listed, changed, reset and removed by an administrator.
 mod users;
+/// A certificate of the operator's own, which the proxy presents to people.
+mod web_certificate;
