@@ -2,5 +2,8 @@
 
 pub mod admin;
 pub mod api;
+pub mod kinds;
+mod listed;
 mod routes;
+mod status;
 mod token_routes;
