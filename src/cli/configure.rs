@@ -42,10 +42,10 @@ pub struct ConfigureArgs {
     #[arg(long, value_name = "ROLES", value_delimiter = ',', value_parser = node_flags::role)]
     roles: Vec<NodeKind>,
     /// Where a proxy without auth joins, host:port.
-    #[arg(long, value_name = "ADDRESS", conflicts_with = "proxy")]
-    auth_server: Option<String>,
-    /// The proxy that an agent joins through; see `db configure create`.
     #[arg(long, value_name = "ADDRESS")]
+    auth_server: Option<String>,
+    /// Refused: an agent joins through a proxy, and `db configure create` makes its configuration.
+    #[arg(long, value_name = "ADDRESS", hide = true)]
     proxy: Option<String>,
     #[command(flatten)]
     join: JoinFlags,
@@ -131,8 +131,13 @@ fn warn_of_acme(config: &Config) {
 
 impl ConfigureArgs {
     fn settings(&self, program: Program) -> Result<Settings, Failure> {
-        let join = node_flags::join_at("--auth-server", self.auth_server.as_ref(), false)
-            .or_else(|| node_flags::join_at("--proxy", self.proxy.as_ref(), true));
+        if self.proxy.is_some() {
+            return Err(Failure::usage(format!(
+                "--proxy is where an agent joins, and this makes no configuration of one: make it with `{program} db configure \
+                 create --proxy=…`; a proxy without auth joins at auth itself, by --auth-server"
+            )));
+        }
+        let join = node_flags::join_at("--auth-server", self.auth_server.as_ref(), false);
         let services = if self.roles.is_empty() {
             vec![NodeKind::Auth, NodeKind::Proxy]
         } else {
@@ -337,7 +342,7 @@ mod tests {
             ("--roles=db", "db configure create"),
             ("--roles=node", "SSH"),
             ("--token=x", "joins none"),
-            ("--proxy=p:443", "joins none"),
+            ("--proxy=p:443", "db configure create --proxy"),
             ("--roles=proxy", "needs \"auth_server\""),
             ("--roles=proxy --auth-server=a --cluster-name=x", "leave it out"),
             ("--roles=auth --public-addr=x", "leave it out"),
