@@ -198,7 +198,7 @@ async fn attempt(
         person: permit.person().clone(),
         person_until: permit.until(),
         chain: ask.person.clone(),
-        service: permit.service().clone(),
+        database: database.clone(),
         db_user: permit.db_user().clone(),
         db_name: permit.db_name().clone(),
     };

@@ -161,19 +161,32 @@ pub(super) const DB: Keys = Keys {
 };
 
 pub(super) const DATABASE: Keys = Keys {
-    supported: &["description", "name", "protocol", "static_labels", "tls", "uri"],
+    supported: &[
+        "description",
+        "dynamic_labels",
+        "name",
+        "protocol",
+        "static_labels",
+        "tls",
+        "uri",
+    ],
     not_yet: &[
         "ad",
         "admin_user",
         "aws",
         "azure",
         "ca_cert_file",
-        "dynamic_labels",
         "gcp",
         "mongo_atlas",
         "mysql",
         "oracle",
     ],
+    foreign: &[],
+};
+
+pub(super) const DYNAMIC_LABEL: Keys = Keys {
+    supported: &["command", "name", "period"],
+    not_yet: &[],
     foreign: &[],
 };
 

@@ -8,6 +8,7 @@
 //! `services` turn the tree into types; `settings` puts what a command line says into it; `address` and `secret_file` are values with rules of their own.
 
 mod address;
+mod databases;
 mod error;
 mod file;
 mod keys;
@@ -160,7 +161,18 @@ pub struct DatabaseConfig {
     pub protocol: DbProtocol,
     pub uri: Endpoint,
     pub static_labels: Labels,
+    /// In addition to the static ones; none has the name of one of those.
+    pub dynamic_labels: Vec<DynamicLabel>,
     pub tls: DbTls,
+}
+
+/// A label whose value is the first line that a command prints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DynamicLabel {
+    pub name: String,
+    /// The program and its arguments; never empty.
+    pub command: Vec<String>,
+    pub period: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,9 +180,39 @@ pub enum DbProtocol {
     Postgres,
 }
 
-/// How the agent verifies PostgreSQL: always chain and name (`verify-full`).
+/// What of PostgreSQL's certificate the agent verifies. That PostgreSQL holds the certificate's key is verified in every mode.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DbTlsMode {
+    /// Its chain and its name.
+    #[default]
+    VerifyFull,
+    /// Its chain.
+    VerifyCa,
+    /// Nothing.
+    Insecure,
+}
+
+impl DbTlsMode {
+    const ALL: [Self; 3] = [Self::VerifyFull, Self::VerifyCa, Self::Insecure];
+
+    /// The word of the file.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::VerifyFull => "verify-full",
+            Self::VerifyCa => "verify-ca",
+            Self::Insecure => "insecure",
+        }
+    }
+
+    fn from_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.label() == label)
+    }
+}
+
+/// How the agent verifies PostgreSQL.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DbTls {
+    pub mode: DbTlsMode,
     /// The name that PostgreSQL's certificate must carry, where it is not the host of `uri`.
     pub server_name: Option<String>,
     /// PEM; `None` is the cluster's own db CA.

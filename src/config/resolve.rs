@@ -6,7 +6,7 @@ use super::secret_file::{PinSource, TokenSource};
 use super::section::{Section, Text};
 use super::{
     Config, DEFAULT_AUTH_PORT, DEFAULT_DATA_DIR, DEFAULT_WEB_PORT, JoinAddress, LogConfig, LogFormat, LogOutput,
-    Severity, Version, keys, services,
+    Severity, Version, databases, keys, services,
 };
 use crate::model::Endpoint;
 use crate::model::NodeName;
@@ -37,7 +37,11 @@ pub(super) fn config(root: Node) -> Result<Config, ConfigError> {
         None => None,
     };
     let proxy = file.take("proxy_service").map(services::proxy).transpose()?.flatten();
-    let db = file.take("db_service").map(services::db).transpose()?.flatten();
+    let db = file
+        .take("db_service")
+        .map(databases::db_service)
+        .transpose()?
+        .flatten();
     if auth.is_none() && proxy.is_none() && db.is_none() {
         let place = Place::whole(&file.place.origin);
         return Err(ConfigError::NoService { place });

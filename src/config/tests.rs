@@ -71,6 +71,7 @@ fn every_supported_key_stands_in_an_example() {
         keys::DB,
         keys::DATABASE,
         keys::DATABASE_TLS,
+        keys::DYNAMIC_LABEL,
     ];
     // The list of formats v1 and v2 is named in a comment only.
     for key in sections
@@ -258,19 +259,53 @@ fn databases_are_checked_one_by_one() {
     assert!(second("{name: b, protocol: postgres}").contains("database \"b\" needs \"uri\""));
     assert!(second("{name: b_c, protocol: postgres, uri: db}").contains("must not contain '_'"));
     assert!(second("{protocol: postgres, uri: db}").contains("needs \"name\""));
-    for mode in ["verify-ca", "insecure"] {
-        let refused = second(&format!(
-            "{{name: b, protocol: postgres, uri: db, tls: {{mode: {mode}}}}}"
-        ));
-        assert!(
-            refused.contains(&format!("{mode:?} is not supported by this version")),
-            "{refused}"
-        );
-    }
     assert!(
         second("{name: b, protocol: postgres, uri: db, admin_user: {name: x}}").contains("known but not supported")
     );
     assert!(refusal("auth_service: {}\ndb_service: {enabled: yes}").contains("needs \"databases\""));
+}
+
+/// The one database of a file that says `more` about it.
+fn with_database(more: &str) -> Result<DatabaseConfig, ConfigError> {
+    parse(&format!("{DATABASE}    {more}\n")).map(|config| config.db.expect("enabled").databases.remove(0))
+}
+
+#[test]
+fn the_verification_of_a_database_is_full_unless_the_file_says_less() {
+    let mode = |tls: &str| with_database(&format!("tls: {tls}")).map(|database| database.tls.mode);
+    assert_eq!(mode("{}").expect("valid"), DbTlsMode::VerifyFull);
+    for expected in DbTlsMode::ALL {
+        assert_eq!(
+            mode(&format!("{{mode: {}}}", expected.label())).expect("valid"),
+            expected
+        );
+    }
+    let refused = |tls: &str| mode(tls).expect_err(tls).to_string();
+    assert!(refused("{mode: require}").contains("there are verify-full (chain and name), verify-ca"));
+    assert!(
+        refused("{mode: insecure, ca_cert_file: /ca.pem}").contains("with mode: insecure no authority is looked at")
+    );
+    assert!(refused("{trust_system_cert_pool: yes}").contains("known but not supported"));
+}
+
+#[test]
+fn a_dynamic_label_has_a_command_and_a_name_of_its_own() {
+    let labels = |text: &str| with_database(&format!("dynamic_labels: {text}"));
+    let read = labels("[{name: host, command: [hostname, -s], period: 1m30s}, {name: b, command: /bin/b}]");
+    let read = read.expect("valid").dynamic_labels;
+    assert_eq!(read[0].command, ["hostname", "-s"]);
+    assert_eq!(read[0].period, Duration::from_secs(90));
+    assert_eq!(read[1].period, Duration::from_secs(60));
+    let refused = |text: &str| labels(text).expect_err(text).to_string();
+    assert!(refused("[{name: a, command: [x], period: 0s}]").contains("shorter than 1s"));
+    assert!(refused("[{name: a}]").contains("needs \"command\""));
+    assert!(refused("[{command: [x]}]").contains("needs \"name\""));
+    assert!(refused("[{name: a, command: 'date +%s'}]").contains("no shell reads it"));
+    assert!(refused("[{name: a, command: [x]}, {name: a, command: [y]}]").contains("stands there twice"));
+    assert!(refused("{a: [x]}").contains("must be a list"));
+    let clash = "static_labels: {env: prod}\n    dynamic_labels: [{name: env, command: [x]}]";
+    let refused = with_database(clash).expect_err("two values").to_string();
+    assert!(refused.contains("is a static label of this database, too"), "{refused}");
 }
 
 #[test]

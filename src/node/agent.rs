@@ -1,18 +1,20 @@
 //! The database service of a node.
 
 use super::roots::Roots;
-use super::{AuthAddresses, Common, Identity, StartError};
+use super::{AuthAddresses, Common, StartError};
 use crate::actors::address::{Address, Origin};
 use crate::actors::agent::{Agent, AgentParts, ServeStream};
 use crate::actors::cancels::UpstreamKeys;
-use crate::actors::databases::{Database, DatabasesStock};
+use crate::actors::databases::Database;
+use crate::actors::databases::keeper::{DatabaseKeeper, Definition, KeeperParts};
 use crate::actors::dialer::DialerParts;
 use crate::actors::dialers::{Dialers, DialersParts};
 use crate::actors::host::Spec;
 use crate::actors::sessions::EndAll;
 use crate::actors::tunnels::ServeLocally;
-use crate::config::{Config, DatabaseConfig, JoinAddress};
-use crate::model::Endpoint;
+use crate::config::{DatabaseConfig, DbTlsMode, JoinAddress};
+use crate::model::{Endpoint, ServiceName};
+use crate::net::upstream_tls::UpstreamTrust;
 use crate::pki::TrustAnchors;
 use crate::pki::pem::certificates_from_pem;
 use std::net::SocketAddr;
@@ -31,6 +33,7 @@ pub(super) fn start(
     roots: &mut Roots,
     up: Arc<watch::Sender<bool>>,
 ) -> Result<Address<EndAll>, StartError> {
+    start_keeper(common, roots)?;
     let cancels = roots.start(Spec::permanent("upstream-cancels"), UpstreamKeys::default);
     let sessions = super::start_sessions(common, roots, "agent-sessions");
     let parts = Arc::new(AgentParts {
@@ -92,6 +95,7 @@ fn tell_local_proxy(common: &Arc<Common>, proxy: Address<ServeLocally>, serve: A
                 agent,
                 agent_name: agent_name.clone(),
                 databases: databases.records(),
+                health: databases.health(),
                 serve: serve.clone(),
             };
             if proxy.tell_when_room(&origin, local).await.is_err() || !databases.changed().await {
@@ -114,22 +118,32 @@ fn proxy_endpoint(common: &Common, local: Option<SocketAddr>) -> Result<Endpoint
     }
 }
 
-/// The databases of the configuration.
-pub(super) fn databases(config: &Config, identity: &Identity) -> Result<DatabasesStock, StartError> {
-    let configured = config.db.iter().flat_map(|db| &db.databases);
-    let databases = configured
-        .map(|database| {
-            let resolved = resolve(database, &identity.anchors)?;
-            Ok((database.name.clone(), Arc::new(resolved)))
-        })
-        .collect::<Result<_, StartError>>()?;
-    Ok(DatabasesStock::new(databases))
+/// Keeps what is served up to date, beginning with the databases of the configuration.
+fn start_keeper(common: &Common, roots: &mut Roots) -> Result<(), StartError> {
+    let configured = common.config.db.iter().flat_map(|db| &db.databases);
+    let definitions = configured.map(|database| {
+        let definition = Definition {
+            database: resolve(database, &common.identity.anchors)?,
+            dynamic_labels: database.dynamic_labels.clone(),
+        };
+        Ok(Arc::new(definition))
+    });
+    let parts = Arc::new(KeeperParts {
+        configured: definitions.collect::<Result<_, StartError>>()?,
+        stock: common.databases.clone(),
+        report: common.report.clone(),
+        clock: common.clock.clone(),
+    });
+    parts.offer_at_once();
+    roots.start(Spec::permanent("databases"), move || DatabaseKeeper::new(parts.clone()));
+    Ok(())
 }
 
 fn resolve(config: &DatabaseConfig, anchors: &TrustAnchors) -> Result<Database, StartError> {
-    let trusted = match &config.tls.ca_cert_file {
-        None => anchors.db.clone(),
-        Some(path) => {
+    let authorities = match (config.tls.mode, &config.tls.ca_cert_file) {
+        (DbTlsMode::Insecure, _) => Vec::new(),
+        (_, None) => anchors.db.clone(),
+        (_, Some(path)) => {
             let pem = std::fs::read(path).map_err(|error| {
                 StartError::Other(format!(
                     "database {}: ca_cert_file {}: {error}",
@@ -140,16 +154,30 @@ fn resolve(config: &DatabaseConfig, anchors: &TrustAnchors) -> Result<Database, 
             certificates_from_pem(&pem, "ca_cert_file")?
         }
     };
+    if config.tls.mode == DbTlsMode::Insecure {
+        warn_of_insecure(&config.name, &config.uri);
+    }
+    let named = config.tls.server_name.clone();
+    let trust = UpstreamTrust {
+        mode: config.tls.mode,
+        server_name: named.unwrap_or_else(|| config.uri.host.clone()),
+        authorities,
+    };
     Ok(Database {
         service: config.name.clone(),
         description: config.description.clone(),
         labels: config.static_labels.clone(),
         endpoint: config.uri.clone(),
-        server_name: config
-            .tls
-            .server_name
-            .clone()
-            .unwrap_or_else(|| config.uri.host.clone()),
-        trusted,
+        trust: Arc::new(trust),
     })
+}
+
+/// Said at every start, so that nobody forgets it.
+fn warn_of_insecure(name: &ServiceName, uri: &Endpoint) {
+    tracing::warn!(
+        database = %name,
+        "tls.mode: insecure: the certificate of PostgreSQL is not verified. Whoever can put a machine between this agent and \
+         {uri} can pose as the database, read and change everything that people send and receive, and nobody sees it. Use \
+         verify-full; postern ctl auth sign --format=db makes a certificate that it accepts"
+    );
 }

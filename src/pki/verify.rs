@@ -150,6 +150,14 @@ pub fn verify_db_server(
     leaf.verify_is_valid_for_subject_name(&wanted).map_err(refused)
 }
 
+/// When any certificate ends. Nothing of it is verified.
+///
+/// # Errors
+/// It is not X.509, or too long.
+pub fn valid_until(certificate: &[u8]) -> Result<Timestamp, CertificateError> {
+    Leaf::read(certificate).map(|leaf| leaf.not_after)
+}
+
 /// Reads the leaf and shows that a CA of this kind, of this cluster, signed it. Dates and usage are left to the caller. Returns the
 /// leaf and the cluster of the CA.
 fn establish(

@@ -26,6 +26,19 @@ pub struct DatabaseStatus {
     pub description: String,
     pub labels: std::collections::BTreeMap<String, String>,
     pub uri: String,
+    pub health: HealthStatus,
+}
+
+/// How a database is, as the agent sees it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HealthStatus {
+    /// `unknown`, `healthy` or `unhealthy`.
+    pub status: String,
+    pub since: Option<String>,
+    /// What is wrong, in a sentence; empty when nothing is.
+    pub detail: String,
+    /// When the certificate ends that PostgreSQL presented last.
+    pub certificate_until: Option<String>,
 }
 
 /// `PUT /v1/resources`: one or more YAML documents.

@@ -2,8 +2,8 @@
 
 use super::admin::AdminParts;
 use super::api::{
-    AuditEvents, AuditQuery, DatabaseStatus, NodeStatus, Problem, PutResources, ResourceDone, ResourceQuery, Resources,
-    ResourcesPut, SignDatabase, SignPerson, SignedCertificate, Status,
+    AuditEvents, AuditQuery, DatabaseStatus, HealthStatus, NodeStatus, Problem, PutResources, ResourceDone,
+    ResourceQuery, Resources, ResourcesPut, SignDatabase, SignPerson, SignedCertificate, Status,
 };
 use super::token_routes;
 use crate::actors::address::{AskError, Origin};
@@ -16,6 +16,7 @@ use crate::model::{NodeId, NodeKind, PersonName, Refusal, RoleName, ServiceName,
 use crate::pki::CaPin;
 use crate::pki::pem::certificates_to_pem;
 use crate::policy::{PolicySnapshot, Resource, parse_resources};
+use crate::protocol::tunnel::{DatabaseHealth, HealthState};
 use axum::Json;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path, Query as UrlQuery, State};
@@ -183,12 +184,26 @@ fn node_status(record: NodeRecord) -> NodeStatus {
             .databases
             .into_iter()
             .map(|database| DatabaseStatus {
+                health: health_status(&record.report.health, &database.service),
                 name: database.service.to_string(),
                 description: database.description,
                 labels: database.labels.0,
                 uri: database.uri,
             })
             .collect(),
+    }
+}
+
+fn health_status(known: &[DatabaseHealth], service: &ServiceName) -> HealthStatus {
+    let health = known.iter().find(|health| health.service == *service);
+    HealthStatus {
+        status: health
+            .map_or(HealthState::Unknown, |health| health.state)
+            .label()
+            .to_owned(),
+        since: health.map(|health| health.since.to_string()),
+        detail: health.map(|health| health.detail.clone()).unwrap_or_default(),
+        certificate_until: health.and_then(|health| Some(health.certificate_until?.to_string())),
     }
 }
 

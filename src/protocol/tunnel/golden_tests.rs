@@ -222,6 +222,7 @@ fn tunnel() -> Vec<(String, Vec<u8>)> {
             DbToProxy::Announce {
                 name: "agent-1".parse().unwrap(),
                 databases: vec![database()],
+                health: report().health,
             },
         ),
         sample("RelayOpened", DbToProxy::RelayOpened { process_id: 4711 }),

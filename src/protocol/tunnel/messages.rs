@@ -63,6 +63,16 @@ pub enum HealthState {
     Unhealthy,
 }
 
+impl HealthState {
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
 /// How a database is, as one agent sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatabaseHealth {
@@ -280,6 +290,8 @@ pub enum DbToProxy {
     Announce {
         name: NodeName,
         databases: Vec<DatabaseRecord>,
+        /// Of those, as far as they have been looked at.
+        health: Vec<DatabaseHealth>,
     },
     /// PostgreSQL has let the session in; `process_id` is its own.
     RelayOpened { process_id: u32 },
@@ -293,5 +305,5 @@ pub enum DbToProxy {
 
 impl Wire for DbToProxy {
     const DIALECT: Dialect = Dialect::DbToProxy;
-    const MAX_BYTES: usize = 256 * 1024;
+    const MAX_BYTES: usize = 2 * 1024 * 1024;
 }

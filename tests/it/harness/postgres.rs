@@ -191,6 +191,10 @@ impl Postgres {
         });
     }
 
+    pub fn log(&self) -> String {
+        self.process.log_text()
+    }
+
     /// Runs SQL as the superuser, past Postern; rows as `a|b` lines.
     #[track_caller]
     pub fn admin(&self, database: &str, sql: &str) -> String {
