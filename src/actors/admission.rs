@@ -20,6 +20,7 @@ use crate::policy::{AccessRequest, Permit, decide};
 use crate::protocol::postgres::backend::backend_key_data;
 use crate::protocol::postgres::parameters::ParameterRule;
 use rustls_pki_types::CertificateDer;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -277,6 +278,8 @@ async fn authorise(parts: &AgentParts, ask: &OpenRelay) -> Result<(AccessRequest
         labels: database.labels.clone(),
         db_user: ask.db_user.clone(),
         db_name: ask.db_name.clone(),
+        nodes: vec![(parts.trail.node, parts.trail.node_name.clone())],
+        client_ip: Some(client_ip(&ask.client_address)?),
     };
     let snapshot = parts.policy.current()?;
     match decide(&snapshot, &request, now) {
@@ -293,6 +296,16 @@ async fn authorise(parts: &AgentParts, ask: &OpenRelay) -> Result<(AccessRequest
             })
         }
     }
+}
+
+fn client_ip(address: &str) -> Result<IpAddr, Refusal> {
+    address.parse().map(|address: SocketAddr| address.ip()).map_err(|_| {
+        tracing::error!(address, "the proxy's client address is not an address with a port");
+        Refusal::new(
+            RefusalKind::Internal,
+            "the proxy did not say where this connection comes from",
+        )
+    })
 }
 
 fn about<'a>(ask: &'a OpenRelay, request: &'a AccessRequest, uri: &'a str) -> About<'a> {

@@ -28,8 +28,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// Auth says something every second on the policy stream; silence for so long means that it or the way to it is gone.
-const AUTH_SILENT_AFTER: Duration = Duration::from_secs(8);
+pub const AUTH_SILENT_AFTER: Duration = Duration::from_secs(8);
 const ASK_DEADLINE: Duration = Duration::from_secs(15);
+/// For so long a second process with this identity may be the first one's end that auth has not seen yet.
+const TWICE_TOLERATED: Duration = Duration::from_secs(15);
 const BACK_OFF_MAX: Duration = Duration::from_secs(4);
 const BACK_OFF_STEP: Duration = Duration::from_millis(500);
 /// A connection that held for so long was a good one, and its loss is a new fault.
@@ -44,6 +46,8 @@ pub struct AuthLinkParts {
     pub kind: NodeKind,
     /// What this node says of itself.
     pub report: watch::Receiver<NodeReport>,
+    /// Written when auth says that the node must not go on; the node ends with this sentence.
+    pub condemned: Arc<watch::Sender<Option<String>>>,
     /// Written with what auth says of the others.
     pub proxies: ProxiesStock,
     pub received: Address<PolicyReceived>,
@@ -307,11 +311,23 @@ async fn hand_on(parts: &AuthLinkParts, news: AuthToNode, origin: &Origin) -> io
 
 async fn keep_alive(parts: &AuthLinkParts, mux: &Mux) -> io::Error {
     let mut report = parts.report.clone();
+    let mut twice_since = None;
     loop {
         let beat = Question::Heartbeat(report.borrow_and_update().clone());
         let beaten = tokio::time::timeout(AUTH_SILENT_AFTER, exchange(mux, parts.kind, plain_header(), beat)).await;
         match beaten {
-            Ok(Ok(AuthToNode::Heard { proxies })) => parts.proxies.heard(proxies),
+            Ok(Ok(AuthToNode::Heard { proxies })) => {
+                twice_since = None;
+                parts.proxies.heard(proxies);
+            }
+            Ok(Ok(AuthToNode::RunsTwice { why })) => {
+                let since = *twice_since.get_or_insert_with(tokio::time::Instant::now);
+                if since.elapsed() >= TWICE_TOLERATED {
+                    parts.condemned.send_replace(Some(why));
+                } else {
+                    tracing::warn!(why, "auth does not take this node's heartbeat yet");
+                }
+            }
             Ok(Ok(AuthToNode::Declined { why })) => tracing::warn!(why, "auth did not take the heartbeat"),
             Ok(Ok(_)) => return io::Error::other("auth answered a heartbeat with something else"),
             Ok(Err(error)) => return error,

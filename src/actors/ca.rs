@@ -223,6 +223,13 @@ impl Ca {
             labels,
             db_user: ask.db_user.clone(),
             db_name: ask.db_name.clone(),
+            nodes: self
+                .inventory
+                .name_of(ask.agent)
+                .map(|name| (ask.agent, name))
+                .into_iter()
+                .collect(),
+            client_ip: None,
         };
         let permit = decide(&snapshot, &request, now).map_err(|denial| denial.to_string())?;
         let not_after = permit.until().min(now + DB_CLIENT_TTL_MAX);
@@ -257,6 +264,9 @@ impl Ca {
             .users
             .get(&ask.name)
             .ok_or_else(|| format!("there is no user {}; to see those that exist: ctl get users", ask.name))?;
+        if let Some(lock) = snapshot.lock_in_force(&ask.name, &record.roles, &[], now) {
+            return Err(format!("{} (lock {})", lock.sentence(), lock.name).into());
+        }
         let longest = max_session_ttl(&snapshot, &ask.name)
             .unwrap_or(PERSON_TTL_MAX)
             .min(PERSON_TTL_MAX);
@@ -271,6 +281,8 @@ impl Ca {
                 db_user: None,
                 db_name: None,
             }),
+            // Whoever asks here is an administrator, not the client.
+            pinned_ip: None,
         };
         let certificate = self
             .authorities

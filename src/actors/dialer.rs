@@ -2,8 +2,8 @@
 //!
 //! **Owns** the connection to a proxy, dialled again whenever it is lost.
 //! **Hears** nothing; streams that the proxy opens come from the multiplexer.
-//! **Tells** the agent of each such stream (`ServeStream`); the proxy, every two seconds and when it changes, what is served;
-//! `dialers` where the configured address has led.
+//! **Tells** the agent of each such stream (`ServeStream`); the proxy, every two seconds and when it changes, what is served
+//! (nothing, when the node drains); `dialers` where the configured address has led.
 //! **Never** gives up on a proxy that is wanted, and never dials faster than the back-off.
 //! **Ends** with the agent, or when its proxy is not listed any more and its tunnel is lost. Transient.
 
@@ -13,6 +13,7 @@ use super::databases::DatabasesView;
 use super::dialers::SeedTunnel;
 use super::host::{Behavior, Ctx, Runtime, TaskGuard, spawn_here};
 use super::identity::IdentityView;
+use super::phase::NodePhase;
 use super::policy::PolicyView;
 use super::tunnel::{ANNOUNCE_EVERY, PEER_SILENT_AFTER};
 use crate::model::{Endpoint, NodeId, NodeKind, NodeName, SharedClock};
@@ -44,8 +45,8 @@ pub struct DialerParts {
     pub databases: DatabasesView,
     pub serve: Address<ServeStream>,
     pub clock: SharedClock,
-    /// Set when the first tunnel is up.
-    pub up: Arc<watch::Sender<bool>>,
+    /// The node is ready when the first tunnel is up, and serves nothing new when it drains.
+    pub phase: NodePhase,
 }
 
 /// Where a dialer dials.
@@ -146,7 +147,7 @@ impl Dialer {
         tracing::info!(dialer = %ctx.name(), proxy = %connected.proxy_name, "tunnel up");
         self.tell_where(Some(connected.proxy), ctx);
         let since = tokio::time::Instant::now();
-        self.parts.up.send_replace(true);
+        self.parts.phase.ready();
         let Connected {
             mux,
             inbound,
@@ -264,13 +265,18 @@ async fn connect(parts: &DialerParts, address: &Endpoint, expected: Option<NodeI
 }
 
 async fn keep_announcing(parts: &DialerParts, mut control: MuxStream) -> String {
+    let mut phase = parts.phase.view();
+    let mut said_draining = false;
     let mut id = 2;
     let mut databases = parts.databases.clone();
     loop {
         // At once when there is news, else in time to show that the tunnel lives.
-        if let Ok(false) = tokio::time::timeout(ANNOUNCE_EVERY, databases.changed()).await {
-            tokio::time::sleep(ANNOUNCE_EVERY).await;
+        tokio::select! {
+            () = tokio::time::sleep(ANNOUNCE_EVERY) => {}
+            () = phase.draining(), if !said_draining => {}
+            true = databases.changed() => {}
         }
+        said_draining = phase.is_draining();
         match tokio::time::timeout(PEER_SILENT_AFTER, announce(parts, &mut control, id)).await {
             Ok(Ok(())) => id += 1,
             Ok(Err(error)) => return error.to_string(),
@@ -288,9 +294,14 @@ async fn announce(parts: &DialerParts, control: &mut MuxStream, id: u64) -> io::
         cause: None,
         connection: None,
     };
+    let databases = if parts.phase.view().is_draining() {
+        Vec::new()
+    } else {
+        parts.databases.records()
+    };
     let body = DbToProxy::Announce {
         name: parts.node_name.clone(),
-        databases: parts.databases.records(),
+        databases,
         health: parts.databases.health(),
     };
     write_frame(control, &Frame::new(header, body)).await?;

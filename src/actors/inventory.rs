@@ -11,7 +11,7 @@ use super::host::{Behavior, Ctx, Handle};
 use crate::model::{Labels, NodeId, NodeKind, NodeName, ServiceName, SharedClock, Timestamp};
 use crate::protocol::tunnel::{NodeReport, ProxyRecord};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -27,13 +27,34 @@ pub struct NodeRecord {
     pub report: NodeReport,
 }
 
-/// A node has sent its heartbeat.
-pub struct NodeHeard(pub NodeRecord);
+/// A node has sent its heartbeat, over a link that lives as long as the token does.
+pub struct NodeHeard {
+    pub record: NodeRecord,
+    pub link: Weak<()>,
+}
+/// Another process with the node's identity is alive.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "node {name} runs already: another process with this node's identity has been connected since it started at {since}. A data \
+     directory belongs to one node: stop the other one; or, if this directory is a copy, remove the directory \"identity\" in it \
+     and join with a new token"
+)]
+pub struct RunsTwice {
+    name: NodeName,
+    since: Timestamp,
+}
 /// A node was removed; it is not listed until it is heard again.
 pub struct NodeForgotten(pub NodeId);
-message!(NodeHeard => (), NodeForgotten => ());
+message!(NodeHeard => Result<(), RunsTwice>, NodeForgotten => ());
 
-type Nodes = BTreeMap<NodeId, (NodeRecord, Timestamp)>;
+#[derive(Debug, Clone)]
+struct Known {
+    record: NodeRecord,
+    heard: Timestamp,
+    link: Weak<()>,
+}
+
+type Nodes = BTreeMap<NodeId, Known>;
 
 #[derive(Debug, Clone)]
 pub struct InventoryStock(Arc<watch::Sender<Nodes>>);
@@ -66,8 +87,8 @@ impl InventoryView {
         let nodes = self.nodes.borrow();
         nodes
             .values()
-            .filter(|(_, heard)| *heard >= oldest)
-            .map(|(record, _)| record.clone())
+            .filter(|known| known.heard >= oldest)
+            .map(|known| known.record.clone())
             .collect()
     }
 
@@ -87,13 +108,19 @@ impl InventoryView {
     /// The labels of a service as this node serves it; `None` when it does not.
     pub fn labels_of(&self, node: NodeId, service: &ServiceName) -> Option<Labels> {
         let nodes = self.nodes.borrow();
-        let (record, _) = nodes.get(&node)?;
+        let record = &nodes.get(&node)?.record;
         let database = record
             .report
             .databases
             .iter()
             .find(|database| database.service == *service)?;
         Some(database.labels.clone())
+    }
+
+    /// The name that a node that is alive gave itself.
+    pub fn name_of(&self, node: NodeId) -> Option<NodeName> {
+        let nodes = self.nodes.borrow();
+        nodes.get(&node).map(|known| known.record.name.clone())
     }
 }
 
@@ -112,10 +139,10 @@ impl Inventory {
             let oldest = inventory.clock.now() - NODE_SILENT_AFTER;
             inventory.stock.0.send_if_modified(|nodes| {
                 let before = nodes.len();
-                nodes.retain(|_, (record, heard)| {
-                    let alive = *heard >= oldest;
+                nodes.retain(|_, known| {
+                    let alive = known.heard >= oldest;
                     if !alive {
-                        tracing::warn!(node = %record.name, "node is silent and leaves the list");
+                        tracing::warn!(node = %known.record.name, "node is silent and leaves the list");
                     }
                     alive
                 });
@@ -136,12 +163,24 @@ impl Behavior for Inventory {
 }
 
 impl Handle<NodeHeard> for Inventory {
-    fn handle(&mut self, NodeHeard(record): NodeHeard, _: &mut Ctx<'_, Self>) -> Reply<()> {
+    fn handle(&mut self, heard: NodeHeard, _: &mut Ctx<'_, Self>) -> Reply<Result<(), RunsTwice>> {
+        let NodeHeard { record, link } = heard;
         let now = self.clock.now();
+        if let Some(known) = self.stock.0.borrow().get(&record.node)
+            && known.record.report.instance != record.report.instance
+            && known.heard >= now - NODE_SILENT_AFTER
+            && known.link.strong_count() > 0
+        {
+            return Reply::Now(Err(RunsTwice {
+                name: record.name,
+                since: known.record.report.started,
+            }));
+        }
         self.stock.0.send_modify(|nodes| {
-            nodes.insert(record.node, (record, now));
+            let heard = now;
+            nodes.insert(record.node, Known { record, heard, link });
         });
-        Reply::Now(())
+        Reply::Now(Ok(()))
     }
 }
 

@@ -28,7 +28,7 @@ use crate::protocol::tunnel::{
     AuthToNode, DbToAuth, Dialect, Frame, FrameKind, Header, NodeReport, ProxyToAuth, Wire, frame,
 };
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 
@@ -84,6 +84,7 @@ impl Handle<AdoptLink> for Links {
             stream: stream.take(),
             peer: peer.clone(),
             parts: parts.clone(),
+            alive: Arc::new(()),
         });
         Reply::Now(())
     }
@@ -94,6 +95,8 @@ struct Link {
     stream: Option<ServerTls>,
     peer: HostIdentity,
     parts: Arc<LinkParts>,
+    /// Dropped with the link.
+    alive: Arc<()>,
 }
 
 impl Link {
@@ -105,6 +108,7 @@ impl Link {
                     let asked = Asked {
                         peer: link.peer.clone(),
                         parts: link.parts.clone(),
+                        link: Arc::downgrade(&link.alive),
                         origin: ctx.origin(),
                     };
                     ctx.run(asked.serve(stream), |_, (), _| {});
@@ -144,6 +148,7 @@ impl Behavior for Link {
 struct Asked {
     peer: HostIdentity,
     parts: Arc<LinkParts>,
+    link: Weak<()>,
     origin: Origin,
 }
 
@@ -289,17 +294,18 @@ impl Asked {
         let body = match question {
             Question::WatchPolicy { have } => return self.tell_policy(have, stream).await,
             Question::Heartbeat(record) => {
-                let told = self
-                    .parts
-                    .heard
-                    .ask(&self.origin, NodeHeard(record), ASK_DEADLINE)
-                    .await;
-                told.map_or_else(
-                    |error| AuthToNode::Declined { why: error.to_string() },
-                    |()| AuthToNode::Heard {
+                let link = self.link.clone();
+                let heard = NodeHeard { record, link };
+                match self.parts.heard.ask(&self.origin, heard, ASK_DEADLINE).await {
+                    Ok(Ok(())) => AuthToNode::Heard {
                         proxies: self.parts.inventory.proxies(),
                     },
-                )
+                    Ok(Err(twice)) => {
+                        tracing::warn!(node = %self.peer.node_name, "a second process has this node's identity");
+                        AuthToNode::RunsTwice { why: twice.to_string() }
+                    }
+                    Err(error) => AuthToNode::Declined { why: error.to_string() },
+                }
             }
             Question::Store(lines) => match self.parts.store_lines.ask(&self.origin, lines, ASK_DEADLINE).await {
                 Ok(Ok(last_seq)) => AuthToNode::AuditStored { last_seq },

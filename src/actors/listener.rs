@@ -4,18 +4,20 @@
 //! **Hears** nothing; connections come from the socket.
 //! **Tells** nobody; starts a `connection#id` for each accepted socket, on the next runtime in turn, where it stays.
 //! **Never** waits for a peer: what a peer sends is read on the connection's runtime.
-//! **Ends** with the node. After a failure it goes on with the same socket; connections are not touched.
+//! **Ends** with the node. After a failure it goes on with the same socket; connections are not touched. When the node drains, the
+//! socket is closed, and the connections go on.
 
 use super::connection::{Connection, ConnectionParts};
 use super::host::{Behavior, Ctx, Runtimes, Spec};
+use super::phase::PhaseView;
 use super::supervisor::ChildExited;
 use crate::model::ConnectionId;
 use crate::net::socket::Listener;
 use crate::pki::entropy;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Connections of one port, in whatever state; the reference's limit. Beyond it a connection is closed at once.
@@ -23,8 +25,28 @@ const CONNECTIONS_MAX: usize = 15_000;
 /// When the system has no more file descriptors, accepting at once again would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// A port that is listened on, made once per node; empty when the port is closed.
+#[derive(Clone)]
+pub struct Port(Arc<Mutex<Option<Arc<Listener>>>>);
+
+impl Port {
+    pub fn new(socket: Listener) -> Self {
+        Self(Arc::new(Mutex::new(Some(Arc::new(socket)))))
+    }
+
+    fn socket(&self) -> Option<Arc<Listener>> {
+        // Each use leaves it whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn close(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
 pub struct PortListener {
-    socket: Arc<Listener>,
+    port: Port,
+    phase: PhaseView,
     runtimes: Runtimes,
     parts: Arc<ConnectionParts>,
     /// Outside of the state, as the connections are: a rebuilt listener still knows how many there are.
@@ -33,9 +55,16 @@ pub struct PortListener {
 }
 
 impl PortListener {
-    pub fn new(socket: Arc<Listener>, runtimes: Runtimes, parts: Arc<ConnectionParts>, open: Arc<AtomicUsize>) -> Self {
+    pub fn new(
+        port: Port,
+        phase: PhaseView,
+        runtimes: Runtimes,
+        parts: Arc<ConnectionParts>,
+        open: Arc<AtomicUsize>,
+    ) -> Self {
         Self {
-            socket,
+            port,
+            phase,
             runtimes,
             parts,
             open,
@@ -44,17 +73,26 @@ impl PortListener {
     }
 
     fn accept_next(&self, ctx: &mut Ctx<'_, Self>) {
-        let socket = self.socket.clone();
-        ctx.run(
-            async move { socket.accept().await },
-            |listener, accepted, ctx| match accepted {
-                Ok((stream, peer)) => {
-                    listener.start(stream, peer, ctx);
-                    listener.accept_next(ctx);
-                }
-                Err(error) => listener.pause(&error, ctx),
-            },
-        );
+        let Some(socket) = self.port.socket() else { return };
+        let mut phase = self.phase.clone();
+        let accepted = async move {
+            tokio::select! {
+                biased;
+                () = phase.draining() => None,
+                accepted = socket.accept() => Some(accepted),
+            }
+        };
+        ctx.run(accepted, |listener, accepted, ctx| match accepted {
+            None => {
+                listener.port.close();
+                tracing::info!(listener = %ctx.name(), "no new connections are accepted");
+            }
+            Some(Ok((stream, peer))) => {
+                listener.start(stream, peer, ctx);
+                listener.accept_next(ctx);
+            }
+            Some(Err(error)) => listener.pause(&error, ctx),
+        });
     }
 
     fn pause(&self, error: &io::Error, ctx: &mut Ctx<'_, Self>) {

@@ -2,6 +2,7 @@
 //!
 //! One file per actor; `ARCHITECTURE.md` draws who starts whom and who speaks to whom.
 
+pub mod accounts;
 pub mod address;
 pub mod admission;
 pub mod agent;
@@ -22,11 +23,13 @@ pub mod joins;
 mod kept_identity;
 pub mod links;
 pub mod listener;
+pub mod phase;
 pub mod policy;
 pub mod proxies;
 pub mod rbac;
 pub mod relay;
 pub mod routing;
+mod session_taps;
 pub mod sessions;
 pub mod supervisor;
 pub mod tokens;

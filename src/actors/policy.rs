@@ -102,6 +102,13 @@ impl PolicyView {
         }
     }
 
+    /// Whether auth has said within this time that these rules are the newest; it does so every second.
+    pub fn confirmed_within(&self, limit: Duration) -> bool {
+        let held = self.held.borrow();
+        held.as_ref()
+            .is_some_and(|held| self.clock.now().since(held.confirmed_at) <= limit)
+    }
+
     pub fn version(&self) -> Option<u64> {
         self.held.borrow().as_ref().map(|held| held.snapshot.version)
     }

@@ -1,4 +1,4 @@
-//! Users and roles, on auth.
+//! Users, roles, registered databases and locks, on auth.
 //!
 //! **Owns** the way from the stored resources to the published snapshot.
 //! **Hears** `PutResource`, `RemoveResource`, `RemoveNode` from administrators.
@@ -12,28 +12,32 @@ use super::ca::HOST_TTL;
 use super::host::{Behavior, Ctx, Handle};
 use super::trail::Trail;
 use crate::audit::EventKind;
-use crate::model::{NodeId, PersonName, Refusal, RoleName, SharedClock};
+use crate::model::{LockName, NodeId, PersonName, Refusal, RoleName, ServiceName, SharedClock};
 use crate::policy::{PolicySnapshot, Resource, ResourceError};
 use crate::store::{Store, StoreError};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
 const USERS: &str = "/user/";
 const ROLES: &str = "/role/";
+const DATABASES: &str = "/db/";
+const LOCKS: &str = "/lock/";
+/// All that is published.
+const PREFIXES: [&str; 4] = [USERS, ROLES, DATABASES, LOCKS];
 /// Written with every change; its revision is the version of the snapshot that follows.
 /// By node id; each lasts as long as a certificate of the node may be valid.
 const REMOVED_NODES: &str = "/removed-node/";
 const GENERATION: &str = "/policy/generation";
-/// Users and roles each; at a kilobyte a record a snapshot stays below the 16 MiB of a node message.
+/// Of each kind; at a kilobyte a record a snapshot stays below the 16 MiB of a node message.
 const RESOURCES_MAX: usize = 8_000;
-/// All users and roles together: a message to a node holds 16 MiB.
+/// All resources together: a message to a node holds 16 MiB.
 const POLICY_BYTES_MAX: usize = 12 * 1024 * 1024;
 /// A store that fails is tried again; meanwhile the last snapshot is in force.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Writes a user or a role. The answer says whether it was there before.
+/// Writes a resource. The answer says whether it was there before.
 pub struct PutResource {
     pub resource: Resource,
     /// May replace what is there.
@@ -57,6 +61,8 @@ pub struct RemoveNode {
 pub enum ResourceRef {
     User(PersonName),
     Role(RoleName),
+    Db(ServiceName),
+    Lock(LockName),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +86,7 @@ pub enum RbacError {
     )]
     TooMany,
     #[error(
-        "with this, users and roles would take {bytes} bytes; at most {POLICY_BYTES_MAX} fit into what is sent to the nodes, so \
+        "with this, users, roles, databases and locks would take {bytes} bytes; at most {POLICY_BYTES_MAX} fit into what is sent to the nodes, so \
          make it shorter or remove what is not needed"
     )]
     TooLarge { bytes: usize },
@@ -167,19 +173,11 @@ impl Rbac {
 /// Takes a version, then reads: a change that comes in between is in this snapshot and again in the next.
 async fn next_snapshot(store: &dyn Store, clock: &SharedClock) -> Result<PolicySnapshot, RbacError> {
     let version = store.put(GENERATION, Vec::new(), None).await?;
-    let mut snapshot = PolicySnapshot {
-        version,
-        published_at: clock.now(),
-        users: BTreeMap::new(),
-        roles: BTreeMap::new(),
-        removed_nodes: removed_nodes(store).await?,
-    };
-    for prefix in [USERS, ROLES] {
+    let mut snapshot = PolicySnapshot::empty(version, clock.now());
+    snapshot.removed_nodes = removed_nodes(store).await?;
+    for prefix in PREFIXES {
         for item in store.range(prefix, RESOURCES_MAX).await? {
-            match Resource::from_json(&String::from_utf8_lossy(&item.value))? {
-                Resource::User(user) => drop(snapshot.users.insert(user.name.clone(), user)),
-                Resource::Role(role) => drop(snapshot.roles.insert(role.name.clone(), role)),
-            }
+            snapshot.add(Resource::from_json(&String::from_utf8_lossy(&item.value))?)?;
         }
     }
     Ok(snapshot)
@@ -202,6 +200,8 @@ async fn put(store: &dyn Store, resource: &Resource, replace: bool) -> Result<Pu
     let prefix = match resource {
         Resource::User(_) => USERS,
         Resource::Role(_) => ROLES,
+        Resource::Db(_) => DATABASES,
+        Resource::Lock(_) => LOCKS,
     };
     let key = format!("{prefix}{}", resource.name());
     let value = resource.to_json().into_bytes();
@@ -223,7 +223,7 @@ async fn put(store: &dyn Store, resource: &Resource, replace: bool) -> Result<Pu
 /// Whether a record of so many bytes fits in; the answer says whether its key is new.
 async fn check_room(store: &dyn Store, prefix: &str, key: &str, bytes: usize) -> Result<bool, RbacError> {
     let (mut total, mut is_new, mut of_kind) = (bytes, true, 0);
-    for each in [USERS, ROLES] {
+    for each in PREFIXES {
         let items = store.range(each, RESOURCES_MAX).await?;
         if each == prefix {
             of_kind = items.len();
@@ -257,6 +257,10 @@ fn event_of(resource: &Resource, put: Put) -> EventKind {
         (Resource::Role(_), Put::Replaced) => EventKind::RoleUpdated,
         (Resource::User(_), Put::Created) => EventKind::UserCreated,
         (Resource::User(_), Put::Replaced) => EventKind::UserUpdated,
+        (Resource::Db(_), Put::Created) => EventKind::DatabaseCreated,
+        (Resource::Db(_), Put::Replaced) => EventKind::DatabaseUpdated,
+        // Teleport has no event of its own for a lock that is replaced.
+        (Resource::Lock(_), Put::Created | Put::Replaced) => EventKind::LockCreated,
     }
 }
 
@@ -294,6 +298,12 @@ impl Handle<RemoveResource> for Rbac {
         let (key, name, kind) = match resource {
             ResourceRef::User(name) => (format!("{USERS}{name}"), name.to_string(), EventKind::UserDeleted),
             ResourceRef::Role(name) => (format!("{ROLES}{name}"), name.to_string(), EventKind::RoleDeleted),
+            ResourceRef::Db(name) => (
+                format!("{DATABASES}{name}"),
+                name.to_string(),
+                EventKind::DatabaseDeleted,
+            ),
+            ResourceRef::Lock(name) => (format!("{LOCKS}{name}"), name.to_string(), EventKind::LockDeleted),
         };
         self.change(ctx, async move {
             let was_there = store.delete(&key).await?;

@@ -2,6 +2,7 @@
 //!
 //! A [`SessionRelay`] cannot be built without a [`Permit`]: that is the whole point of the type.
 
+use super::session_taps::{BoundaryTap, RequestTap, taps};
 use super::sessions::EndSignal;
 use super::trail::{Trail, not_written};
 use crate::audit::{AuditError, EventBuilder, EventKind, Full, SessionFields};
@@ -9,7 +10,7 @@ use crate::model::{Refusal, RefusalKind};
 use crate::net::copy::{Counts, Relay, RelayEnd, Tap};
 use crate::policy::Permit;
 use crate::protocol::postgres::bind::Value;
-use crate::protocol::postgres::{Direction, FrameWalker, Part, Statement, StatementTap, backend};
+use crate::protocol::postgres::{Part, Statement, StatementTap, backend};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use std::collections::VecDeque;
@@ -23,7 +24,7 @@ const MALFORMED_SHOWN_BYTES: usize = 1024;
 /// The relay of one allowed session.
 pub struct SessionRelay<C, U, TU> {
     permit: Permit,
-    relay: Relay<C, U, TU, BoundaryTap>,
+    relay: Relay<C, U, RequestTap<TU>, BoundaryTap>,
 }
 
 /// How a session was, seen from its relay.
@@ -41,28 +42,21 @@ where
     TU: Tap,
 {
     pub fn new(permit: Permit, client: C, upstream: U, to_upstream: TU) -> Self {
+        let (to_upstream, to_client) = taps(to_upstream);
         Self {
             permit,
-            relay: Relay::new(client, upstream, to_upstream, BoundaryTap::default()),
+            relay: Relay::new(client, upstream, to_upstream, to_client),
         }
     }
 
     /// Copies until the end, and tells the client why where that is for us to say. `upstream_lost` words the loss of the
     /// other side.
     pub async fn run(mut self, end: EndSignal, upstream_lost: impl FnOnce(&Permit) -> Refusal) -> SessionOutcome {
-        let ended = async move {
-            end.await.unwrap_or_else(|_| {
-                Refusal::new(
-                    RefusalKind::Internal,
-                    "this session is over: the part of the node that watches over sessions had to be rebuilt",
-                )
-                .hint("connect again")
-            })
-        };
-        let refusal = match self.relay.run(ended).await {
+        let refusal = match self.relay.run(end).await {
             RelayEnd::Finished | RelayEnd::UpstreamLost(_) if self.ends_as_expected() => None,
             RelayEnd::Finished | RelayEnd::UpstreamLost(_) => Some(upstream_lost(&self.permit)),
             RelayEnd::Refused(refusal) => Some(refusal),
+            RelayEnd::Unwatched => Some(unwatched()),
             RelayEnd::ClientLost(error) => {
                 tracing::debug!(%error, "client lost");
                 None
@@ -86,42 +80,12 @@ where
     }
 }
 
-/// Follows the messages to the client, so that an error of ours is said between two of them and never inside one.
-#[derive(Debug)]
-pub struct BoundaryTap(FrameWalker);
-
-impl Default for BoundaryTap {
-    fn default() -> Self {
-        Self(FrameWalker::new(Direction::Backend))
-    }
-}
-
-impl BoundaryTap {
-    /// The upstream's last message was an error: if it closes now, the client knows why.
-    fn explained(&self) -> bool {
-        self.0.ended_with_error() && self.0.at_boundary()
-    }
-}
-
-impl Tap for BoundaryTap {
-    fn observe(&mut self, chunk: &[u8]) -> Result<(), Refusal> {
-        self.0.skim(chunk).map_err(|error| {
-            tracing::error!(%error, "PostgreSQL's answer cannot be followed");
-            Refusal::new(
-                RefusalKind::UpstreamLost,
-                "the database server sent something that is not PostgreSQL's protocol",
-            )
-        })
-    }
-
-    fn missing_to_boundary(&self) -> usize {
-        match (self.0.at_boundary(), self.0.left() as usize) {
-            (true, _) => 0,
-            // Somewhere in a header: the next byte tells more.
-            (false, 0) => 1,
-            (false, left) => left,
-        }
-    }
+fn unwatched() -> Refusal {
+    Refusal::new(
+        RefusalKind::Internal,
+        "this session is over: the part of the node that watches over sessions had to be rebuilt",
+    )
+    .hint("connect again")
 }
 
 /// Writes what the client sends to the audit trail, before it is passed on.

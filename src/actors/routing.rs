@@ -240,6 +240,7 @@ fn candidates(
     {
         Lookup::Candidates(candidates) => Ok(candidates),
         Lookup::Offline { agent, since } => Err(offline(service, &agent, since)),
+        Lookup::Withdrawn { agent } => Err(withdrawn(service, &agent)),
         Lookup::Unknown => Err(Refusal::new(
             RefusalKind::DatabaseUnknown,
             format!(
@@ -249,6 +250,14 @@ fn candidates(
         )
         .hint("to see those that are there: postern ctl db ls")),
     }
+}
+
+fn withdrawn(service: &ServiceName, agent: &NodeName) -> Refusal {
+    Refusal::new(
+        RefusalKind::AgentUnreachable,
+        format!("database {service} is served by agent {agent}, which is going down and takes no new sessions"),
+    )
+    .hint("try again when the agent is back; it connects by itself")
 }
 
 fn offline(service: &ServiceName, agent: &NodeName, since: crate::model::Timestamp) -> Refusal {
@@ -285,13 +294,24 @@ async fn authorise(
         labels: candidates[0].labels.clone(),
         db_user,
         db_name,
+        nodes: Vec::new(),
+        client_ip: Some(client.peer.ip()),
     };
+    let here = (parts.trail.node, parts.trail.node_name.clone());
     let mut denied = None;
     for candidate in candidates.iter() {
         request.labels = candidate.labels.clone();
+        request.nodes = vec![here.clone(), (candidate.node, candidate.node_name.clone())];
         match decide(&snapshot, &request, parts.clock.now()) {
             Ok(permit) => {
-                candidates.retain(|candidate| candidate.labels == request.labels);
+                let usable = |candidate: &Candidate| {
+                    let node = (candidate.node, candidate.node_name.clone());
+                    let locked = snapshot.lock_in_force(&request.principal.name, &[], &[node], parts.clock.now());
+                    candidate.labels == request.labels && locked.is_none()
+                };
+                candidates.retain(usable);
+                // Which agent takes the session is not known yet, and it decides for itself, also when the rules change.
+                request.nodes = vec![here];
                 return Ok((request, permit));
             }
             Err(denial) => _ = denied.get_or_insert(denial),
@@ -348,6 +368,14 @@ async fn first_that_opens(candidates: &[Candidate], ask: &ProxyToDb, origin: &Or
                 candidate: candidate.clone(),
                 process_id,
             }),
+            // It has said so to this proxy, but this client was faster.
+            Ok(Ok(Some(Frame {
+                body: Some(DbToProxy::Declined(refusal)),
+                ..
+            }))) if refusal.kind == RefusalKind::ShuttingDown => {
+                tried.push(format!("{} (it is going down)", candidate.node_name));
+                continue;
+            }
             Ok(Ok(Some(Frame {
                 body: Some(DbToProxy::Declined(refusal)),
                 ..

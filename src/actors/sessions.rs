@@ -1,8 +1,8 @@
 //! The sessions that are open on this node.
 //!
 //! **Owns** every open session: what was allowed, and the way to end it.
-//! **Hears** `RegisterSession` (asked before the first byte), `SessionClosed`, `EndAll`.
-//! **Tells** a session's relay that it is over, with the reason that its client reads.
+//! **Hears** `RegisterSession` (asked before the first byte), `SessionClosed`, `Drain`, `EndAll`.
+//! **Tells** a session's relay that it is over, at once or as soon as it is idle, with the reason that its client reads.
 //! **Never** touches a byte of a session.
 //! **Ends** with the node. After a failure it knows of no session; those that were open lost their registration with it and
 //! are ended, because a session that nobody can end must not go on.
@@ -11,10 +11,11 @@ use super::address::{Promise, Reply, message};
 use super::host::{Behavior, Ctx, Handle};
 use super::policy::PolicyView;
 use crate::model::{ConnectionId, Refusal, RefusalKind, SessionId, SharedClock};
-use crate::policy::{AccessRequest, PolicySnapshot, decide};
+use crate::net::copy::{ENDS, End};
+use crate::policy::{AccessRequest, Denial, PolicySnapshot, decide};
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 
 /// Sessions on one node; the reference's `max_connections`.
 pub const SESSIONS_MAX: usize = 15_000;
@@ -23,10 +24,16 @@ pub const SESSIONS_MAX: usize = 15_000;
 pub const LAST_WORDS_DEADLINE: Duration = Duration::from_secs(3);
 const LAST_WORDS_POLL: Duration = Duration::from_millis(10);
 
+/// How often it is looked whether the last session of a node that drains has ended.
+const DRAIN_POLL: Duration = Duration::from_millis(50);
+/// How often the log says how many there are left.
+const DRAIN_LOG_EVERY: Duration = Duration::from_secs(5);
+
 /// How long a session that is over may stay in the list when its mailbox was full.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
-/// A session is about to begin. The answer is its end signal: the relay gets it, and ends when it speaks or is dropped.
+/// A session is about to begin. The answer is its end signal: the relay gets it, and ends when it is told to, or when the other
+/// end of it is dropped.
 pub struct RegisterSession {
     pub session: SessionId,
     pub connection: ConnectionId,
@@ -37,19 +44,23 @@ pub struct RegisterSession {
 
 pub struct SessionClosed(pub SessionId);
 
-/// Resolves when the session has to end. An error means that nobody watches over it any more.
-pub type EndSignal = oneshot::Receiver<Refusal>;
+/// Says when the session has to end. Closed without a word, it means that nobody watches over the session any more.
+pub type EndSignal = mpsc::Receiver<End>;
+
+/// The node is going down: every session ends with this reason as soon as it is idle, and none begins any more. Answered when
+/// the last one has ended, however long that takes; whoever does not want to wait any longer sends [`EndAll`].
+pub struct Drain(pub Refusal);
 
 /// The node is going down: every session ends with this reason, and none begins any more. Answered when they have ended, or
 /// when [`LAST_WORDS_DEADLINE`] has passed.
 pub struct EndAll(pub Refusal);
 
-message!(RegisterSession => Result<EndSignal, Refusal>, SessionClosed => (), EndAll => ());
+message!(RegisterSession => Result<EndSignal, Refusal>, SessionClosed => (), Drain => (), EndAll => ());
 
 struct Open {
     connection: ConnectionId,
     request: AccessRequest,
-    end: oneshot::Sender<Refusal>,
+    end: mpsc::Sender<End>,
 }
 
 pub struct Sessions {
@@ -104,6 +115,20 @@ impl Sessions {
         });
     }
 
+    fn await_idle(&self, since_said: Duration, promise: Promise<()>, ctx: &mut Ctx<'_, Self>) {
+        if self.open.is_empty() {
+            return promise.keep(());
+        }
+        let mut since_said = since_said + DRAIN_POLL;
+        if since_said >= DRAIN_LOG_EVERY {
+            tracing::info!(actor = %ctx.name(), sessions_left = self.open.len(), "draining");
+            since_said = Duration::ZERO;
+        }
+        ctx.after(DRAIN_POLL, move |sessions, ctx| {
+            sessions.await_idle(since_said, promise, ctx)
+        });
+    }
+
     fn decide_again(&mut self, snapshot: &PolicySnapshot) {
         let now = self.clock.now();
         let denied: Vec<(SessionId, Refusal)> = self
@@ -115,7 +140,7 @@ impl Sessions {
             if let Some(open) = self.open.remove(&id) {
                 tracing::info!(session = %id, connection = %open.connection, reason = %refusal, "session ended");
                 // A relay that is gone already needs no reason.
-                let _gone = open.end.send(refusal);
+                let _gone = open.end.try_send(End::Now(refusal));
             }
         }
     }
@@ -133,6 +158,10 @@ fn still_allowed(
         Ok(_permit) => Ok(()),
         Err(denial) => {
             tracing::debug!(%denial, "no longer allowed");
+            if let Denial::Locked(lock) = &denial {
+                let why = format!("this session is over: {}", lock.sentence());
+                return Err(Refusal::new(RefusalKind::AccessRevoked, why));
+            }
             Err(Refusal::new(
                 RefusalKind::AccessRevoked,
                 format!(
@@ -190,7 +219,7 @@ impl Handle<RegisterSession> for Sessions {
             tracing::error!(%session, "a session of this id is open already");
             return Reply::Now(Err(Refusal::new(RefusalKind::Internal, "this session is open already")));
         }
-        let (end, signal) = oneshot::channel();
+        let (end, signal) = mpsc::channel(ENDS);
         self.open.insert(
             session,
             Open {
@@ -211,11 +240,27 @@ impl Handle<SessionClosed> for Sessions {
     }
 }
 
+impl Handle<Drain> for Sessions {
+    fn handle(&mut self, Drain(refusal): Drain, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
+        if self.going_down.is_none() {
+            for open in self.open.values() {
+                // A relay that is gone needs no reason.
+                let _gone = open.end.try_send(End::WhenIdle(refusal.clone()));
+            }
+            self.going_down = Some(refusal);
+        }
+        tracing::info!(actor = %ctx.name(), sessions_left = self.open.len(), "draining");
+        let (reply, promise) = Reply::later();
+        self.await_idle(Duration::ZERO, promise, ctx);
+        reply
+    }
+}
+
 impl Handle<EndAll> for Sessions {
     fn handle(&mut self, EndAll(refusal): EndAll, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
         self.going_down = Some(refusal.clone());
         for (id, open) in self.open.drain() {
-            if open.end.send(refusal.clone()).is_ok() {
+            if open.end.try_send(End::Now(refusal.clone())).is_ok() {
                 self.ending.insert(id);
             }
         }

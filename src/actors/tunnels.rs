@@ -89,8 +89,18 @@ pub struct Candidate {
 #[derive(Default, Clone)]
 pub struct Routes {
     serving: HashMap<ServiceName, Vec<Candidate>>,
-    /// Services without an agent, the last one's name and since when.
-    offline: BTreeMap<ServiceName, (NodeName, Timestamp)>,
+    /// Services without an agent.
+    offline: BTreeMap<ServiceName, Offline>,
+}
+
+/// The last agent of a service that nobody serves.
+#[derive(Clone)]
+struct Offline {
+    node: NodeId,
+    agent: NodeName,
+    since: Timestamp,
+    /// Its tunnel is up, and it says that it serves nothing.
+    withdrawn: bool,
 }
 
 pub enum Lookup {
@@ -99,6 +109,10 @@ pub enum Lookup {
     Offline {
         agent: NodeName,
         since: Timestamp,
+    },
+    /// The agent is there and takes no new sessions: it is going down.
+    Withdrawn {
+        agent: NodeName,
     },
     Unknown,
 }
@@ -109,7 +123,10 @@ impl Routes {
     pub fn lookup(&self, service: &ServiceName, runtime: usize, spread: u64) -> Lookup {
         let Some(all) = self.serving.get(service) else {
             return match self.offline.get(service) {
-                Some((agent, since)) => Lookup::Offline {
+                Some(Offline {
+                    agent, withdrawn: true, ..
+                }) => Lookup::Withdrawn { agent: agent.clone() },
+                Some(Offline { agent, since, .. }) => Lookup::Offline {
                     agent: agent.clone(),
                     since: *since,
                 },
@@ -267,10 +284,22 @@ impl Tunnels {
         }
         for (service, candidates) in &before.serving {
             if let (false, Some(last)) = (routes.serving.contains_key(service), candidates.first()) {
-                routes.offline.insert(service.clone(), (last.node_name.clone(), now));
+                let offline = Offline {
+                    node: last.node,
+                    agent: last.node_name.clone(),
+                    since: now,
+                    withdrawn: false,
+                };
+                routes.offline.insert(service.clone(), offline);
             }
         }
-        routes.offline.retain(|_, (_, since)| now.since(*since) < REMEMBERED);
+        routes
+            .offline
+            .retain(|_, offline| now.since(offline.since) < REMEMBERED);
+        for offline in routes.offline.values_mut() {
+            let is_up = |served: &Served| served.agent == offline.node && !served.transport.is_down();
+            offline.withdrawn = self.stock.served().values().any(is_up);
+        }
         self.stock.routes.send_replace(Arc::new(routes));
     }
 }
@@ -321,6 +350,9 @@ impl Handle<AgentAnnounced> for Tunnels {
         drop(known);
         if is_old || said.mux.is_down() {
             return Reply::Now(());
+        }
+        if said.databases.is_empty() {
+            tracing::info!(agent = %said.agent_name, tunnel = %said.tunnel, "the agent takes no new sessions");
         }
         let is_new = |database: &&DatabaseRecord| !served.contains(&database.service);
         for database in said.databases.iter().filter(is_new) {

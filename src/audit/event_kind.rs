@@ -35,11 +35,23 @@ events! {
     UserCreated => "user.create", "T1002I";
     UserUpdated => "user.update", "T1003I";
     UserDeleted => "user.delete", "T1004I";
+    LoggedIn => "user.login", "T1000I";
+    /// A password login that was refused; `error` says why, which the person is not told.
+    LoginFailed => "user.login", "T1000W";
+    PasswordChanged => "user.password_change", "T1005I";
+    MfaAdded => "mfa.add", "T1006I";
+    /// An invitation or a reset, of any `type`.
+    InviteCreated => "reset_password_token.create", "T6000I";
     /// Someone without a valid certificate tried.
     AuthFailed => "auth", "T3007W";
     RoleCreated => "role.created", "T9000I";
     RoleDeleted => "role.deleted", "T9001I";
     RoleUpdated => "role.updated", "T9002I";
+    DatabaseCreated => "db.create", "TDB03I";
+    DatabaseUpdated => "db.update", "TDB04I";
+    DatabaseDeleted => "db.delete", "TDB05I";
+    LockCreated => "lock.created", "TLK00I";
+    LockDeleted => "lock.deleted", "TLK01I";
     TokenCreated => "join_token.create", "TJT00I";
     TokenDeleted => "join_token.delete", "PJT00I";
     CertificateIssued => "cert.create", "TC000I";

@@ -1,6 +1,7 @@
 //! The client of the administrator's socket.
 
 use super::Failure;
+use crate::model::percent_encoded;
 use crate::net::socket;
 use crate::node::data_dir::admin_socket_in;
 use crate::web::api::Problem;
@@ -106,14 +107,4 @@ fn query_string(query: &impl Serialize) -> Result<String, Failure> {
         out.push_str(&percent_encoded(&value));
     }
     Ok(out)
-}
-
-/// RFC 3986, section 2.1: everything but the unreserved characters.
-pub fn percent_encoded(text: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-            other => format!("%{other:02X}"),
-        })
-        .collect()
 }

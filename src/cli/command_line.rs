@@ -24,11 +24,6 @@ const REFUSED_FLAGS: &[(&[&str], &str)] = &[
          status` prints on the auth node",
     ),
     (
-        &["--diag-addr"],
-        "is not supported by this version of Postern, which has no diagnostic port; a node is ready when listening.json is \
-         in its data directory",
-    ),
-    (
         &["--labels", "--node-labels"],
         "is not supported: labels are of databases; give them to `postern db start --labels`, or as static_labels of a \
          database in the file",
@@ -231,7 +226,6 @@ mod tests {
             ("teleport start --insecure-no-tls", "TLS"),
             ("teleport start --advertise-ip=10.0.0.1", "tunnel"),
             ("teleport start --insecure", "--ca-pin"),
-            ("teleport start --diag-addr=127.0.0.1:3000", "no diagnostic port"),
             ("teleport start --app-name=x --app-uri=y", "application service"),
             ("postern start --aws-region=eu-west-1", "cloud"),
             ("postern start --ad-domain x", "Active Directory"),

@@ -14,6 +14,10 @@ use std::path::{Path, PathBuf};
 /// The port of HTTPS, which the challenge of ACME comes to (RFC 8737, section 3) and people leave out.
 const HTTPS_PORT: u16 = 443;
 
+/// What is said to whoever writes a configuration that joins nothing yet; Teleport's guides leave the flag out.
+const NO_PIN: &str = "--ca-pin was not given, and without it the node cannot join: set ca_pin to what `postern ctl status` prints \
+                      on the auth node, or give --ca-pin to `start`";
+
 #[derive(Debug, Args)]
 pub struct ConfigureArgs {
     /// The cluster's name: a domain name, and in every certificate for ever.
@@ -230,6 +234,9 @@ pub fn write_out(program: Program, settings: &Settings, version: Version, output
         }
     }
     warn_of_acme(&config);
+    if config.join.is_some() && config.ca_pins.is_empty() {
+        eprintln!("note: {NO_PIN}");
+    }
     Ok(())
 }
 

@@ -1,11 +1,13 @@
 //! `postern ctl`: the administrator's verbs, over the socket in auth's data directory.
 
-use super::admin_client::{AdminClient, percent_encoded};
+use super::admin_client::AdminClient;
 use super::audit::{self, AuditArgs};
 use super::auth_sign::{self, AuthArgs};
 use super::tokens::{self, TokenVerb};
+use super::users::{self, UserVerb};
 use super::{Failure, Outcome, terminal};
 use crate::config::{Config, DEFAULT_DATA_DIR, default_config_path};
+use crate::model::percent_encoded;
 use crate::web::api::{PutResources, ResourceQuery, Resources, ResourcesPut, Status};
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::Table;
@@ -42,19 +44,22 @@ enum Verb {
         /// The file; `-` is standard input.
         file: PathBuf,
     },
-    /// Show resources: roles, users, nodes, role/NAME, user/NAME, node/NAME.
+    /// Show resources: roles, users, dbs, locks, nodes, or one of them: role/NAME.
     #[command(after_help = "Example:\n  postern ctl get role/access")]
     Get {
         what: String,
         #[arg(long, value_enum, default_value_t = Format::Yaml)]
         format: Format,
     },
-    /// Remove a resource: role/NAME, user/NAME, or a node from the cluster: node/NAME.
+    /// Remove a resource: role/NAME, user/NAME, db/NAME, lock/NAME, or a node from the cluster: node/NAME.
     #[command(after_help = "Example:\n  postern ctl rm role/orders-reader")]
     Rm { what: String },
     /// The databases that agents serve.
     #[command(subcommand)]
     Db(DbVerb),
+    /// People, and the links by which they set a password.
+    #[command(subcommand)]
+    Users(UserVerb),
     /// Tokens by which nodes join the cluster.
     #[command(subcommand)]
     Tokens(TokenVerb),
@@ -116,6 +121,7 @@ async fn carry_out(client: &AdminClient, verb: Verb) -> Outcome {
         Verb::Get { what, format } => get(client, &what, format).await,
         Verb::Rm { what } => remove(client, &what).await,
         Verb::Db(DbVerb::Ls { format }) => databases(client, format).await,
+        Verb::Users(verb) => users::run(client, verb).await,
         Verb::Tokens(verb) => tokens::run(client, verb).await,
         Verb::Audit(AuditVerb::Ls(args)) => audit::list(client, args).await,
         Verb::Auth(args) => auth_sign::run(client, args).await,
@@ -188,7 +194,7 @@ async fn get(client: &AdminClient, what: &str, format: Format) -> Outcome {
 async fn remove(client: &AdminClient, what: &str) -> Outcome {
     let Some((kind, name)) = what.split_once('/') else {
         return Err(Failure::usage(format!(
-            "{what:?} names no resource; write role/NAME, user/NAME or node/NAME"
+            "{what:?} names no resource; write role/NAME, user/NAME, db/NAME, lock/NAME or node/NAME"
         )));
     };
     let path = format!("/v1/resources/{}/{}", percent_encoded(kind), percent_encoded(name));

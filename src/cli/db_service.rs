@@ -3,6 +3,7 @@
 use super::configure::{self, Output, Version};
 use super::names::Program;
 use super::node_flags::{self, JoinFlags};
+use super::signals::ConfigSource;
 use super::start::{self, ProcessFlags};
 use super::{Failure, Outcome};
 use crate::config::{DatabaseSetting, Settings};
@@ -125,10 +126,13 @@ fn labels(text: &str) -> Result<Labels, String> {
 
 pub fn run(program: Program, verb: &DbVerb) -> Outcome {
     match verb {
-        DbVerb::Start(args) => start::run_services(
-            args.settings()?.load(args.config.as_deref()).map_err(Failure::usage)?,
-            &args.process,
-        ),
+        DbVerb::Start(args) => {
+            let source = ConfigSource {
+                settings: args.settings()?,
+                file: args.config.clone(),
+            };
+            start::run_services(source.read().map_err(Failure::usage)?, source, &args.process)
+        }
         DbVerb::Configure(DbConfigureVerb::Create(args)) => {
             configure::write_out(program, &args.settings()?, Version::V3, &args.output)
         }

@@ -7,13 +7,14 @@
 use super::admin_client::AdminClient;
 use super::auth_sign::{sign_person, write_out};
 use super::dev_database::{self, DB_NAME, DB_USER};
-use super::start::{stop_signal, workers};
+use super::signals;
+use super::start::workers;
 use super::throwaway_postgres::{Installation, ThrowawayPostgres};
 use super::{Failure, Outcome, terminal};
 use crate::actors::host::{Runtimes, run_system};
 use crate::config::Config;
 use crate::model::{Endpoint, SystemClock};
-use crate::node::{self, InProcess, Node, NodeEnd};
+use crate::node::{self, InProcess, Node, NodeEnd, Order};
 use crate::pki::PrivateKey;
 use crate::telemetry::logging::{self, LogFormat, LogOutput};
 use crate::web::api::{PutResources, ResourcesPut};
@@ -22,6 +23,7 @@ use hyper::Method;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 const PERSON: &str = "dev";
 const SERVICE: &str = "demo";
@@ -158,7 +160,7 @@ async fn serve(args: RunArgs, places: Places, runtimes: Runtimes) -> Outcome {
             port: *port,
         },
     };
-    let stop = stop_signal()?;
+    let orders = signals::orders(None)?;
     let config = config(&args, &places, &endpoint)?;
     let in_process = if args.tunnel {
         InProcess::Tunnel
@@ -166,14 +168,14 @@ async fn serve(args: RunArgs, places: Places, runtimes: Runtimes) -> Outcome {
         InProcess::Direct
     };
     let mut node = node::start(config, in_process, runtimes, SystemClock::shared()).await?;
-    let lived = live(&mut node, source, &places, stop).await;
+    let lived = live(&mut node, source, &places, orders).await;
     node.stop().await;
     remove_profile(&places);
     lived
 }
 
 /// From the started node to its end: the database beside it, the person, what to type, and waiting.
-async fn live(node: &mut Node, source: Source, places: &Places, stop: impl Future<Output = ()>) -> Outcome {
+async fn live(node: &mut Node, source: Source, places: &Places, orders: mpsc::Receiver<Order>) -> Outcome {
     let client = AdminClient::new(&places.node);
     dev_database::sweep(&places.postgres_record).await?;
     let (postgres, uri) = match source {
@@ -183,7 +185,7 @@ async fn live(node: &mut Node, source: Source, places: &Places, stop: impl Futur
         }
         Source::Running(endpoint) => (None, Some(endpoint)),
     };
-    let outcome = prepare_and_wait(node, &client, places, uri.as_ref(), stop).await;
+    let outcome = prepare_and_wait(node, &client, places, uri.as_ref(), orders).await;
     if let Some(server) = postgres {
         stop_postgres(server, &outcome).await?;
     }
@@ -203,27 +205,23 @@ async fn prepare_and_wait(
     client: &AdminClient,
     places: &Places,
     uri: Option<&Endpoint>,
-    stop: impl Future<Output = ()>,
+    orders: mpsc::Receiver<Order>,
 ) -> Outcome {
     let address = node
         .proxy_address
         .ok_or_else(|| Failure::internal("the proxy does not listen"))?;
     create_person(client).await?;
     write_profile(client, places, address).await?;
-    let mut ready = node.ready.clone();
-    let up = async {
-        // The sender lives as long as the agent.
-        let _gone = ready.wait_for(|ready| *ready).await;
-    };
-    tokio::time::timeout(Duration::from_secs(15), up)
+    tokio::time::timeout(Duration::from_secs(15), node.phase.view().ready())
         .await
         .map_err(|_| Failure::failed("the agent's tunnel did not come up; see the log with --log info"))?;
     print_ready(node, places, address, uri);
-    match node.run(stop).await {
+    match node.run(orders).await {
         NodeEnd::Stopped => {
             println!("\nStopped.");
             Ok(())
         }
+        NodeEnd::Condemned(why) => Err(Failure::failed(why)),
         NodeEnd::Exhausted(why) => Err(Failure::internal(why)),
     }
 }
@@ -234,7 +232,7 @@ fn config(args: &RunArgs, places: &Places, database: &Endpoint) -> Result<Config
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let text = format!(
         "version: v3\n\
-         postern:\n  nodename: dev\n  data_dir: {data_dir}\n\
+         postern:\n  nodename: dev\n  data_dir: {data_dir}\n  shutdown_grace: 0s\n\
          auth_service:\n  enabled: yes\n  cluster_name: dev\n  listen_addr: 127.0.0.1:0\n\
          proxy_service:\n  enabled: yes\n  web_listen_addr: {listen}\n\
          db_service:\n  enabled: yes\n  databases:\n  - name: {SERVICE}\n    description: A database to try\n    \

@@ -14,10 +14,12 @@ mod dev;
 mod dev_database;
 mod names;
 mod node_flags;
+mod signals;
 mod start;
 mod terminal;
 pub mod throwaway_postgres;
 mod tokens;
+mod users;
 
 use clap::{Parser, Subcommand};
 use names::Program;

@@ -1,18 +1,19 @@
 //! `postern start`: the services of a configuration file, or of the flags, until a signal.
 
 use super::node_flags::{self, JoinFlags};
+use super::signals::{self, ConfigSource};
 use super::{Failure, Outcome};
 use crate::actors::host::run_system;
 use crate::config::{
     Config, LogFormat as ConfigLogFormat, LogOutput as ConfigLogOutput, Settings, default_config_path,
 };
 use crate::model::{NodeKind, SystemClock};
-use crate::node::{self, InProcess, Node, NodeEnd};
+use crate::node::{self, InProcess, Node, NodeEnd, Order};
 use crate::telemetry::logging::{self, LogFormat, LogOutput};
 use clap::Args;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 /// What is said to whoever asks for a public certificate, by `configure` once and by `start` every time.
 pub const NO_ACME: &str = "this version of Postern has no ACME yet: proxy_service.acme is not acted on, and the proxy serves a \
@@ -44,6 +45,9 @@ pub struct ProcessFlags {
     /// Where the process id is written to.
     #[arg(long, value_name = "FILE")]
     pid_file: Option<String>,
+    /// Where /healthz and /readyz are served, over plain HTTP: 127.0.0.1:3000 in most cases.
+    #[arg(long, value_name = "ADDRESS")]
+    diag_addr: Option<String>,
     /// Log more.
     #[arg(short, long)]
     debug: bool,
@@ -91,6 +95,7 @@ impl ProcessFlags {
     pub fn complete(&self, settings: Settings) -> Result<Settings, Failure> {
         Ok(Settings {
             pid_file: node_flags::absolute(self.pid_file.as_ref())?,
+            diag_addr: self.diag_addr.clone(),
             data_dir: node_flags::absolute(settings.data_dir.as_ref())?,
             ..settings
         })
@@ -103,13 +108,14 @@ pub fn run(args: &StartArgs) -> Outcome {
     if path.is_none() {
         settings = args.without_a_file(settings)?;
     }
-    let config = settings.load(path.as_deref()).map_err(Failure::usage)?;
+    let source = ConfigSource { settings, file: path };
+    let config = source.read().map_err(Failure::usage)?;
     node_flags::refuse_to_join_as_auth(config.auth.is_some(), args.say_where_or_how_to_join())?;
-    run_services(config, &args.process)
+    run_services(config, source, &args.process)
 }
 
 /// Runs the services of a configuration until a signal.
-pub fn run_services(config: Config, flags: &ProcessFlags) -> Outcome {
+pub fn run_services(config: Config, source: ConfigSource, flags: &ProcessFlags) -> Outcome {
     let severity = if flags.debug {
         "debug"
     } else {
@@ -131,7 +137,7 @@ pub fn run_services(config: Config, flags: &ProcessFlags) -> Outcome {
     run_system(workers(), |runtimes| async move {
         let node = node::start(config, InProcess::Direct, runtimes, SystemClock::shared()).await?;
         let _removed_at_the_end = pid_file.map(PidFile::write).transpose()?;
-        run_to_end(node, stop_signal()?).await
+        run_to_end(node, signals::orders(Some(source))?).await
     })
 }
 
@@ -160,31 +166,12 @@ pub fn workers() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Resolves at the first SIGINT or SIGTERM; a second one ends the process at once.
-pub fn stop_signal() -> Result<impl Future<Output = ()> + 'static, Failure> {
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::internal)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::internal)?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        crate::actors::host::spawn_detached(async move {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            tracing::warn!("second signal: ending at once");
-            std::process::exit(1);
-        });
-    })
-}
-
-pub async fn run_to_end(mut node: Node, stop: impl Future<Output = ()>) -> Outcome {
-    let end = node.run(stop).await;
+async fn run_to_end(mut node: Node, orders: mpsc::Receiver<Order>) -> Outcome {
+    let end = node.run(orders).await;
     node.stop().await;
     match end {
         NodeEnd::Stopped => Ok(()),
+        NodeEnd::Condemned(why) => Err(Failure::failed(why)),
         NodeEnd::Exhausted(why) => Err(Failure::internal(why)),
     }
 }

@@ -131,15 +131,15 @@ fn roles(types: &[String]) -> Result<Vec<String>, Failure> {
 }
 
 /// What the program's commands are called where it was called so.
-struct Program {
-    product: &'static str,
+pub(super) struct Program {
+    pub(super) product: &'static str,
     daemon: &'static str,
     ctl: &'static str,
     config: &'static str,
 }
 
 impl Program {
-    fn called() -> Self {
+    pub(super) fn called() -> Self {
         let path = std::env::args_os().next().unwrap_or_default();
         let name = Path::new(&path).file_name().unwrap_or_default().to_string_lossy();
         Self::named(&name)
@@ -223,7 +223,8 @@ fn for_proxy(join: &str, Program { daemon, .. }: &Program) -> String {
     )
 }
 
-const PROXY_PLACEHOLDER: &str = "[proxy.example.com:443]";
+/// Where auth does not know the address of a proxy.
+pub(super) const PROXY_PLACEHOLDER: &str = "[proxy.example.com:443]";
 
 fn database_notes(added: &TokenAdded, Program { product, ctl, .. }: &Program) -> String {
     let mut notes = String::new();

@@ -5,8 +5,9 @@ use super::error::ConfigError;
 use super::file::{Node, Value};
 use super::resolve::absolute_path;
 use super::section::Section;
-use super::{DatabaseConfig, DbConfig, DbProtocol, DbTls, DbTlsMode, DynamicLabel, keys, services};
+use super::{DatabaseConfig, DbConfig, DbProtocol, DbTls, DynamicLabel, keys, services};
 use crate::model::{Endpoint, Labels, ServiceName};
+use crate::policy::DatabaseTlsMode;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -206,8 +207,8 @@ fn database_tls(section: &mut Section) -> Result<DbTls, ConfigError> {
     };
     let mut tls = Section::open(node, &name, &keys::DATABASE_TLS)?;
     let mode = match tls.text("mode", "verify-full, verify-ca or insecure")? {
-        None => DbTlsMode::default(),
-        Some(text) => DbTlsMode::from_label(&text.value).ok_or_else(|| {
+        None => DatabaseTlsMode::default(),
+        Some(text) => DatabaseTlsMode::from_label(&text.value).ok_or_else(|| {
             text.refuse(format!(
                 "{:?} is not a mode; there are verify-full (chain and name), verify-ca (chain only) and insecure (nothing)",
                 text.value
@@ -222,7 +223,7 @@ fn database_tls(section: &mut Section) -> Result<DbTls, ConfigError> {
     let ca_cert_file = tls
         .text("ca_cert_file", "a path")?
         .map(|text| match mode {
-            DbTlsMode::Insecure => Err(text.refuse(
+            DatabaseTlsMode::Insecure => Err(text.refuse(
                 "with mode: insecure no authority is looked at; remove one of the two (verify-ca checks the authority and not the name)",
             )),
             _ => absolute_path(&text),

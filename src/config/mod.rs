@@ -5,9 +5,10 @@
 //! are read when they are needed, not when the configuration is.
 //!
 //! Parts: `file` reads YAML into a tree with places; `section` and `keys` see that every key is known; `resolve` and
-//! `services` turn the tree into types; `settings` puts what a command line says into it; `address` and `secret_file` are values with rules of their own.
+//! `services` turn the tree into types; `changes` compares two of them; `settings` puts what a command line says into it; `address` and `secret_file` are values with rules of their own.
 
 mod address;
+mod changes;
 mod databases;
 mod error;
 mod file;
@@ -27,6 +28,7 @@ pub use secret_file::{MIN_STATIC_TOKEN_BYTES, PinSource, StaticToken, TokenSourc
 pub use settings::{AcmeSetting, DatabaseSetting, JoinSetting, Settings, Written};
 
 use crate::model::{ClusterName, Labels, NodeKind, NodeName, ServiceName};
+use crate::policy::DatabaseTlsMode;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,6 +40,8 @@ pub const DEFAULT_DATA_DIR: &str = "/var/lib/postern";
 pub const CONFIG_PATHS: [&str; 2] = ["/etc/postern.yaml", "/etc/teleport.yaml"];
 pub const DEFAULT_AUTH_PORT: u16 = 3025;
 pub const DEFAULT_WEB_PORT: u16 = 3080;
+/// The port of the reference's documentation.
+pub const DEFAULT_DIAG_PORT: u16 = 3000;
 /// PostgreSQL's own (chapter 20.3).
 pub const DEFAULT_POSTGRES_PORT: u16 = 5432;
 /// How long new connections are still decided without word from auth.
@@ -46,6 +50,11 @@ pub const DEFAULT_POLICY_MAX_AGE: Duration = Duration::from_secs(5 * 60);
 pub const MIN_POLICY_MAX_AGE: Duration = Duration::from_secs(10);
 /// Above this, someone whose role was removed could still connect for too long while auth is away.
 pub const MAX_POLICY_MAX_AGE: Duration = Duration::from_secs(60 * 60);
+
+/// What Kubernetes gives a process by default, and a third of systemd's patience.
+pub const DEFAULT_SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
+/// SIGTERM is for whoever wants the node to end; who can wait for longer sends SIGQUIT.
+pub const MAX_SHUTDOWN_GRACE: Duration = Duration::from_secs(60 * 60);
 
 /// The version of the file's format: which of the addresses of auth and proxy may be given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,6 +76,10 @@ pub struct Config {
     /// Where this node joins; `None` only where auth runs in this process.
     pub join: Option<JoinAddress>,
     pub log: LogConfig,
+    /// Where `/healthz` and `/readyz` are served; nowhere by default.
+    pub diag_addr: Option<ListenAddr>,
+    /// How long sessions may go on after SIGTERM.
+    pub shutdown_grace: Duration,
     /// The services; `None` where one does not run here.
     pub auth: Option<AuthConfig>,
     pub proxy: Option<ProxyConfig>,
@@ -180,39 +193,10 @@ pub enum DbProtocol {
     Postgres,
 }
 
-/// What of PostgreSQL's certificate the agent verifies. That PostgreSQL holds the certificate's key is verified in every mode.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum DbTlsMode {
-    /// Its chain and its name.
-    #[default]
-    VerifyFull,
-    /// Its chain.
-    VerifyCa,
-    /// Nothing.
-    Insecure,
-}
-
-impl DbTlsMode {
-    const ALL: [Self; 3] = [Self::VerifyFull, Self::VerifyCa, Self::Insecure];
-
-    /// The word of the file.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::VerifyFull => "verify-full",
-            Self::VerifyCa => "verify-ca",
-            Self::Insecure => "insecure",
-        }
-    }
-
-    fn from_label(label: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|mode| mode.label() == label)
-    }
-}
-
 /// How the agent verifies PostgreSQL.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DbTls {
-    pub mode: DbTlsMode,
+    pub mode: DatabaseTlsMode,
     /// The name that PostgreSQL's certificate must carry, where it is not the host of `uri`.
     pub server_name: Option<String>,
     /// PEM; `None` is the cluster's own db CA.

@@ -5,12 +5,14 @@ use super::file::{Node, Value};
 use super::secret_file::{PinSource, TokenSource};
 use super::section::{Section, Text};
 use super::{
-    Config, DEFAULT_AUTH_PORT, DEFAULT_DATA_DIR, DEFAULT_WEB_PORT, JoinAddress, LogConfig, LogFormat, LogOutput,
-    Severity, Version, databases, keys, services,
+    Config, DEFAULT_AUTH_PORT, DEFAULT_DATA_DIR, DEFAULT_DIAG_PORT, DEFAULT_SHUTDOWN_GRACE, DEFAULT_WEB_PORT,
+    JoinAddress, ListenAddr, LogConfig, LogFormat, LogOutput, MAX_SHUTDOWN_GRACE, Severity, Version, databases, keys,
+    services,
 };
 use crate::model::Endpoint;
 use crate::model::NodeName;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Where Linux says the machine's name.
 const HOSTNAME_FILE: &str = "/proc/sys/kernel/hostname";
@@ -32,6 +34,8 @@ pub(super) fn config(root: Node) -> Result<Config, ConfigError> {
     let ca_pins = ca_pins(&mut process)?;
     let join = join(&mut process, version)?;
     let log = log(&mut process)?;
+    let diag_addr = diag_addr(&mut process)?;
+    let shutdown_grace = shutdown_grace(&mut process)?;
     let auth = match file.take("auth_service") {
         Some(node) => services::auth(node, &nodename)?,
         None => None,
@@ -58,6 +62,8 @@ pub(super) fn config(root: Node) -> Result<Config, ConfigError> {
         ca_pins,
         join,
         log,
+        diag_addr,
+        shutdown_grace,
         auth,
         proxy,
         db,
@@ -203,6 +209,27 @@ fn require_join(
 
 fn endpoint(text: &Text, default_port: u16) -> Result<Endpoint, ConfigError> {
     text.read(|value| Endpoint::parse(value, default_port))
+}
+
+fn diag_addr(process: &mut Section) -> Result<Option<ListenAddr>, ConfigError> {
+    let text = process.text("diag_addr", "an address host:port")?;
+    text.map(|text| text.read(|value| ListenAddr::parse(value, DEFAULT_DIAG_PORT)))
+        .transpose()
+}
+
+fn shutdown_grace(process: &mut Section) -> Result<Duration, ConfigError> {
+    let Some(text) = process.text("shutdown_grace", "a duration such as 30s")? else {
+        return Ok(DEFAULT_SHUTDOWN_GRACE);
+    };
+    let grace = text.read(services::parse_duration)?;
+    if grace <= MAX_SHUTDOWN_GRACE {
+        Ok(grace)
+    } else {
+        Err(text.refuse(format!(
+            "{:?} is more than 1h; to wait for sessions without hurry, stop the node with SIGQUIT",
+            text.value
+        )))
+    }
 }
 
 fn log(process: &mut Section) -> Result<LogConfig, ConfigError> {

@@ -2,6 +2,7 @@
 
 use super::error::ConfigError;
 use crate::model::{NodeKind, Secret};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -42,6 +43,17 @@ impl TokenSource {
             Self::File(path) => read_file("the token", path),
         }
     }
+
+    /// Whether both say the same; what is in their files is not looked at.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Value(one), Self::Value(two)) => {
+                verify_slices_are_equal(one.expose().as_bytes(), two.expose().as_bytes()).is_ok()
+            }
+            (Self::File(one), Self::File(two)) => one == two,
+            _ => false,
+        }
+    }
 }
 
 /// A join token of the configuration: good for nodes of these kinds for as long as it stands there.
@@ -76,6 +88,10 @@ impl StaticToken {
             check_static(secret)?;
         }
         Ok(Self { kinds: parsed, source })
+    }
+
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.kinds == other.kinds && self.source.is_same(&other.source)
     }
 
     /// The token.

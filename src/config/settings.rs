@@ -20,6 +20,7 @@ pub struct Settings {
     pub nodename: Option<String>,
     pub data_dir: Option<String>,
     pub pid_file: Option<String>,
+    pub diag_addr: Option<String>,
     /// A token, or the absolute path of a file with one.
     pub auth_token: Option<Secret<String>>,
     pub ca_pins: Vec<String>,
@@ -131,6 +132,7 @@ impl Settings {
         of_process("nodename", "--nodename", self.nodename.as_deref());
         of_process("data_dir", "--data-dir", self.data_dir.as_deref());
         of_process("pid_file", "--pid-file", self.pid_file.as_deref());
+        of_process("diag_addr", "--diag-addr", self.diag_addr.as_deref());
         let token = self.auth_token.as_ref().map(|token| token.expose().as_str());
         of_process("auth_token", "--token", token);
         if !self.ca_pins.is_empty() {

@@ -89,6 +89,8 @@ fn what_is_not_said_has_its_default() {
     assert_eq!(config.version, Version::V1);
     assert_eq!(config.data_dir, Path::new("/var/lib/postern"));
     assert_eq!(config.log.severity, Severity::Info);
+    assert_eq!(config.shutdown_grace, Duration::from_secs(30));
+    assert_eq!(config.diag_addr, None);
     let auth = config.auth.expect("enabled by being there");
     assert_eq!(auth.cluster_name.as_str(), "here");
     assert_eq!(auth.listen_addr.to_string(), "0.0.0.0:3025");
@@ -98,6 +100,26 @@ fn what_is_not_said_has_its_default() {
         "0.0.0.0:3080"
     );
     assert!(config.db.is_none());
+}
+
+#[test]
+fn the_grace_of_a_stop_is_at_most_an_hour_and_may_be_nothing() {
+    let grace = |text: &str| {
+        parse(&format!("postern: {{shutdown_grace: {text}}}\nauth_service: {{}}")).map(|config| config.shutdown_grace)
+    };
+    assert_eq!(grace("0s").expect("at once"), Duration::ZERO);
+    assert_eq!(grace("1h").expect("the most"), MAX_SHUTDOWN_GRACE);
+    for (text, why) in [("61m", "SIGQUIT"), ("30", "not a duration"), ("soon", "not a duration")] {
+        let error = grace(text).expect_err(text).to_string();
+        assert!(error.contains("shutdown_grace") && error.contains(why), "{error}");
+    }
+}
+
+#[test]
+fn the_diagnostic_port_has_a_default_and_needs_no_more_than_a_host() {
+    let config = parse("postern: {diag_addr: 127.0.0.1}\nauth_service: {}").expect("valid");
+    assert_eq!(config.diag_addr.expect("set").to_string(), "127.0.0.1:3000");
+    assert!(parse("postern: {diag_addr: \"127.0.0.1:port\"}\nauth_service: {}").is_err());
 }
 
 #[test]
@@ -273,8 +295,12 @@ fn with_database(more: &str) -> Result<DatabaseConfig, ConfigError> {
 #[test]
 fn the_verification_of_a_database_is_full_unless_the_file_says_less() {
     let mode = |tls: &str| with_database(&format!("tls: {tls}")).map(|database| database.tls.mode);
-    assert_eq!(mode("{}").expect("valid"), DbTlsMode::VerifyFull);
-    for expected in DbTlsMode::ALL {
+    assert_eq!(mode("{}").expect("valid"), DatabaseTlsMode::VerifyFull);
+    for expected in [
+        DatabaseTlsMode::VerifyFull,
+        DatabaseTlsMode::VerifyCa,
+        DatabaseTlsMode::Insecure,
+    ] {
         assert_eq!(
             mode(&format!("{{mode: {}}}", expected.label())).expect("valid"),
             expected

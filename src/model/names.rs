@@ -121,6 +121,10 @@ name!(
     |c| !c.is_control() && !c.is_whitespace() && !matches!(c, '/' | '\\' | '"' | '\'' | '`')
 );
 name!(
+    /// A lock; `ctl lock` names it with a UUID.
+    LockName, "a lock name", 255, "letters, digits, '.', '-' and '_'", dns_like
+);
+name!(
     /// A PostgreSQL role that a session logs in as. Compared byte for byte, never folded.
     DbUser, "a database user", MAX_IDENTIFIER_BYTES, "anything but control characters", |c| !c.is_control()
 );

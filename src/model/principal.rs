@@ -3,6 +3,7 @@
 use super::{ClusterName, DbName, DbUser, PersonName, RoleName, ServiceName, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// Values by name that roles refer to: `{{internal.db_users}}`.
 pub type Traits = BTreeMap<String, Vec<String>>;
@@ -21,6 +22,8 @@ pub struct Principal {
     pub mfa: bool,
     pub valid_until: Timestamp,
     pub route: Option<Route>,
+    /// The address that the certificate was issued to; a role may ask that it be used from there only.
+    pub pinned_ip: Option<IpAddr>,
 }
 
 /// Where `db login` pointed a certificate. It binds the service; user and name are only the command line's defaults.

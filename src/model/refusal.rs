@@ -80,6 +80,8 @@ kinds! {
     ShuttingDown => "shutting_down", "57P01", Us;
     /// A fault of ours. The log has the details.
     Internal => "internal", "XX000", Us;
+    /// A lock on the person, a role or a node is in force: insufficient privilege, as without a role, until it is lifted.
+    Locked => "locked", "42501", Client;
 }
 
 /// A refusal as the client reads it.

@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::sync::mpsc;
 
 /// How long a client may take to accept the last words: its current message to the end, then the error. A client that
 /// does not read is cut off after it.
@@ -40,7 +41,24 @@ pub trait Tap {
     fn said_goodbye(&self) -> bool {
         false
     }
+
+    /// Nothing is under way in this direction, as far as it knows; a relay is idle when both say so.
+    fn is_idle(&self) -> bool {
+        false
+    }
 }
+
+/// What whoever holds the session tells its relay.
+#[derive(Debug, Clone)]
+pub enum End {
+    /// Wherever it is.
+    Now(Refusal),
+    /// At the first moment at which nothing is under way; `Now` may follow.
+    WhenIdle(Refusal),
+}
+
+/// Room for one of each: nothing more is ever told.
+pub const ENDS: usize = 2;
 
 /// Sees nothing.
 #[derive(Debug, Default)]
@@ -57,8 +75,10 @@ impl Tap for NoTap {
 pub enum RelayEnd {
     /// The upstream closed. Nothing is owed to it; what is owed to the client, the caller decides.
     Finished,
-    /// A tap, or whoever holds the session, ended it; the client has been told.
+    /// A tap, or whoever holds the session, ended it; the client is still to be told.
     Refused(Refusal),
+    /// Whoever could end it is gone.
+    Unwatched,
     /// The client's connection broke.
     ClientLost(io::Error),
     /// The other side's connection broke. The caller knows what that is and words it for the client.
@@ -150,6 +170,11 @@ impl<T: Tap> Direction<T> {
     /// The writer does not take what there is for it.
     fn is_held_up(&self) -> bool {
         self.start < self.end
+    }
+
+    /// All that was read has reached the writer, and nothing is under way.
+    fn is_idle(&self) -> bool {
+        !self.is_held_up() && !self.unflushed && self.tap.is_idle()
     }
 
     /// Reads until nothing is there or the buffer is full. True when nothing is there.
@@ -274,42 +299,67 @@ where
         &self.down.tap
     }
 
-    /// Copies until the upstream is done, something breaks, or `end` says that the session is over.
-    pub async fn run(&mut self, end: impl Future<Output = Refusal>) -> RelayEnd {
+    /// Copies until the upstream is done, something breaks, or `ends` says that the session is over.
+    pub async fn run(&mut self, mut ends: mpsc::Receiver<End>) -> RelayEnd {
+        let mut stall = Stall::default();
+        let mut when_idle = None;
+        poll_fn(|cx| {
+            loop {
+                match ends.poll_recv(cx) {
+                    Poll::Ready(Some(End::Now(refusal))) => return Poll::Ready(RelayEnd::Refused(refusal)),
+                    Poll::Ready(Some(End::WhenIdle(refusal))) => when_idle = Some(refusal),
+                    Poll::Ready(None) => return Poll::Ready(RelayEnd::Unwatched),
+                    Poll::Pending => break,
+                }
+            }
+            // Before more is read: what the client sends from now on is not passed on. And after: this turn may have brought the
+            // answer that was waited for.
+            if let Some(end) = self.end_if_idle(&mut when_idle) {
+                return Poll::Ready(end);
+            }
+            let copied = self.poll_copy(&mut stall, cx);
+            match self.end_if_idle(&mut when_idle) {
+                Some(end) if copied.is_pending() => Poll::Ready(end),
+                _ => copied,
+            }
+        })
+        .await
+    }
+
+    fn end_if_idle(&self, when_idle: &mut Option<Refusal>) -> Option<RelayEnd> {
+        if when_idle.is_some() && self.up.is_idle() && self.down.is_idle() {
+            when_idle.take().map(RelayEnd::Refused)
+        } else {
+            None
+        }
+    }
+
+    fn poll_copy(&mut self, stall: &mut Stall, cx: &mut Context<'_>) -> Poll<RelayEnd> {
         let Self {
             client,
             upstream,
             up,
             down,
         } = self;
-        let mut stall = Stall::default();
-        let copy = poll_fn(|cx| {
-            let up_now = up.poll(cx, client, upstream);
-            match up_now {
-                Poll::Ready(Err(Broken::Read(error))) => {
-                    return Poll::Ready(RelayEnd::ClientLost(error));
-                }
-                Poll::Ready(Err(Broken::Tap(refusal))) => {
-                    return Poll::Ready(RelayEnd::Refused(refusal));
-                }
-                // An upstream that no longer takes bytes may still have its reason to tell; the other direction ends it.
-                Poll::Ready(Err(Broken::Write(_))) => up.done = true,
-                _ => {}
+        match up.poll(cx, client, upstream) {
+            Poll::Ready(Err(Broken::Read(error))) => {
+                return Poll::Ready(RelayEnd::ClientLost(error));
             }
-            match down.poll(cx, upstream, client) {
-                Poll::Ready(Err(Broken::Read(error))) => Poll::Ready(RelayEnd::UpstreamLost(error)),
-                Poll::Ready(Err(Broken::Write(error))) => Poll::Ready(RelayEnd::ClientLost(error)),
-                Poll::Ready(Err(Broken::Tap(refusal))) => Poll::Ready(RelayEnd::Refused(refusal)),
-                // When the upstream has ended, nobody is left for whom the client could send more.
-                Poll::Ready(Ok(())) => Poll::Ready(RelayEnd::Finished),
-                Poll::Pending if up.eof && down.is_held_up() => stall.poll(down.total, cx),
-                Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(Broken::Tap(refusal))) => {
+                return Poll::Ready(RelayEnd::Refused(refusal));
             }
-        });
-        tokio::select! {
-            biased;
-            refusal = end => RelayEnd::Refused(refusal),
-            done = copy => done,
+            // An upstream that no longer takes bytes may still have its reason to tell; the other direction ends it.
+            Poll::Ready(Err(Broken::Write(_))) => up.done = true,
+            _ => {}
+        }
+        match down.poll(cx, upstream, client) {
+            Poll::Ready(Err(Broken::Read(error))) => Poll::Ready(RelayEnd::UpstreamLost(error)),
+            Poll::Ready(Err(Broken::Write(error))) => Poll::Ready(RelayEnd::ClientLost(error)),
+            Poll::Ready(Err(Broken::Tap(refusal))) => Poll::Ready(RelayEnd::Refused(refusal)),
+            // When the upstream has ended, nobody is left for whom the client could send more.
+            Poll::Ready(Ok(())) => Poll::Ready(RelayEnd::Finished),
+            Poll::Pending if up.eof && down.is_held_up() => stall.poll(down.total, cx),
+            Poll::Pending => Poll::Pending,
         }
     }
 

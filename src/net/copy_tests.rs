@@ -1,6 +1,5 @@
 use super::*;
 use crate::model::RefusalKind;
-use std::future::pending;
 use tokio::io::{DuplexStream, duplex};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -11,6 +10,13 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
         .build()
         .unwrap();
     runtime.block_on(async { tokio::time::timeout(SOON, future).await.unwrap() })
+}
+
+/// Nobody ends the relay.
+fn unending() -> mpsc::Receiver<End> {
+    let (sender, receiver) = mpsc::channel(ENDS);
+    std::mem::forget(sender);
+    receiver
 }
 
 /// A relay in memory: the far ends of client and upstream, and the relay between them.
@@ -68,7 +74,7 @@ fn both_directions_progress_although_neither_end_reads_before_it_has_written() {
             upstream.shutdown().await.unwrap();
             got
         };
-        let (got_down, got_up, end) = tokio::join!(client_side, upstream_side, relay.run(pending()));
+        let (got_down, got_up, end) = tokio::join!(client_side, upstream_side, relay.run(unending()));
         assert!(got_down == down && got_up == up);
         assert!(matches!(end, RelayEnd::Finished), "{end:?}");
         assert_eq!(
@@ -96,7 +102,7 @@ fn a_client_that_closes_its_side_still_gets_what_the_upstream_sends() {
             client.read_exact(&mut answer).await.unwrap();
             (heard, answer)
         };
-        let ((heard, answer), end) = tokio::join!(talk, relay.run(pending()));
+        let ((heard, answer), end) = tokio::join!(talk, relay.run(unending()));
         assert_eq!((heard.as_slice(), &answer), (b"bye".as_slice(), b"farewell"));
         assert!(matches!(end, RelayEnd::Finished) && relay.client_closed(), "{end:?}");
     });
@@ -108,13 +114,13 @@ fn last_words_come_between_two_messages_and_never_inside_one() {
         let (mut client, mut upstream, mut relay) = relay(4096, NoTap);
         // Two messages and a half; the rest of the third is still to come.
         upstream.write_all(&[7; 25]).await.unwrap();
-        let (end, ended) = tokio::sync::oneshot::channel();
+        let (end, ended) = mpsc::channel(ENDS);
         let ending = async {
             let mut first = [0; 25];
             client.read_exact(&mut first).await.unwrap();
-            end.send(Refusal::new(RefusalKind::AccessRevoked, "over")).unwrap();
+            end.try_send(now()).unwrap();
         };
-        let run = relay.run(async { ended.await.unwrap() });
+        let run = relay.run(ended);
         let ((), how) = tokio::join!(ending, run);
         assert!(matches!(how, RelayEnd::Refused(_)), "{how:?}");
         // What comes after the third message is not the client's any more.
@@ -133,13 +139,123 @@ fn nothing_is_said_when_the_message_under_way_never_ends() {
         let (mut client, mut upstream, mut relay) = relay(4096, NoTap);
         upstream.write_all(&[7; 5]).await.unwrap();
         drop(upstream);
-        let end = relay.run(pending()).await;
+        let end = relay.run(unending()).await;
         assert!(matches!(end, RelayEnd::Finished), "{end:?}");
         relay.last_words(b"LAST").await;
         drop(relay);
         let mut heard = Vec::new();
         client.read_to_end(&mut heard).await.unwrap();
         assert_eq!(heard, [7; 5], "the error would be read as part of the message");
+    });
+}
+
+fn now() -> End {
+    End::Now(Refusal::new(RefusalKind::AccessRevoked, "over"))
+}
+
+fn when_idle() -> End {
+    End::WhenIdle(Refusal::new(RefusalKind::ShuttingDown, "over when idle"))
+}
+
+/// Each byte that is sent is a request, and each byte that comes back its answer.
+#[derive(Clone, Default)]
+struct Owed(std::rc::Rc<std::cell::Cell<isize>>);
+
+struct Asks(Owed);
+struct Answers(Owed);
+
+impl Tap for Asks {
+    fn observe(&mut self, chunk: &[u8]) -> Result<(), Refusal> {
+        self.0.0.set(self.0.0.get() + chunk.len() as isize);
+        Ok(())
+    }
+
+    fn is_idle(&self) -> bool {
+        true
+    }
+}
+
+impl Tap for Answers {
+    fn observe(&mut self, chunk: &[u8]) -> Result<(), Refusal> {
+        self.0.0.set(self.0.0.get() - chunk.len() as isize);
+        Ok(())
+    }
+
+    fn is_idle(&self) -> bool {
+        self.0.0.get() == 0
+    }
+}
+
+#[test]
+fn a_relay_that_is_told_to_end_when_it_is_idle_passes_what_is_owed_and_nothing_new() {
+    block_on(async {
+        let (mut client, near_client) = duplex(64);
+        let (mut upstream, near_upstream) = duplex(64);
+        let owed = Owed::default();
+        let mut relay = Relay::new(near_client, near_upstream, Asks(owed.clone()), Answers(owed));
+        let (end, ends) = mpsc::channel(ENDS);
+        let talk = async {
+            client.write_all(b"ab").await.unwrap();
+            let mut asked = [0; 2];
+            upstream.read_exact(&mut asked).await.unwrap();
+            end.try_send(when_idle()).unwrap();
+            upstream.write_all(b"A").await.unwrap();
+            let mut answers = [0; 2];
+            client.read_exact(&mut answers[..1]).await.unwrap();
+            upstream.write_all(b"B").await.unwrap();
+            client.read_exact(&mut answers[1..]).await.unwrap();
+            // Too late: the session is over.
+            client.write_all(b"c").await.unwrap();
+            answers
+        };
+        let (answers, how) = tokio::join!(talk, relay.run(ends));
+        assert!(matches!(how, RelayEnd::Refused(_)), "{how:?}");
+        assert_eq!(&answers, b"AB");
+        drop(relay);
+        let mut more = Vec::new();
+        upstream.read_to_end(&mut more).await.unwrap();
+        assert!(more.is_empty(), "what came too late was passed on");
+    });
+}
+
+#[test]
+fn a_relay_that_is_idle_ends_at_once_and_a_busy_one_when_it_is_told_again() {
+    block_on(async {
+        let (_client, _upstream, mut relay) = relay(64, NoTap);
+        let (end, ends) = mpsc::channel(ENDS);
+        end.try_send(when_idle()).unwrap();
+        let wait = Duration::from_millis(50);
+        let run = relay.run(ends);
+        tokio::pin!(run);
+        assert!(
+            tokio::time::timeout(wait, &mut run).await.is_err(),
+            "a tap that cannot tell counts as busy"
+        );
+        end.try_send(now()).unwrap();
+        let RelayEnd::Refused(refusal) = run.await else {
+            panic!("not refused")
+        };
+        assert_eq!(refusal.kind, RefusalKind::AccessRevoked);
+
+        let ((_client, near_client), (_upstream, near_upstream)) = (duplex(64), duplex(64));
+        let owed = Owed::default();
+        let mut relay = Relay::new(near_client, near_upstream, Asks(owed.clone()), Answers(owed));
+        let (end, ends) = mpsc::channel(ENDS);
+        end.try_send(when_idle()).unwrap();
+        let RelayEnd::Refused(refusal) = relay.run(ends).await else {
+            panic!("not refused")
+        };
+        assert_eq!(refusal.kind, RefusalKind::ShuttingDown);
+    });
+}
+
+#[test]
+fn a_relay_that_nobody_can_end_any_more_says_so() {
+    block_on(async {
+        let (_client, _upstream, mut relay) = relay(64, NoTap);
+        let (end, ends) = mpsc::channel(ENDS);
+        drop(end);
+        assert!(matches!(relay.run(ends).await, RelayEnd::Unwatched));
     });
 }
 
@@ -178,7 +294,7 @@ fn what_a_tap_holds_back_is_not_passed_on_and_the_other_direction_goes_on() {
             drop(upstream);
             passed
         };
-        let (passed, _end) = tokio::join!(talk, relay.run(pending()));
+        let (passed, _end) = tokio::join!(talk, relay.run(unending()));
         assert_eq!(&passed, b"select;");
     });
 }
@@ -195,7 +311,7 @@ fn a_client_that_closed_its_side_and_takes_nothing_does_not_hold_the_upstream_fo
         client.shutdown().await.unwrap();
         // More than the pipe takes; nobody reads at the other end.
         let sends = tokio::spawn(async move { upstream.write_all(&[7; 1_000_000]).await });
-        let end = relay.run(pending()).await;
+        let end = relay.run(unending()).await;
         assert!(matches!(end, RelayEnd::ClientLost(_)), "{end:?}");
         drop(relay);
         assert!(sends.await.unwrap().is_err(), "the upstream is let go");
@@ -209,7 +325,7 @@ fn what_was_read_before_a_loss_is_passed_on_first() {
         let (mut client, near_client) = duplex(64);
         let lost = Breaking { bytes: b"last message" };
         let mut relay = Relay::new(near_client, lost, NoTap, Counting::default());
-        let end = relay.run(pending()).await;
+        let end = relay.run(unending()).await;
         assert!(matches!(end, RelayEnd::UpstreamLost(_)), "{end:?}");
         assert_eq!(relay.to_client_tap().seen, 12);
         drop(relay);

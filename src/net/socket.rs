@@ -1,7 +1,6 @@
 //! TCP and Unix sockets: the one file that names `tokio::net`.
 #![expect(clippy::disallowed_types, reason = "this is the one place for sockets")]
 
-use crate::model::NodeKind;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -27,7 +26,7 @@ pub struct Listener(TcpListener);
 
 impl Listener {
     /// Binds and listens. The error names the address and, where it is taken, what to do.
-    pub fn bind(address: SocketAddr, what: NodeKind) -> Result<Self, String> {
+    pub fn bind(address: SocketAddr, what: &str) -> Result<Self, String> {
         Self::bind_inner(address).map_err(|error| match error.kind() {
             io::ErrorKind::AddrInUse => format!(
                 "the {what} service cannot listen on {address}: the port is taken by another program; \

@@ -8,9 +8,9 @@
 
 use super::socket::Tcp;
 use super::tls::{self, ClientTls, ClockTime, Credentials, TlsError, as_rustls};
-use crate::config::DbTlsMode;
 use crate::model::{SharedClock, Timestamp};
 use crate::pki::verify_db_server;
+use crate::policy::DatabaseTlsMode;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// What PostgreSQL's certificate must be for a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamTrust {
-    pub mode: DbTlsMode,
+    pub mode: DatabaseTlsMode,
     /// The name that it must have in `verify-full`; sent as SNI in every mode.
     pub server_name: String,
     /// Whom it must be of; unused in `insecure`.
@@ -57,11 +57,11 @@ impl UpstreamClient {
         let builder = ClientConfig::builder_with_details(provider.clone(), Arc::new(ClockTime(clock.clone())))
             .with_safe_default_protocol_versions()?;
         let builder = match trust.mode {
-            DbTlsMode::VerifyFull => builder.with_root_certificates(tls::roots(&trust.authorities)?),
-            DbTlsMode::VerifyCa => builder
+            DatabaseTlsMode::VerifyFull => builder.with_root_certificates(tls::roots(&trust.authorities)?),
+            DatabaseTlsMode::VerifyCa => builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(Lenient::new(Some(&trust.authorities), &provider))),
-            DbTlsMode::Insecure => builder
+            DatabaseTlsMode::Insecure => builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(Lenient::new(None, &provider))),
         };

@@ -51,7 +51,7 @@ fn server(of: &CertificateAuthority, holds_key: bool) -> Arc<ServerConfig> {
 
 /// The handshake of a client that trusts `trusted` with that server, in memory.
 fn handshake(
-    mode: DbTlsMode,
+    mode: DatabaseTlsMode,
     trusted: &CertificateAuthority,
     name: &str,
     server: Arc<ServerConfig>,
@@ -80,7 +80,7 @@ fn handshake(
 
 #[test]
 fn each_mode_verifies_what_it_says_and_no_more() {
-    use DbTlsMode::{Insecure, VerifyCa, VerifyFull};
+    use DatabaseTlsMode::{Insecure, VerifyCa, VerifyFull};
     let (ours, foreign) = (authority("ours"), authority("theirs"));
     let passes = |mode, name, of: &CertificateAuthority| {
         handshake(mode, &ours, name, server(of, true)).map_err(|e| e.to_string())
@@ -99,7 +99,11 @@ fn each_mode_verifies_what_it_says_and_no_more() {
 #[test]
 fn a_server_that_does_not_hold_the_key_of_its_certificate_is_refused_in_every_mode() {
     let ours = authority("ours");
-    for mode in [DbTlsMode::VerifyFull, DbTlsMode::VerifyCa, DbTlsMode::Insecure] {
+    for mode in [
+        DatabaseTlsMode::VerifyFull,
+        DatabaseTlsMode::VerifyCa,
+        DatabaseTlsMode::Insecure,
+    ] {
         let refused = handshake(mode, &ours, "db.internal", server(&ours, false));
         assert!(
             matches!(refused, Err(rustls::Error::InvalidCertificate(_))),

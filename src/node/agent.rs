@@ -1,7 +1,7 @@
 //! The database service of a node.
 
 use super::roots::Roots;
-use super::{AuthAddresses, Common, StartError};
+use super::{AuthAddresses, Common, EndSessions, StartError};
 use crate::actors::address::{Address, Origin};
 use crate::actors::agent::{Agent, AgentParts, ServeStream};
 use crate::actors::cancels::UpstreamKeys;
@@ -10,16 +10,15 @@ use crate::actors::databases::keeper::{DatabaseKeeper, Definition, KeeperParts};
 use crate::actors::dialer::DialerParts;
 use crate::actors::dialers::{Dialers, DialersParts};
 use crate::actors::host::Spec;
-use crate::actors::sessions::EndAll;
 use crate::actors::tunnels::ServeLocally;
-use crate::config::{DatabaseConfig, DbTlsMode, JoinAddress};
+use crate::config::{DatabaseConfig, JoinAddress};
 use crate::model::{Endpoint, ServiceName};
 use crate::net::upstream_tls::UpstreamTrust;
 use crate::pki::TrustAnchors;
 use crate::pki::pem::certificates_from_pem;
+use crate::policy::DatabaseTlsMode;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::sync::watch;
 
 /// One tunnel for each runtime of the proxy is what measurement asks for; more tunnels only share the load of a lossy
 /// network.
@@ -31,8 +30,7 @@ pub(super) fn start(
     serve_locally: Option<Address<ServeLocally>>,
     local_proxy: Option<SocketAddr>,
     roots: &mut Roots,
-    up: Arc<watch::Sender<bool>>,
-) -> Result<Address<EndAll>, StartError> {
+) -> Result<EndSessions, StartError> {
     start_keeper(common, roots)?;
     let cancels = roots.start(Spec::permanent("upstream-cancels"), UpstreamKeys::default);
     let sessions = super::start_sessions(common, roots, "agent-sessions");
@@ -54,7 +52,7 @@ pub(super) fn start(
     let seed = match serve_locally {
         Some(proxy) => {
             tell_local_proxy(common, proxy, agent.address());
-            up.send_replace(true);
+            common.phase.ready();
             None
         }
         None => Some(proxy_endpoint(common, local_proxy)?),
@@ -77,11 +75,11 @@ pub(super) fn start(
             databases: common.databases.view(),
             serve: agent.address(),
             clock: common.clock.clone(),
-            up,
+            phase: common.phase.clone(),
         }),
     });
     roots.start(Spec::permanent("dialers"), move || Dialers::new(parts.clone()));
-    Ok(sessions.address())
+    Ok(EndSessions::of(&sessions))
 }
 
 /// Tells the proxy of this process what is served, now and whenever it changes.
@@ -141,7 +139,7 @@ fn start_keeper(common: &Common, roots: &mut Roots) -> Result<(), StartError> {
 
 fn resolve(config: &DatabaseConfig, anchors: &TrustAnchors) -> Result<Database, StartError> {
     let authorities = match (config.tls.mode, &config.tls.ca_cert_file) {
-        (DbTlsMode::Insecure, _) => Vec::new(),
+        (DatabaseTlsMode::Insecure, _) => Vec::new(),
         (_, None) => anchors.db.clone(),
         (_, Some(path)) => {
             let pem = std::fs::read(path).map_err(|error| {
@@ -154,7 +152,7 @@ fn resolve(config: &DatabaseConfig, anchors: &TrustAnchors) -> Result<Database, 
             certificates_from_pem(&pem, "ca_cert_file")?
         }
     };
-    if config.tls.mode == DbTlsMode::Insecure {
+    if config.tls.mode == DatabaseTlsMode::Insecure {
         warn_of_insecure(&config.name, &config.uri);
     }
     let named = config.tls.server_name.clone();

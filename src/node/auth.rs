@@ -2,6 +2,7 @@
 
 use super::roots::Roots;
 use super::{AuthAddresses, Common, DataDir, Identity, StartError};
+use crate::actors::accounts::{AccountParts, Accounts};
 use crate::actors::address::{Address, Origin};
 use crate::actors::audit_log::AuditLogKeeper;
 use crate::actors::ca::{Authorities, Ca, HOST_TTL};
@@ -27,6 +28,7 @@ use std::time::Duration;
 /// What auth has opened before anything else starts.
 pub(super) struct Keys {
     store: Arc<dyn Store>,
+    seal: Arc<SealKey>,
     authorities: Arc<Authorities>,
     node: NodeId,
 }
@@ -71,6 +73,7 @@ pub(super) async fn open_keys(
     add_presets(store.as_ref()).await?;
     Ok(Some(Keys {
         store,
+        seal: Arc::new(seal),
         authorities: Arc::new(authorities),
         node,
     }))
@@ -104,21 +107,28 @@ async fn node_id(store: &dyn Store) -> Result<NodeId, StartError> {
     Ok(node)
 }
 
-/// The roles that every cluster has at first; one that was changed or removed since stays so.
+/// The roles that every cluster has at first. Each is added once: one that was changed or removed since stays so, and one that
+/// a newer version brings is added when that version first starts.
 async fn add_presets(store: &dyn Store) -> Result<(), StartError> {
-    const DONE: &str = "/role-presets";
-    if store.get(DONE).await?.is_some() {
-        return Ok(());
-    }
+    /// Followed by the name of a preset that was added.
+    const ADDED: &str = "/role-presets/";
+    /// As one marker, for the presets of the first versions.
+    const FIRST_ADDED: &str = "/role-presets";
+    const FIRST: [&str; 3] = ["access", "editor", "auditor"];
+    let first_added = store.get(FIRST_ADDED).await?.is_some();
     for role in presets()? {
         let resource = Resource::Role(role);
+        let marker = format!("{ADDED}{}", resource.name());
+        if (first_added && FIRST.contains(&resource.name())) || store.get(&marker).await?.is_some() {
+            continue;
+        }
         let key = format!("/role/{}", resource.name());
         match store.create(&key, resource.to_json().into_bytes(), None).await {
             Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
             Err(error) => return Err(error.into()),
         }
+        store.put(&marker, Vec::new(), None).await?;
     }
-    store.put(DONE, Vec::new(), None).await?;
     Ok(())
 }
 
@@ -157,7 +167,7 @@ pub(super) async fn start(
     let Some(config) = &common.config.auth else {
         return Err(StartError::Other("the auth service is not configured".to_owned()));
     };
-    let (socket, listening) = super::proxy::listen(&config.listen_addr, NodeKind::Auth)?;
+    let (socket, listening) = super::proxy::listen(&config.listen_addr, NodeKind::Auth.label())?;
     let log = Arc::new(Mutex::new(AuditLog::open(&data_dir.log())?));
     let audit_log = roots.start(Spec::permanent("audit-log"), move || AuditLogKeeper::new(log.clone()));
     let published = Published::default();
@@ -202,6 +212,17 @@ pub(super) async fn start(
         roots.start(Spec::permanent("tokens"), move || {
             Tokens::new(configured.clone(), store.clone(), clock.clone())
         })
+    };
+    let accounts = {
+        let parts = AccountParts {
+            cluster: common.identity.cluster.clone(),
+            store: keys.store.clone(),
+            seal: keys.seal.clone(),
+            published: published.clone(),
+            trail: common.trail.clone(),
+            clock: common.clock.clone(),
+        };
+        roots.start(Spec::permanent("accounts"), move || Accounts::new(parts.clone()))
     };
     let joins = {
         let (take, give_back) = (tokens.address(), tokens.address());
@@ -269,6 +290,8 @@ pub(super) async fn start(
         add_token: tokens.address(),
         list_tokens: tokens.address(),
         remove_token: tokens.address(),
+        create_invite: accounts.address(),
+        forget_account: accounts.address(),
     });
     start_admin(roots, data_dir, admin)?;
     first_policy(common).await?;
@@ -359,6 +382,7 @@ fn heartbeat_locally(common: &Arc<Common>, heard: Address<NodeHeard>, inventory:
     let (mut report, proxies) = (common.report.subscribe(), common.proxies.clone());
     common.runtimes.control.spawn(async move {
         let origin = Origin::outside("start");
+        let link = Arc::new(());
         loop {
             let record = NodeRecord {
                 node,
@@ -366,7 +390,11 @@ fn heartbeat_locally(common: &Arc<Common>, heard: Address<NodeHeard>, inventory:
                 kinds: kinds.clone(),
                 report: report.borrow_and_update().clone(),
             };
-            if heard.tell_when_room(&origin, NodeHeard(record)).await.is_err() {
+            let beat = NodeHeard {
+                record,
+                link: Arc::downgrade(&link),
+            };
+            if heard.tell_when_room(&origin, beat).await.is_err() {
                 return;
             }
             proxies.heard(inventory.proxies());
@@ -375,4 +403,34 @@ fn heartbeat_locally(common: &Arc<Common>, heard: Address<NodeHeard>, inventory:
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::SystemClock;
+
+    #[tokio::test]
+    async fn a_preset_role_is_added_once_and_stays_removed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = SqliteStore::open(&dir.path().join("state.sqlite"), SystemClock::shared()).expect("a store");
+        add_presets(store.as_ref()).await.expect("added");
+        store.delete("/role/access").await.expect("removed");
+        add_presets(store.as_ref()).await.expect("again");
+        assert!(store.get("/role/access").await.expect("read").is_none());
+        // As a version would find it that brings `auditor`.
+        store.delete("/role/auditor").await.expect("removed");
+        store.delete("/role-presets/auditor").await.expect("removed");
+        add_presets(store.as_ref()).await.expect("again");
+        assert!(store.get("/role/auditor").await.expect("read").is_some());
+    }
+
+    #[tokio::test]
+    async fn a_store_of_an_earlier_version_keeps_its_presets_as_they_are() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = SqliteStore::open(&dir.path().join("state.sqlite"), SystemClock::shared()).expect("a store");
+        store.put("/role-presets", Vec::new(), None).await.expect("marked");
+        add_presets(store.as_ref()).await.expect("nothing to add");
+        assert!(store.get("/role/access").await.expect("read").is_none());
+    }
 }

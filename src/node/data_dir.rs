@@ -124,9 +124,9 @@ impl DataDir {
     }
 
     /// Says on which ports the services listen (a configuration may leave the choice to the system) and that they do.
-    pub fn announce_listening(&self, auth: Option<SocketAddr>, proxy: Option<SocketAddr>) {
+    pub fn announce_listening(&self, auth: Option<SocketAddr>, proxy: Option<SocketAddr>, diag: Option<SocketAddr>) {
         let mut content = json!({ "pid": std::process::id() });
-        for (name, address) in [("auth", auth), ("proxy", proxy)] {
+        for (name, address) in [("auth", auth), ("proxy", proxy), ("diag", diag)] {
             if let Some(address) = address {
                 content[name] = json!(address.to_string());
             }

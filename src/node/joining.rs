@@ -42,8 +42,8 @@ pub(super) async fn identity(config: &Config, data_dir: &DataDir, clock: &Shared
 async fn join(config: &Config, clock: &SharedClock) -> Result<Identity, StartError> {
     let token = config.auth_token.as_ref().ok_or_else(|| {
         StartError::Other(format!(
-            "this node has not joined a cluster yet and has no token: set auth_token to a token, or to the path of a file that \
-             holds one; `{}` on the auth node makes one",
+            "this node has not joined a cluster yet and has no token: give --token, or set auth_token, with a token or the path \
+             of a file that holds one; `{}` on the auth node makes one",
             add_command(&config.services())
         ))
     })?;
@@ -172,8 +172,8 @@ fn pins(config: &Config) -> Result<Vec<CaPin>, StartError> {
     }
     if pins.is_empty() {
         return Err(StartError::Other(
-            "this node has no CA pin, so it cannot tell the cluster from a stranger: set ca_pin to what \
-             `postern ctl status` prints on the auth node"
+            "this node has no CA pin, so it cannot tell the cluster from a stranger: give --ca-pin, or \
+             set ca_pin, with what `postern ctl status` prints on the auth node"
                 .to_owned(),
         ));
     }

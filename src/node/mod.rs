@@ -7,14 +7,17 @@
 mod agent;
 mod auth;
 pub mod data_dir;
+mod diag;
 mod joining;
+mod life;
 mod proxy;
 mod roots;
 
 pub use crate::actors::identity::Identity;
 pub use data_dir::DataDir;
+pub use life::{NodeEnd, Order};
 
-use crate::actors::address::{Address, Origin};
+use crate::actors::address::Address;
 use crate::actors::audit::{AuditShipper, StoreLines};
 use crate::actors::auth_link::{AuthLink, AuthLinkParts};
 use crate::actors::ca::{IssueDbClient, IssueHost};
@@ -22,13 +25,14 @@ use crate::actors::databases::DatabasesStock;
 use crate::actors::host::ActorRef;
 use crate::actors::host::{Runtimes, Spec};
 use crate::actors::identity::{IdentityKeeper, IdentityParts, IdentityStock, IdentityView, InUse};
+use crate::actors::phase::NodePhase;
 use crate::actors::policy::{Policy, PolicyConfirmed, PolicyReceived, PolicyStock, PolicyView};
 use crate::actors::proxies::ProxiesStock;
-use crate::actors::sessions::{EndAll, LAST_WORDS_DEADLINE, Sessions};
+use crate::actors::sessions::{Drain, EndAll, Sessions};
 use crate::actors::trail::Trail;
 use crate::audit::{EventContext, EventKind, Spool, SpoolLimits};
 use crate::config::{Config, ConfigError, JoinAddress};
-use crate::model::{NodeKind, Refusal, RefusalKind, SharedClock};
+use crate::model::{NodeKind, SharedClock};
 use crate::net::auth_dialer::AuthRoute;
 use crate::pki::entropy;
 use crate::protocol::tunnel::NodeReport;
@@ -36,7 +40,6 @@ use roots::Roots;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
 
 /// How an agent in the same process as the proxy is reached.
@@ -79,24 +82,30 @@ pub struct Node {
     /// What is read by watching (the databases, the node's report) is there as long as the node is.
     common: Arc<Common>,
     /// Told first of all when the node stops.
-    sessions: Vec<Address<EndAll>>,
+    sessions: Vec<EndSessions>,
     /// Taken when all actors have ended.
     spool: Spool,
     data_dir: DataDir,
     pub identity: Identity,
     pub auth_address: Option<SocketAddr>,
     pub proxy_address: Option<SocketAddr>,
-    /// True when every service does its work: for an agent, when its first tunnel is up.
-    pub ready: watch::Receiver<bool>,
+    diag_address: Option<SocketAddr>,
+    pub phase: NodePhase,
 }
 
-/// How a node's life ended.
-#[derive(Debug, PartialEq, Eq)]
-pub enum NodeEnd {
-    /// It was told to.
-    Stopped,
-    /// An actor that the node cannot do without is exhausted.
-    Exhausted(String),
+/// How the sessions of one service end.
+pub(crate) struct EndSessions {
+    drain: Address<Drain>,
+    end_all: Address<EndAll>,
+}
+
+impl EndSessions {
+    pub fn of(sessions: &ActorRef<Sessions>) -> Self {
+        Self {
+            drain: sessions.address(),
+            end_all: sessions.address(),
+        }
+    }
 }
 
 /// Everything that the services of one node share.
@@ -107,6 +116,7 @@ pub(crate) struct Common {
     pub identity: Identity,
     pub trail: Trail,
     pub policy: PolicyView,
+    pub phase: NodePhase,
     /// The identity in use; what never changes of it is in `identity`.
     pub in_use: IdentityView,
     /// What this node serves; nothing where it has no database service.
@@ -115,6 +125,8 @@ pub(crate) struct Common {
     pub report: Arc<watch::Sender<NodeReport>>,
     /// The proxies of the cluster.
     pub proxies: ProxiesStock,
+    /// Why this node must not go on, once auth has said so.
+    pub condemned: Arc<watch::Sender<Option<String>>>,
 }
 
 /// What a node asks of auth, wherever auth is.
@@ -124,9 +136,6 @@ pub(crate) struct AuthAddresses {
     pub store_lines: Address<StoreLines>,
     pub issue_host: Address<IssueHost>,
 }
-
-/// How long an actor has for its orderly end.
-const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Starts the services of a configuration.
 pub async fn start(
@@ -138,6 +147,9 @@ pub async fn start(
     let data_dir = DataDir::open(&config.data_dir)?;
     data_dir.forget_listening()?;
     let mut roots = Roots::new(runtimes.control.clone());
+    let (phase, stock) = (NodePhase::default(), PolicyStock::default());
+    let view = stock.view(clock.clone());
+    let diag_address = diag::start(&config, &phase, &view, &mut roots)?;
     let keys = auth::open_keys(&config, &data_dir, &clock).await?;
     let identity = match &keys {
         Some(keys) => keys.own_identity(&config, &data_dir, clock.now())?,
@@ -161,8 +173,6 @@ pub async fn start(
         node: identity.node,
         node_name: identity.name.clone(),
     };
-    let stock = PolicyStock::default();
-    let view = stock.view(clock.clone());
     let policy = {
         let (stock, clock) = (stock.clone(), clock.clone());
         roots.start(Spec::permanent("policy"), move || {
@@ -173,21 +183,26 @@ pub async fn start(
     let databases = DatabasesStock::default();
     let report = NodeReport {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        ..NodeReport::default()
+        instance: u64::from_be_bytes(entropy::bytes()),
+        started: clock.now(),
+        databases: Vec::new(),
+        health: Vec::new(),
+        proxy_addresses: Vec::new(),
     };
     let common = Arc::new(Common {
         in_use: identity_stock.view(),
         databases,
         report: Arc::new(watch::Sender::new(report)),
         proxies: ProxiesStock::default(),
+        condemned: Arc::default(),
         config,
         runtimes,
         clock,
         trail,
         policy: view,
+        phase: phase.clone(),
         identity: identity.clone(),
     });
-    let (ready_sender, ready) = watch::channel(false);
     let received = policy.address::<PolicyReceived>();
     let confirmed = policy.address::<PolicyConfirmed>();
     let mut auth_address = None;
@@ -212,17 +227,9 @@ pub async fn start(
     }
     if common.config.db.is_some() {
         let local = serve_locally.filter(|_| in_process == InProcess::Direct);
-        let end_sessions = agent::start(
-            &common,
-            &addresses,
-            local,
-            proxy_address,
-            &mut roots,
-            Arc::new(ready_sender),
-        )?;
-        sessions.push(end_sessions);
+        sessions.push(agent::start(&common, &addresses, local, proxy_address, &mut roots)?);
     } else {
-        ready_sender.send_replace(true);
+        phase.ready();
     }
     let services: Vec<String> = common.config.services().iter().map(ToString::to_string).collect();
     common
@@ -243,7 +250,8 @@ pub async fn start(
         identity,
         auth_address,
         proxy_address,
-        ready,
+        diag_address,
+        phase,
     })
 }
 
@@ -264,6 +272,7 @@ fn link_to_auth(
         clock: common.clock.clone(),
         kind,
         report: common.report.subscribe(),
+        condemned: common.condemned.clone(),
         proxies: common.proxies.clone(),
         received,
         confirmed,
@@ -324,56 +333,4 @@ fn start_shipper(common: &Arc<Common>, roots: &mut Roots, addresses: &AuthAddres
     roots.start(Spec::permanent("audit"), move || {
         AuditShipper::new(spool.clone(), log.clone())
     });
-}
-
-impl Node {
-    /// Writes `listening.json` when the node is ready, then waits until it is told to stop or cannot go on.
-    pub async fn run(&mut self, stop: impl Future<Output = ()>) -> NodeEnd {
-        let mut ready = self.ready.clone();
-        let announced = async {
-            if ready.wait_for(|ready| *ready).await.is_ok() {
-                self.data_dir.announce_listening(self.auth_address, self.proxy_address);
-                tracing::info!(auth = ?self.auth_address, proxy = ?self.proxy_address, "node is ready");
-            }
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            biased;
-            () = stop => NodeEnd::Stopped,
-            exhausted = self.roots.exhausted() => NodeEnd::Exhausted(exhausted),
-            () = announced => NodeEnd::Stopped,
-        }
-    }
-
-    /// Ends the sessions with a reason that their clients read, the actors in the reverse order of their start, and then what
-    /// they wrote to.
-    pub async fn stop(mut self) {
-        tracing::info!("node stops");
-        self.end_sessions().await;
-        self.roots.stop_all(STOP_DEADLINE).await;
-        drop(self.common);
-        let spool = self.spool.clone();
-        match tokio::task::spawn_blocking(move || spool.close()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the audit spool was not closed cleanly"),
-            Err(error) => tracing::error!(%error, "the audit spool was not closed"),
-        }
-        self.data_dir.close();
-    }
-
-    async fn end_sessions(&self) {
-        let origin = Origin::outside("stop");
-        let going_down = Refusal::new(
-            RefusalKind::ShuttingDown,
-            format!("this session is over: node {} is going down", self.identity.name),
-        )
-        .hint("connect again; another node may serve you, or this one when it is back");
-        for sessions in &self.sessions {
-            // One second more than the sessions have for their last words.
-            let within = LAST_WORDS_DEADLINE + Duration::from_secs(1);
-            if let Err(error) = sessions.ask(&origin, EndAll(going_down.clone()), within).await {
-                tracing::warn!(%error, "not all sessions were told that the node goes down");
-            }
-        }
-    }
 }

@@ -1,13 +1,12 @@
 //! The proxy service of a node.
 
 use super::roots::Roots;
-use super::{Common, StartError};
+use super::{Common, EndSessions, StartError};
 use crate::actors::address::Address;
 use crate::actors::cancels::ClientKeys;
 use crate::actors::connection::{ConnectionParts, ProxyParts, TO_AUTH_MAX};
 use crate::actors::host::Spec;
-use crate::actors::listener::PortListener;
-use crate::actors::sessions::EndAll;
+use crate::actors::listener::{Port, PortListener};
 use crate::actors::tunnels::{RoutesStock, ServeLocally, Tunnels};
 use crate::config::{Config, JoinAddress, ListenAddr, ListenHost, ProxyConfig};
 use crate::model::{Endpoint, NodeKind};
@@ -19,7 +18,7 @@ use tokio::sync::Semaphore;
 pub(super) struct Proxy {
     pub listening: SocketAddr,
     pub serve_locally: Address<ServeLocally>,
-    pub end_sessions: Address<EndAll>,
+    pub end_sessions: EndSessions,
 }
 
 pub(super) fn start(
@@ -30,7 +29,7 @@ pub(super) fn start(
     let Some(config) = &common.config.proxy else {
         return Err(StartError::Other("the proxy service is not configured".to_owned()));
     };
-    let (socket, listening) = listen(&config.web_listen_addr, NodeKind::Proxy)?;
+    let (socket, listening) = listen(&config.web_listen_addr, NodeKind::Proxy.label())?;
     let stock = RoutesStock::default();
     let routes = stock.view();
     let tunnels = {
@@ -67,7 +66,7 @@ pub(super) fn start(
     Ok(Proxy {
         listening,
         serve_locally: tunnels.address(),
-        end_sessions: sessions.address(),
+        end_sessions: EndSessions::of(&sessions),
     })
 }
 
@@ -78,10 +77,11 @@ pub(super) fn start_listener(
     socket: Listener,
     parts: Arc<ConnectionParts>,
 ) {
-    let (socket, runtimes) = (Arc::new(socket), common.runtimes.clone());
+    let (port, phase, runtimes) = (Port::new(socket), common.phase.view(), common.runtimes.clone());
     let open = Arc::default();
     roots.start(Spec::permanent(name), move || {
-        PortListener::new(socket.clone(), runtimes.clone(), parts.clone(), Arc::clone(&open))
+        let open = Arc::clone(&open);
+        PortListener::new(port.clone(), phase.clone(), runtimes.clone(), parts.clone(), open)
     });
 }
 
@@ -135,7 +135,7 @@ pub(super) fn reachable(address: SocketAddr) -> Endpoint {
     }
 }
 
-pub(super) fn listen(address: &ListenAddr, what: NodeKind) -> Result<(Listener, SocketAddr), StartError> {
+pub(super) fn listen(address: &ListenAddr, what: &str) -> Result<(Listener, SocketAddr), StartError> {
     let addresses = address
         .to_socket_addrs()
         .map_err(|error| StartError::Listen(format!("the {what} service cannot listen on {address}: {error}")))?;

@@ -2,7 +2,7 @@
 //!
 //! | certificate | CA | EKU | subject | SAN | extensions |
 //! |---|---|---|---|---|---|
-//! | person | user | clientAuth | CN name, O roles | – | cluster, traits, MFA, route |
+//! | person | user | clientAuth | CN name, O roles | – | cluster, traits, MFA, route, pinned address |
 //! | node | host | serverAuth, clientAuth | CN node id, O cluster, OU kinds | names below, node name, extra | node name |
 //! | database server | db | serverAuth | CN first name, O cluster | host list | – |
 //! | database client | db-client | clientAuth | CN database user, O cluster | – | cluster, principal |
@@ -53,6 +53,8 @@ pub const OID_PROTOCOL: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.999
 pub const OID_DB_USER: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.9999.2.3");
 /// The route's default database name.
 pub const OID_DB_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.9999.2.4");
+/// The address that the certificate was issued to; absent when it is not pinned.
+pub const OID_PINNED_IP: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.9999.2.15");
 /// The traits as a JSON object of lists; absent when there are none.
 pub const OID_TRAITS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.9999.80.1");
 /// In a database client's certificate: the person for whom it was made.
@@ -73,6 +75,8 @@ pub struct PersonProfile {
     pub traits: Traits,
     pub mfa: bool,
     pub route: Option<Route>,
+    /// The address of whoever it is issued to, where a role asks for that.
+    pub pinned_ip: Option<IpAddr>,
 }
 
 /// What a node's certificate says. The cluster is that of the CA.
@@ -229,6 +233,7 @@ impl Profile for PersonProfile {
             extensions.extend(route.db_user.iter().map(|user| (OID_DB_USER, user.to_string())));
             extensions.extend(route.db_name.iter().map(|name| (OID_DB_NAME, name.to_string())));
         }
+        extensions.extend(self.pinned_ip.map(|ip| (OID_PINNED_IP, ip.to_string())));
         params.custom_extensions = encoded(&extensions)?;
         Ok(params)
     }

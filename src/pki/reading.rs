@@ -3,8 +3,8 @@
 use super::CaKind;
 use super::error::CertificateError;
 use super::profile::{
-    MAX_CERTIFICATE_BYTES, MFA_PROVED, OID_CLUSTER, OID_DB_NAME, OID_DB_USER, OID_MFA, OID_NODE_NAME, OID_PROTOCOL,
-    OID_SERVICE, OID_TRAITS, PROTOCOL, SEPARATOR, authority_common_name,
+    MAX_CERTIFICATE_BYTES, MFA_PROVED, OID_CLUSTER, OID_DB_NAME, OID_DB_USER, OID_MFA, OID_NODE_NAME, OID_PINNED_IP,
+    OID_PROTOCOL, OID_SERVICE, OID_TRAITS, PROTOCOL, SEPARATOR, authority_common_name,
 };
 use super::verify::HostIdentity;
 use crate::model::{ClusterName, Principal, RoleName, Route, Timestamp, Traits};
@@ -113,6 +113,10 @@ impl Leaf {
             mfa,
             valid_until: self.not_after,
             route: self.route()?,
+            pinned_ip: self
+                .text(OID_PINNED_IP)?
+                .map(|text| parsed(text, "the pinned address"))
+                .transpose()?,
         })
     }
 

@@ -30,7 +30,7 @@ pub(super) struct Node {
 #[derive(Debug, Clone)]
 pub(super) enum Value {
     Null,
-    /// A boolean or a number. No field of a resource is one, so only its spelling is kept, for the error.
+    /// A boolean or a number, in its spelling: most fields refuse it, and some options read it.
     Unquoted(String),
     Text(String),
     List(Vec<Node>),

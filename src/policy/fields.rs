@@ -102,13 +102,48 @@ fn advice(key: &str, known: &[&'static str]) -> String {
 }
 
 pub(super) fn text<'a>(node: &'a Node, place: &str) -> Result<&'a str> {
+    text_within(node, place, MAX_VALUE_BYTES)
+}
+
+pub(super) fn text_within<'a>(node: &'a Node, place: &str, max: usize) -> Result<&'a str> {
     match &node.value {
         Value::Text(text) => {
-            limit(place, text.len(), "bytes", MAX_VALUE_BYTES, node.at)?;
+            limit(place, text.len(), "bytes", max, node.at)?;
             Ok(text)
         }
         other => Err(wrong_type(place, "a text", other, node.at)),
     }
+}
+
+/// A text, or a number or boolean in its spelling.
+pub(super) fn scalar<'a>(node: &'a Node, place: &str) -> Result<&'a str> {
+    match &node.value {
+        Value::Unquoted(spelling) => Ok(spelling),
+        _ => text(node, place),
+    }
+}
+
+pub(super) fn bad_value(place: &str, value: &str, reason: impl Into<String>, at: Option<Position>) -> ResourceError {
+    ResourceError::new(Problem::BadPattern {
+        place: place.to_owned(),
+        value: value.to_owned(),
+        reason: reason.into(),
+    })
+    .at(at)
+}
+
+pub(super) fn unknown_version(
+    kind: &'static str,
+    found: &str,
+    known: impl Into<String>,
+    at: Option<Position>,
+) -> ResourceError {
+    ResourceError::new(Problem::UnknownVersion {
+        kind,
+        version: found.to_owned(),
+        known: known.into(),
+    })
+    .at(at)
 }
 
 /// A list of texts, each with its place in the text; one text alone is a list of one where `one_alone` says so.

@@ -148,6 +148,10 @@ impl LabelPattern {
         &self.source
     }
 
+    pub(super) fn is_template(&self) -> bool {
+        matches!(self.form, LabelForm::Template(_))
+    }
+
     pub(super) fn regexes(&self) -> usize {
         match &self.form {
             LabelForm::Regex(_) => 1,

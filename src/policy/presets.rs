@@ -27,6 +27,14 @@ metadata:
   name: editor
   description: For those who administer the cluster; no access to databases
 spec:
+  allow:
+    rules:
+    - resources: [user, role, token, db, db_server, lock, cluster_auth_preference, cluster_networking_config, session_recording_config]
+      verbs: [list, create, read, update, delete]
+    - resources: [node]
+      verbs: [list, read, delete]
+    - resources: [cert_authority]
+      verbs: [list, readnosecrets]
   options:
     max_session_ttl: 30h
 ";
@@ -38,6 +46,12 @@ metadata:
   name: auditor
   description: For those who read the audit log; no access to databases
 spec:
+  allow:
+    rules:
+    - resources: [session, event]
+      verbs: [list, read]
+    - resources: [db_server, node, session_tracker, cluster_alert, instance]
+      verbs: [list, read]
   options:
     max_session_ttl: 30h
 ";
@@ -66,7 +80,7 @@ mod tests {
         assert!(
             roles
                 .iter()
-                .all(|r| r.max_session_ttl == Some(std::time::Duration::from_secs(30 * 3600)))
+                .all(|r| r.options.max_session_ttl == Some(std::time::Duration::from_secs(30 * 3600)))
         );
         assert!(
             roles[1..]

@@ -1,8 +1,10 @@
 //! Resources: documents with a kind, as administrators write them, as the store keeps them and as they cross the wire.
 
+use super::database::DatabaseResource;
 use super::document::{Node, read_json, read_yaml};
 use super::error::{Position, Problem, ResourceError};
 use super::fields::{DOCUMENT, Fields, limit, text};
+use super::lock::Lock;
 use super::role::Role;
 use super::user::UserRecord;
 use crate::model::Labels;
@@ -12,12 +14,14 @@ use std::collections::BTreeSet;
 /// Labels of one resource.
 const MAX_LABELS: usize = 64;
 /// What this version reads.
-const KINDS: &[&str] = &[Role::KIND, UserRecord::KIND];
+const KINDS: &[&str] = &[Role::KIND, UserRecord::KIND, DatabaseResource::KIND, Lock::KIND];
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Resource {
     Role(Role),
     User(UserRecord),
+    Db(DatabaseResource),
+    Lock(Lock),
 }
 
 impl Resource {
@@ -25,6 +29,8 @@ impl Resource {
         match self {
             Self::Role(_) => Role::KIND,
             Self::User(_) => UserRecord::KIND,
+            Self::Db(_) => DatabaseResource::KIND,
+            Self::Lock(_) => Lock::KIND,
         }
     }
 
@@ -32,6 +38,8 @@ impl Resource {
         match self {
             Self::Role(role) => role.name.as_str(),
             Self::User(user) => user.name.as_str(),
+            Self::Db(database) => database.name.as_str(),
+            Self::Lock(lock) => lock.name.as_str(),
         }
     }
 
@@ -60,6 +68,8 @@ impl Resource {
         match text(kind, "kind")? {
             Role::KIND => Role::from_node(node).map(Self::Role),
             UserRecord::KIND => UserRecord::from_node(node).map(Self::User),
+            DatabaseResource::KIND => DatabaseResource::from_node(node).map(Self::Db),
+            Lock::KIND => Lock::from_node(node).map(Self::Lock),
             other => {
                 let problem = Problem::UnknownKind {
                     kind: other.to_owned(),
@@ -74,6 +84,8 @@ impl Resource {
         match self {
             Self::Role(role) => role.to_value(),
             Self::User(user) => user.to_value(),
+            Self::Db(database) => database.to_value(),
+            Self::Lock(lock) => lock.to_value(),
         }
     }
 }

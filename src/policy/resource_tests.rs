@@ -20,9 +20,40 @@ spec:
     team: blue
 ";
 
+const DATABASE: &str = "\
+kind: db
+version: v3
+metadata:
+  name: orders
+  description: The orders
+  labels: {env: prod}
+spec:
+  protocol: postgres
+  uri: postgres://db.internal:5433
+  tls:
+    mode: verify-ca
+    server_name: orders.db
+    ca_cert: |
+      -----BEGIN CERTIFICATE-----
+      MIIB
+      -----END CERTIFICATE-----
+";
+
+const LOCK: &str = "\
+kind: lock
+version: v2
+metadata: {name: 3f2a9c1e-0000-4000-8000-000000000001}
+spec:
+  target: {user: alice@example.com}
+  message: under investigation
+  expires: '2026-02-01T00:00:00.123456Z'
+  created_at: '2026-01-31T12:00:00Z'
+  created_by: admin
+";
+
 #[test]
 fn a_resource_survives_yaml_and_json() {
-    let mut texts = vec![FULL, USER];
+    let mut texts = vec![FULL, USER, DATABASE, LOCK];
     texts.extend(PRESETS);
     for text in texts {
         let resource = parse_resources(text).expect("fine").remove(0);
@@ -103,7 +134,7 @@ fn a_stream_holds_roles_and_users_and_its_errors_count_lines_from_its_beginning(
     let unknown = parse_resources("kind: github\n").expect_err("unknown").to_string();
     assert_eq!(
         unknown,
-        "kind \"github\" is not known; known are role, user (line 1, column 7)"
+        "kind \"github\" is not known; known are role, user, db, lock (line 1, column 7)"
     );
     assert!(parse_resources("").expect("nothing").is_empty());
 }
@@ -112,7 +143,7 @@ fn a_stream_holds_roles_and_users_and_its_errors_count_lines_from_its_beginning(
 fn a_snapshot_survives_its_documents_and_refuses_a_broken_or_repeated_one() {
     let mut documents: Vec<String> = PRESETS
         .iter()
-        .chain(&[FULL, USER])
+        .chain(&[FULL, USER, DATABASE, LOCK])
         .flat_map(|t| parse_resources(t).expect("fine"))
         .map(|r| r.to_json())
         .collect();
@@ -122,6 +153,7 @@ fn a_snapshot_survives_its_documents_and_refuses_a_broken_or_repeated_one() {
         (snapshot.version, snapshot.roles.len(), snapshot.users.len()),
         (7, 4, 1)
     );
+    assert_eq!((snapshot.databases.len(), snapshot.locks.len()), (1, 1));
     let again = PolicySnapshot::from_documents(7, at, &snapshot.to_documents()).expect("fine");
     assert_eq!(again, snapshot);
     documents.push(documents[0].clone());

@@ -19,11 +19,19 @@ spec:
       team: "{{external[\"team\"]}}"
     db_users: ['{{internal.db_users}}', "no", '*']
     db_names: [app]
+    db_labels_expression: labels["env"] != 'prod' || contains(user.spec.traits["team"], "ops")
+    rules:
+    - {resources: [role, cluster_auth_preference], verbs: [list, readnosecrets]}
   deny:
     db_labels: {}
     db_names: [postgres]
+    rules: [{resources: ['*'], verbs: ['*']}]
   options:
     max_session_ttl: 8h30m
+    client_idle_timeout: 10m
+    disconnect_expired_cert: yes
+    max_connections: 5
+    pin_source_ip: false
 "#;
 
 fn role(spec: &str) -> Result<Role, ResourceError> {
@@ -40,7 +48,10 @@ fn a_role_is_read_with_everything_it_says() {
     assert_eq!(role.name, RoleName::new("dba").expect("a name"));
     assert_eq!(role.version, RoleVersion::V5);
     assert_eq!(role.description.as_deref(), Some("all: of \"it\""));
-    assert_eq!(role.max_session_ttl, Some(Duration::from_secs(8 * 3600 + 30 * 60)));
+    assert_eq!(
+        role.options.max_session_ttl,
+        Some(Duration::from_secs(8 * 3600 + 30 * 60))
+    );
     assert_eq!(
         role.allow.db_users.to_string(),
         r#"["{{internal.db_users}}", "no", "*"]"#
@@ -71,15 +82,12 @@ fn a_v3_role_without_labels_selects_everything_and_a_later_one_nothing() {
 #[test]
 fn an_option_that_is_not_enforced_is_refused_by_name_with_its_line() {
     assert_eq!(
-        refused("  options:\n    max_session_ttl: 1h\n    client_idle_timeout: 5m\n"),
-        "role \"x\": option \"client_idle_timeout\" is not enforced by this version of Postern, so it is refused \
+        refused("  options:\n    max_session_ttl: 1h\n    require_session_mfa: yes\n"),
+        "role \"x\": option \"require_session_mfa\" is not enforced by this version of Postern, so it is refused \
          rather than ignored; remove it (line 8, column 5)"
     );
     for option in [
         "require_session_mfa",
-        "max_connections",
-        "pin_source_ip",
-        "disconnect_expired_cert",
         "create_db_user",
         "create_db_user_mode",
         "lock",
@@ -95,7 +103,6 @@ fn an_option_that_is_not_enforced_is_refused_by_name_with_its_line() {
 #[test]
 fn a_condition_that_is_not_enforced_is_refused_by_name_in_allow_and_in_deny() {
     for condition in [
-        "db_labels_expression",
         "db_roles",
         "db_permissions",
         "db_service_labels",
@@ -103,7 +110,6 @@ fn a_condition_that_is_not_enforced_is_refused_by_name_in_allow_and_in_deny() {
         "kubernetes_groups",
         "node_labels",
         "app_labels",
-        "rules",
         "impersonate",
         "request",
     ] {
@@ -128,7 +134,7 @@ fn what_is_wrong_in_a_role_is_said_with_its_place_and_the_next_step() {
         ),
         (
             "  allow:\n    zzz: []\n",
-            "known keys are db_labels, db_users, db_names",
+            "known keys are db_labels, db_labels_expression, db_users, db_names, rules",
         ),
         (
             "  options: {max_sesion_ttl: 1h}\n",
@@ -183,6 +189,46 @@ fn what_is_wrong_in_a_role_is_said_with_its_place_and_the_next_step() {
         ("  options: {max_session_ttl: -1h}\n", "a whole number"),
         ("  options: {max_session_ttl: 9999h}\n", "longer than 8760h"),
         (
+            "  options: {client_idle_timeout: often}\n",
+            r#"spec.options.client_idle_timeout "often" is not a duration"#,
+        ),
+        (
+            "  options: {disconnect_expired_cert: maybe}\n",
+            r#"spec.options.disconnect_expired_cert "maybe": it is neither true nor false; write true or false (line 6, column 38)"#,
+        ),
+        (
+            "  options: {pin_source_ip: [true]}\n",
+            "spec.options.pin_source_ip must be a text, but is a list",
+        ),
+        (
+            "  options: {max_connections: -1}\n",
+            r#"spec.options.max_connections "-1": a whole number from 0 (no limit) to 4294967295 is expected"#,
+        ),
+        (
+            "  allow:\n    db_labels_expression: labels.env == 'x'\n",
+            "or a text in quotes is expected before \"labels.env == 'x\" (character 1 of the expression) (line 7",
+        ),
+        (
+            "  allow:\n    rules: [{resources: [kube_config], verbs: [read]}]\n",
+            r#"spec.allow.rules.resources "kube_config": a resource that is not known; known are user, role, token, db,"#,
+        ),
+        (
+            "  deny:\n    rules: [{resources: [role], verbs: [write]}]\n",
+            r#"spec.deny.rules.verbs "write": a verb that is not known; known are list, read, readnosecrets, create,"#,
+        ),
+        (
+            "  allow:\n    rules: [{resources: [session], verbs: [read], where: 'true'}]\n",
+            r#"field "where" is not enforced by this version"#,
+        ),
+        (
+            "  allow:\n    rules: [{resources: [session]}]\n",
+            r#"spec.allow.rules has no "verbs"; add it"#,
+        ),
+        (
+            "  allow:\n    rules: {resources: [session]}\n",
+            "spec.allow.rules must be a list of rules, but is a mapping",
+        ),
+        (
             "  options: {max_session_ttl: 99999999999999999999h}\n",
             "a whole number",
         ),
@@ -221,8 +267,8 @@ fn what_is_wrong_around_a_role_is_said_too() {
             "this is a user, where a role is expected",
         ),
         (
-            "kind: token\nversion: v2\n",
-            "kind \"token\" is not known; known are role, user (line 1, column 7)",
+            "kind: github\nversion: v2\n",
+            "kind \"github\" is not known; known are role, user, db, lock (line 1, column 7)",
         ),
         ("", "there are 0 documents, where one role is expected"),
         ("kind: [role\n", "the text cannot be read: "),
@@ -290,4 +336,28 @@ fn everything_has_a_limit() {
 fn words_that_some_yaml_takes_for_booleans_are_texts() {
     let role = role("  allow: {db_users: [y, no, On, yes]}\n").expect("fine");
     assert_eq!(role.allow.db_users.to_string(), r#"["y", "no", "On", "yes"]"#);
+}
+
+#[test]
+fn options_are_read_in_teleports_spellings() {
+    let options = |text: &str| role(&format!("  options: {{{text}}}\n")).expect(text).options;
+    for (text, expected) in [
+        ("true", true),
+        ("yes", true),
+        ("'yes'", true),
+        ("on", true),
+        ("no", false),
+        ("false", false),
+    ] {
+        let read = options(&format!("pin_source_ip: {text}, disconnect_expired_cert: {text}"));
+        assert_eq!(read.pin_source_ip, Some(expected), "{text}");
+        assert_eq!(read.disconnect_expired_cert, Some(expected), "{text}");
+    }
+    for (text, expected) in [("never", 0), ("0", 0), ("0s", 0), ("90s", 90), ("1h", 3600)] {
+        let read = options(&format!("client_idle_timeout: {text}")).client_idle_timeout;
+        assert_eq!(read, Some(Duration::from_secs(expected)), "{text}");
+    }
+    for text in ["7", "'7'"] {
+        assert_eq!(options(&format!("max_connections: {text}")).max_connections, Some(7));
+    }
 }

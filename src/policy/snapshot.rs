@@ -1,10 +1,13 @@
-//! All users and roles at one version: what a decision is made on, and what auth publishes to the other nodes.
+//! All users, roles, databases and locks at one version: what a decision is made on, and what auth publishes to the other nodes.
 
+use super::database::DatabaseResource;
 use super::error::{Problem, ResourceError};
+use super::lock::{Lock, Locks};
+use super::options::SessionOptions;
 use super::resource::Resource;
 use super::role::Role;
 use super::user::UserRecord;
-use crate::model::{NodeId, PersonName, RoleName, Timestamp};
+use crate::model::{NodeId, NodeName, PersonName, RoleName, ServiceName, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,6 +22,9 @@ pub struct PolicySnapshot {
     pub published_at: Timestamp,
     pub users: BTreeMap<PersonName, UserRecord>,
     pub roles: BTreeMap<RoleName, Role>,
+    /// Those that are registered as resources; an agent's own configuration is not here.
+    pub databases: BTreeMap<ServiceName, DatabaseResource>,
+    pub locks: Locks,
     /// Nodes that may not take part any more, as long as a certificate of theirs may be valid.
     pub removed_nodes: BTreeSet<NodeId>,
 }
@@ -31,17 +37,24 @@ impl PolicySnapshot {
             published_at,
             users: BTreeMap::new(),
             roles: BTreeMap::new(),
+            databases: BTreeMap::new(),
+            locks: Locks::default(),
             removed_nodes: BTreeSet::new(),
         }
     }
 
-    /// The canonical JSON document of every role, then of every user, each by name, then of every removed node.
+    /// The canonical JSON document of every role, then of every user, database and lock, each by name, then of every removed
+    /// node.
     pub fn to_documents(&self) -> Vec<String> {
         let roles = self.roles.values().cloned().map(Resource::Role);
         let users = self.users.values().cloned().map(Resource::User);
+        let databases = self.databases.values().cloned().map(Resource::Db);
+        let locks = self.locks.iter().cloned().map(Resource::Lock);
         let removed = self.removed_nodes.iter().map(|node| RemovedNode::of(*node).to_json());
         roles
             .chain(users)
+            .chain(databases)
+            .chain(locks)
             .map(|resource| resource.to_json())
             .chain(removed)
             .collect()
@@ -72,13 +85,42 @@ impl PolicySnapshot {
         Ok(snapshot)
     }
 
-    fn add(&mut self, resource: Resource) -> Result<(), ResourceError> {
+    /// Adds one resource.
+    ///
+    /// # Errors
+    /// There is one of its kind and name already.
+    pub fn add(&mut self, resource: Resource) -> Result<(), ResourceError> {
         let twice = ResourceError::new(Problem::Duplicate).about(resource.kind(), resource.name());
         let replaced = match resource {
             Resource::Role(role) => self.roles.insert(role.name.clone(), role).is_some(),
             Resource::User(user) => self.users.insert(user.name.clone(), user).is_some(),
+            Resource::Db(database) => self.databases.insert(database.name.clone(), database).is_some(),
+            Resource::Lock(lock) => self.locks.insert(lock).is_some(),
         };
         if replaced { Err(twice) } else { Ok(()) }
+    }
+
+    /// The lock that keeps a person with these roles from a session through these nodes, if there is one.
+    pub fn lock_in_force(
+        &self,
+        person: &PersonName,
+        roles: &[RoleName],
+        nodes: &[(NodeId, NodeName)],
+        now: Timestamp,
+    ) -> Option<&Lock> {
+        self.locks
+            .about(person, roles, nodes)
+            .find(|lock| lock.is_in_force(now))
+    }
+
+    /// What the options of all of a person's roles come to; the default where there is no such person.
+    pub fn options_of(&self, person: &PersonName) -> SessionOptions {
+        let user = self.users.get(person);
+        let options = user
+            .into_iter()
+            .flat_map(|user| self.roles_of(user))
+            .map(|role| &role.options);
+        SessionOptions::strictest(options)
     }
 
     /// The roles of a user that exist, in the user's order.
@@ -119,6 +161,5 @@ impl RemovedNode {
 
 /// The shortest `max_session_ttl` of a person's roles; `None` when none of them says, or there is no such person.
 pub fn max_session_ttl(snapshot: &PolicySnapshot, person: &PersonName) -> Option<Duration> {
-    let user = snapshot.users.get(person)?;
-    snapshot.roles_of(user).filter_map(|role| role.max_session_ttl).min()
+    snapshot.options_of(person).max_session_ttl
 }

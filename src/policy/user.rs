@@ -1,8 +1,8 @@
 //! People (and machines that act as one): their roles, and the traits that roles refer to.
 
 use super::document::{Node, read_json, read_yaml};
-use super::error::{Problem, ResourceError};
-use super::fields::{Fields, MAX_VALUE_BYTES, bad_name, limit, texts};
+use super::error::ResourceError;
+use super::fields::{Fields, MAX_VALUE_BYTES, bad_name, limit, texts, unknown_version};
 use super::resource::{self, Header};
 use crate::model::{Labels, PersonName, RoleName, Traits};
 use serde_json::json;
@@ -62,13 +62,7 @@ impl UserRecord {
     fn from_header(header: &Header<'_>, name: PersonName) -> Result<Self, ResourceError> {
         header.check_keys()?;
         if header.version != VERSION {
-            let (version, known) = (header.version.to_owned(), VERSION.to_owned());
-            let problem = Problem::UnknownVersion {
-                kind: Self::KIND,
-                version,
-                known,
-            };
-            return Err(ResourceError::new(problem).at(header.version_at));
+            return Err(unknown_version(Self::KIND, header.version, VERSION, header.version_at));
         }
         let spec = Fields::of(header.document.require("spec")?, "spec")?;
         spec.only(

@@ -7,6 +7,7 @@
 //! **Ends** with the node. Permanent.
 
 use super::routes::{self, Caller};
+use crate::actors::accounts::{CreateInvite, ForgetAccount};
 use crate::actors::address::Address;
 use crate::actors::audit_log::QueryAudit;
 use crate::actors::ca::{IssueDbServer, IssuePerson};
@@ -47,6 +48,8 @@ pub struct AdminParts {
     pub add_token: Address<AddToken>,
     pub list_tokens: Address<ListTokens>,
     pub remove_token: Address<RemoveToken>,
+    pub create_invite: Address<CreateInvite>,
+    pub forget_account: Address<ForgetAccount>,
 }
 
 pub struct Admin {

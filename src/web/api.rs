@@ -175,6 +175,58 @@ pub struct TokenRemoved {
     pub removed: String,
 }
 
+/// `POST /v1/users`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AddUser {
+    pub name: String,
+    pub roles: Vec<String>,
+    pub traits: std::collections::BTreeMap<String, Vec<String>>,
+    pub ttl_secs: u64,
+}
+
+/// `POST /v1/users/{name}/reset`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ResetUser {
+    pub ttl_secs: u64,
+}
+
+/// The answer to both, and the only one that ever holds the token. No `Debug` for the same reason.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct UserInvited {
+    pub token: String,
+    pub expires: String,
+    /// Where the person goes, and the same below the proxy's address.
+    pub url: Option<String>,
+    pub path: String,
+    /// Where people reach the cluster, as far as auth knows.
+    pub proxy: Option<String>,
+}
+
+/// `PATCH /v1/users/{name}`: what is named is replaced, what is not stays. A trait without values is removed.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct UpdateUser {
+    pub roles: Option<Vec<String>>,
+    pub traits: std::collections::BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UserUpdated {
+    pub user: UserStatus,
+}
+
+/// `GET /v1/users`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UserStatuses {
+    pub users: Vec<UserStatus>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UserStatus {
+    pub name: String,
+    pub roles: Vec<String>,
+    pub traits: std::collections::BTreeMap<String, Vec<String>>,
+}
+
 /// Every answer that is not 2xx.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Problem {

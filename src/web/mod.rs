@@ -1,6 +1,10 @@
-//! What people and programs say to Postern over HTTP and JSON. For now the administrator's half, on a socket of the machine.
+//! What people and programs say to Postern over HTTP and JSON: the administrator's half, on a socket of the machine, and the
+//! diagnostic port.
 
 pub mod admin;
 pub mod api;
+pub mod diag;
+pub mod people_api;
 mod routes;
 mod token_routes;
+mod user_routes;

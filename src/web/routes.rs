@@ -5,14 +5,14 @@ use super::api::{
     AuditEvents, AuditQuery, DatabaseStatus, HealthStatus, NodeStatus, Problem, PutResources, ResourceDone,
     ResourceQuery, Resources, ResourcesPut, SignDatabase, SignPerson, SignedCertificate, Status,
 };
-use super::token_routes;
+use super::{token_routes, user_routes};
 use crate::actors::address::{AskError, Origin};
 use crate::actors::audit_log::QueryAudit;
 use crate::actors::ca::{IssueDbServer, IssuePerson, Issued};
 use crate::actors::inventory::{NodeForgotten, NodeRecord};
 use crate::actors::rbac::{Put, PutResource, RbacError, RemoveNode, RemoveResource, ResourceRef};
 use crate::audit::{EventBuilder, EventKind, Query};
-use crate::model::{NodeId, NodeKind, PersonName, Refusal, RoleName, ServiceName, Timestamp};
+use crate::model::{LockName, NodeId, NodeKind, PersonName, Refusal, RoleName, ServiceName, Timestamp};
 use crate::pki::CaPin;
 use crate::pki::pem::certificates_to_pem;
 use crate::policy::{PolicySnapshot, Resource, parse_resources};
@@ -22,7 +22,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path, Query as UrlQuery, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post, put};
+use axum::routing::{delete, get, patch, post, put};
 use data_encoding::BASE64;
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
@@ -60,6 +60,12 @@ pub fn router(parts: Arc<AdminParts>, caller: Caller) -> Router {
         .route("/v1/certificates/database", post(sign_database))
         .route("/v1/tokens", post(token_routes::add).get(token_routes::ls))
         .route("/v1/tokens/remove", post(token_routes::remove))
+        .route("/v1/users", post(user_routes::add).get(user_routes::ls))
+        .route(
+            "/v1/users/{name}",
+            patch(user_routes::update).delete(user_routes::remove),
+        )
+        .route("/v1/users/{name}/reset", post(user_routes::reset))
         .route("/v1/audit", get(audit))
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
         .with_state(Api { parts, caller })
@@ -116,7 +122,7 @@ impl Api {
         Origin::outside("admin")
     }
 
-    fn snapshot(&self) -> Result<Arc<PolicySnapshot>, Failed> {
+    pub(super) fn snapshot(&self) -> Result<Arc<PolicySnapshot>, Failed> {
         let newest = self.parts.published.borrow().clone();
         newest.ok_or_else(|| {
             Failed(
@@ -237,9 +243,11 @@ async fn get_resources(State(api): State<Api>, UrlQuery(query): UrlQuery<Resourc
     let found: Vec<Resource> = match query.kind.as_str() {
         "role" | "roles" => snapshot.roles.values().cloned().map(Resource::Role).collect(),
         "user" | "users" => snapshot.users.values().cloned().map(Resource::User).collect(),
+        "db" | "dbs" => snapshot.databases.values().cloned().map(Resource::Db).collect(),
+        "lock" | "locks" => snapshot.locks.iter().cloned().map(Resource::Lock).collect(),
         other => {
             return Err(bad(format!(
-                "{other:?} is not a kind of resource; there are role, user and node"
+                "{other:?} is not a kind of resource; there are role, user, db, lock and node"
             )));
         }
     };
@@ -296,20 +304,17 @@ async fn remove_resource(
     if kind == "node" {
         return remove_node(&api, &name).await;
     }
-    let resource = match kind.as_str() {
-        "role" => ResourceRef::Role(RoleName::new(name.as_str()).map_err(bad)?),
-        "user" => ResourceRef::User(PersonName::new(name.as_str()).map_err(bad)?),
+    let was_there = match kind.as_str() {
+        "role" => remove(&api, ResourceRef::Role(RoleName::new(name.as_str()).map_err(bad)?)).await?,
+        "db" => remove(&api, ResourceRef::Db(ServiceName::new(name.as_str()).map_err(bad)?)).await?,
+        "lock" => remove(&api, ResourceRef::Lock(LockName::new(name.as_str()).map_err(bad)?)).await?,
+        "user" => user_routes::removed(&api, &PersonName::new(name.as_str()).map_err(bad)?).await?,
         other => {
             return Err(bad(format!(
-                "{other:?} is not a kind of resource; there are role, user and node"
+                "{other:?} is not a kind of resource; there are role, user, db, lock and node"
             )));
         }
     };
-    let message = RemoveResource {
-        resource,
-        by: api.caller.name(),
-    };
-    let was_there = api.parts.remove.ask(&api.origin(), message, ASK_DEADLINE).await??;
     if !was_there {
         return Err(Failed(
             StatusCode::NOT_FOUND,
@@ -317,6 +322,12 @@ async fn remove_resource(
         ));
     }
     Ok(Json(serde_json::json!({ "removed": name })))
+}
+
+async fn remove(api: &Api, resource: ResourceRef) -> Result<bool, Failed> {
+    let by = api.caller.name();
+    let message = RemoveResource { resource, by };
+    Ok(api.parts.remove.ask(&api.origin(), message, ASK_DEADLINE).await??)
 }
 
 /// A node by its name, as long as it is alive, or by its id at any time.

@@ -81,6 +81,11 @@ fn every_command_answers_help_with_an_example_under_its_own_name() {
         "teleport version",
         "tctl status",
         "tctl create",
+        "tctl users add",
+        "tctl users ls",
+        "tctl users update",
+        "tctl users reset",
+        "tctl users rm",
         "tctl auth sign",
         "tctl version",
         "tsh version",
@@ -123,7 +128,6 @@ fn flags_of_teleport_that_postern_does_not_have_are_refused_in_one_sentence() {
         ("teleport start --permit-user-env", "SSH"),
         ("teleport start --insecure-no-tls", "TLS"),
         ("teleport start --advertise-ip=10.0.0.1", "tunnel"),
-        ("teleport start --diag-addr=127.0.0.1:3000", "diagnostic port"),
         ("teleport db start --insecure --name=a --uri=b", "--ca-pin"),
         ("postern configure --app-name=x --app-uri=y", "application service"),
         ("postern configure --cert-file=/x --key-file=/y", "host authority"),
@@ -318,6 +322,31 @@ fn an_agent_whose_configuration_was_made_by_db_configure_joins_with_the_token_of
     await_ready(&mut agent, &data_dir);
     let client = cluster.client_for("by-file", "alice", "app", "app");
     assert_eq!(client.psql("select 1 + 1").ok().trim(), "2");
+}
+
+#[test]
+fn an_agent_s_configuration_without_a_pin_is_written_with_a_note_and_its_start_asks_for_the_pin() {
+    let directory = TestDir::new();
+    let (token, file) = (directory.write("token", DB_TOKEN), directory.join("postern.yaml"));
+    let line = format!(
+        "postern db configure create -o file://{} --token={} --proxy=localhost:1 --name=a --uri=localhost:2 --data-dir={}",
+        file.display(),
+        token.display(),
+        directory.join("data").display()
+    );
+    let output = typed(&directory, &line);
+    holds(
+        &output.stderr,
+        &["note: --ca-pin was not given", "`postern ctl status`"],
+    );
+    output.ok();
+    let said = typed(&directory, &format!("postern start --config={}", file.display())).failed_with(1);
+    holds(&said, &["has no CA pin", "give --ca-pin", "`postern ctl status`"]);
+    let with_pin = typed(
+        &directory,
+        &format!("{line} --ca-pin={PIN}").replace("postern.yaml", "other.yaml"),
+    );
+    assert_eq!((with_pin.code, with_pin.stderr.as_str()), (0, ""));
 }
 
 #[test]

@@ -403,3 +403,49 @@ fn cannot_start(file: &Path, now: Timestamp) -> String {
         }
     })
 }
+
+#[test]
+fn a_copied_data_directory_does_not_make_a_second_node() {
+    let cluster = cluster();
+    let directory = TestDir::new();
+    let token = token(&cluster, &["--type=db"]);
+    let config = agent(
+        &cluster,
+        &directory,
+        "copied-1",
+        "copied",
+        through_proxy(&cluster, &token),
+    );
+    let mut original = Node::new(directory.path(), config.clone(), None);
+    original.start();
+    let copy = directory.join("copy");
+    let mut cp = std::process::Command::new("cp");
+    cp.arg("-a").arg(&config.data_dir).arg(&copy);
+    run(cp, PATIENCE).ok();
+
+    // On another machine it would have a lock of its own; here it has, too, as the directory is another.
+    let second = NodeConfig {
+        data_dir: copy,
+        ..config
+    };
+    let said = run(start_command(&directory, &second), PATIENCE * 2).failed_with(1);
+    holds(
+        &said,
+        &[
+            "postern: node copied-1 runs already",
+            "stop the other one",
+            "remove the directory \"identity\"",
+            "new token",
+        ],
+    );
+    let listed = cluster.ctl(&["get", "nodes"]).ok();
+    assert!(listed.contains("copied-1"), "the first one goes on: {listed}");
+    // Its own restart is no second node.
+    original.kill9();
+    original.start();
+    let restarted = until("it is listed again", PATIENCE, || {
+        let listed = cluster.ctl(&["get", "nodes"]).ok();
+        listed.contains("copied-1").then_some(listed)
+    });
+    assert!(restarted.contains("copied-1"));
+}

@@ -19,11 +19,15 @@ mod databases;
 mod denials;
 /// `postern dev`, and the example that starts several nodes.
 mod dev;
+/// A node that finishes what is open before it stops; its answers to probes; a configuration that is read again.
+mod drained;
 /// Panics inside the program, provoked.
 #[cfg(feature = "fault-points")]
 mod faults;
 /// What the proxy's port answers to those who do not speak as they should.
 mod first_bytes;
+/// `docs/guide.md`, typed as it stands, on hosts in namespaces of their own.
+mod guide;
 /// What the tests stand on.
 mod harness;
 /// An administrator's program that hangs up before it is answered.
@@ -46,3 +50,5 @@ mod renewed;
 mod revoked;
 /// A node that is told to stop, with somebody connected.
 mod stopped;
+/// People: added, listed, changed, reset and removed by an administrator.
+mod users;

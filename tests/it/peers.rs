@@ -5,7 +5,7 @@
 
 use crate::harness::configuration::{Join, NodeConfig, usual_database};
 use crate::harness::{Form, Kind, PATIENCE, Process, TestDir, postern, shared};
-use postern::model::{ConnectionId, Endpoint, NodeKind, SharedClock, SystemClock};
+use postern::model::{ConnectionId, Endpoint, NodeKind, SharedClock, SystemClock, Timestamp};
 use postern::net::auth_dialer::{AuthDialer, AuthRoute};
 use postern::net::frames::{read_frame, write_frame};
 use postern::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
@@ -119,7 +119,14 @@ fn auth_refuses_what_an_agent_may_not_say_and_the_link_lives() {
     let not_an_agents = frame(
         12,
         ProxyToAuth::Heartbeat {
-            report: NodeReport::default(),
+            report: NodeReport {
+                version: String::new(),
+                instance: 0,
+                started: Timestamp::from_secs(0),
+                databases: Vec::new(),
+                health: Vec::new(),
+                proxy_addresses: Vec::new(),
+            },
         },
     );
     block_on(async {
@@ -259,7 +266,7 @@ fn an_agent_refuses_what_a_proxy_may_not_say_and_the_tunnel_lives() {
     let cancel = ProxyToDb::CancelQuery { connection };
     block_on(async {
         let any = "127.0.0.1:0".parse().expect("an address");
-        let listener = Listener::bind(any, NodeKind::Proxy).expect("a port");
+        let listener = Listener::bind(any, "proxy").expect("a port");
         let port = listener.local_addr().expect("bound").port();
         let sides = ServerSides::new(&proxy.credentials, &proxy.anchors, &clock()).expect("an identity");
         let (_agent, data_dir) = agent_that_dials(port, &directory);

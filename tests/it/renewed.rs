@@ -28,9 +28,8 @@ fn nodes_with(clock: SharedClock) -> (tokio::sync::mpsc::Sender<StartNode>, std:
             while let Some((yaml, ports)) = wanted.recv().await {
                 let config = Config::parse(&yaml, "test").expect("a configuration");
                 let node = node::start(config, InProcess::Direct, runtimes.clone(), clock.clone());
-                let mut node = node.await.expect("the node starts");
-                let ready = node.ready.wait_for(|ready| *ready).await.map(drop);
-                ready.expect("the node is ready");
+                let node = node.await.expect("the node starts");
+                node.phase.view().ready().await;
                 let port = |address: Option<std::net::SocketAddr>| address.map(|address| address.port());
                 ports
                     .send((port(node.auth_address), port(node.proxy_address)))

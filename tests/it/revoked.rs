@@ -6,6 +6,7 @@ use crate::harness::{FIVE_SECONDS, Form, Session, Stopwatch, Wire, in_both_forms
 in_both_forms! {
     a_role_removed_ends_the_running_statement_and_the_client_reads_why,
     a_role_removed_ends_an_idle_session_and_the_client_reads_why,
+    a_lock_ends_the_open_session_and_refuses_the_next_one_with_its_message,
     a_change_that_takes_nothing_away_leaves_sessions_alone,
 }
 
@@ -50,6 +51,32 @@ fn a_role_removed_ends_an_idle_session_and_the_client_reads_why(form: Form) {
     let error = wire.ended_with(FIVE_SECONDS);
     assert_eq!(error.severity, "FATAL");
     assert!(ENDED.contains(&error.code.as_str()), "{error:?}");
+}
+
+fn a_lock_ends_the_open_session_and_refuses_the_next_one_with_its_message(form: Form) {
+    let cluster = shared(form);
+    let documents = role("for-the-locked", "app") + "---\n" + &user("suspect", "for-the-locked", "");
+    cluster.create(&documents).ok();
+    let client = cluster.client("suspect", "app", "app");
+    let mut wire = Wire::connect(&client).expect("allowed");
+    wire.query("select 1").expect("allowed");
+    let lock = "kind: lock\nversion: v2\nmetadata: {name: suspicion}\n\
+                spec: {target: {user: suspect}, message: under investigation}\n";
+    cluster.create(lock).ok();
+    let sentence = "lock targeting User:\"suspect\" is in force: under investigation";
+    let error = wire.ended_with(FIVE_SECONDS);
+    assert_eq!((error.severity.as_str(), error.code.as_str()), ("FATAL", "57P01"));
+    assert!(error.message.contains(sentence), "{error:?}");
+    let error = Wire::connect(&client).err().expect("locked");
+    let said = format!("{error:?}");
+    assert!(said.contains("42501") && said.contains("under investigation"), "{said}");
+    let sign = ["auth", "sign", "--format=file", "--user=suspect", "--out=nowhere"];
+    assert!(
+        cluster.ctl(&sign).failed_with(1).contains(sentence),
+        "nothing is signed"
+    );
+    cluster.ctl(&["rm", "lock/suspicion"]).ok();
+    assert!(Wire::connect(&client).is_ok(), "the lock is lifted");
 }
 
 fn a_change_that_takes_nothing_away_leaves_sessions_alone(form: Form) {

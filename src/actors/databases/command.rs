@@ -107,8 +107,7 @@ mod tests {
         assert!(text.lines().all(|line| line.starts_with("PATH=")), "{text}");
         let error = run(&words(&["/no/such/program"]), LONG)
             .await
-            .err()
-            .expect("nothing runs");
+            .expect_err("nothing runs");
         assert!(error.starts_with("/no/such/program cannot be started"), "{error}");
     }
 
@@ -135,7 +134,7 @@ mod tests {
             }
         };
         tokio::time::timeout(LONG, gone).await.expect("it is killed");
-        let error = run(&words(&["yes"]), LONG).await.err().expect("it never ends");
+        let error = run(&words(&["yes"]), LONG).await.expect_err("it never ends");
         assert!(error.contains("writes more than 4096 bytes"), "{error}");
     }
 }

@@ -68,6 +68,7 @@ fn person() -> PersonProfile {
             db_user: Some(DbUser::new("postgres").unwrap()),
             db_name: Some(DbName::new("orders").unwrap()),
         }),
+        pinned_ip: Some("2001:db8::7".parse().unwrap()),
     }
 }
 

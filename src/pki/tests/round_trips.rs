@@ -18,6 +18,7 @@ fn a_person_is_read_back_as_issued() {
         traits: Traits::new(),
         mfa: false,
         route: None,
+        pinned_ip: None,
         ..person()
     };
     for profile in [person(), bare] {
@@ -29,6 +30,7 @@ fn a_person_is_read_back_as_issued() {
         assert_eq!(read.traits, profile.traits);
         assert_eq!(read.mfa, profile.mfa);
         assert_eq!(read.route, profile.route);
+        assert_eq!(read.pinned_ip, profile.pinned_ip);
         assert_eq!(read.valid_until, NOW + HOUR);
     }
 }

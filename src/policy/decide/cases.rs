@@ -278,6 +278,40 @@ const DENY_CASES: &[(&str, (&str, &str, &str), bool)] = &[
     ),
     ("db_users: ['{{internal.db_users}}']", ("", "app", "x"), true),
     ("db_users: ['{{internal.none}}']", ("", "app", "x"), false),
+    // The one wildcard and exact texts in names, as in allow: no globs, no expressions.
+    ("db_names: ['*']", ("", "alice", "app"), true),
+    ("db_users: ['al*']", ("", "alice", "app"), false),
+    ("db_users: ['al*']", ("", "al*", "app"), true),
+    ("db_names: ['^app$']", ("", "alice", "app"), false),
+    ("db_users: ['**']", ("", "alice", "app"), false),
+    ("db_users: ['{{internal.db_names}}']", ("", "anyone", "app"), true),
+    ("db_labels: {env: []}", ("env=prod", "alice", "app"), false),
+    ("db_labels: {'*': '*', env: dev}", ("env=prod", "alice", "app"), true),
+    (
+        r#"db_labels_expression: 'labels["env"] == "prod"'"#,
+        ("env=prod", "alice", "app"),
+        true,
+    ),
+    (
+        r#"db_labels_expression: 'labels["env"] == "prod"'"#,
+        ("env=dev", "alice", "app"),
+        false,
+    ),
+    (
+        r#"db_labels_expression: 'contains(user.spec.traits["team"], labels["team"])'"#,
+        ("team=blue", "alice", "app"),
+        true,
+    ),
+    (
+        r#"db_labels: {env: prod}, db_labels_expression: 'labels["team"] == "x"'"#,
+        ("env=prod", "alice", "app"),
+        true,
+    ),
+    (
+        r#"db_labels_expression: 'labels["none"] == "x"', db_names: [postgres]"#,
+        ("env=dev", "alice", "postgres"),
+        true,
+    ),
     (
         "db_labels: {team: '{{internal.team}}'}",
         ("team=blue", "app", "x"),
@@ -300,6 +334,50 @@ fn a_role_denies_when_any_one_of_its_denials_matches() {
                 assert_eq!(role.as_str(), "r0");
             }
             other => assert!(!*expected && other.is_ok(), "{deny} on {asked:?}: {other:?}"),
+        }
+    }
+}
+
+/// What `allow` says of labels, and the versions in which that selects a database with `env=prod`.
+const VERSION_CASES: &[(&str, &[&str])] = &[
+    ("", &["v3"]),
+    ("db_labels: {}, ", &[]),
+    ("db_labels: {env: prod}, ", &["v3", "v4", "v5", "v6", "v7", "v8"]),
+    ("db_labels: {'*': '*'}, ", &["v3", "v4", "v5", "v6", "v7", "v8"]),
+    ("db_labels: {env: dev}, ", &[]),
+    (
+        r#"db_labels_expression: 'labels["env"] == "prod"', "#,
+        &["v3", "v4", "v5", "v6", "v7", "v8"],
+    ),
+    (r#"db_labels_expression: 'labels["env"] == "dev"', "#, &[]),
+];
+
+#[test]
+fn versions_differ_only_in_what_a_role_without_labels_selects() {
+    for (labels, versions) in VERSION_CASES {
+        let spec = format!("{{allow: {{{labels}db_users: ['*'], db_names: ['*']}}}}");
+        for version in ["v3", "v4", "v5", "v6", "v7", "v8"] {
+            let decision = ask(&[(version, &spec)], TRAITS, ("env=prod", "alice", "app"));
+            assert_eq!(
+                decision.is_ok(),
+                versions.contains(&version),
+                "{version} {spec}: {decision:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_denied_user_or_name_is_denied_in_every_version_and_at_every_database() {
+    for version in ["v3", "v4", "v5", "v6", "v7", "v8"] {
+        for deny in ["db_users: [alice]", "db_names: ['*']", "db_names: [alice]"] {
+            let spec = format!("{{allow: {{{ANY}, db_users: ['*'], db_names: ['*']}}, deny: {{{deny}}}}}");
+            // As when the client names no database: the user's name is what is decided on.
+            let decision = ask(&[(version, &spec)], TRAITS, ("", "alice", "alice"));
+            assert!(
+                matches!(decision, Err(Denial::DeniedByRole { .. })),
+                "{version} {spec}: {decision:?}"
+            );
         }
     }
 }

@@ -1,12 +1,16 @@
 //! The denial: which role and which rule said no, for operators and the audit log; and the little of it that a client reads.
 
 use crate::model::{DbName, DbUser, PersonName, Refusal, RefusalKind, RoleName, ServiceName, Timestamp};
+use crate::policy::lock::Lock;
 use std::fmt;
+use std::net::IpAddr;
 
 /// What a client reads, whatever the reason: the text that users of Teleport know.
 pub const DENIED_MESSAGE: &str = "access to db denied. User does not have permissions. Confirm database user and name.";
 /// What a client reads below it. It says nothing about what any role holds.
 pub const DENIED_HINT: &str = "ask an administrator, or see which databases you may use";
+/// What a client reads whose certificate is pinned to another address, or to none where a role asks for it.
+pub const PINNED_IP_MESSAGE: &str = "pinned IP doesn't match observed client IP";
 
 /// How a role's `allow` met a request that it did not allow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +29,8 @@ impl fmt::Display for Shortfall {
 /// Why a request is refused. `Display` is the whole reasoning, for operators and the audit log, never for clients.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
+    #[error("{} (lock {})", .0.sentence(), .0.name)]
+    Locked(Box<Lock>),
     #[error("there is no user {:?}: removed since the certificate was issued, or not known on this node yet", .person.as_str())]
     UnknownPerson { person: PersonName },
     #[error("the certificate of {:?} expired at {until}", .person.as_str())]
@@ -38,10 +44,30 @@ pub enum Denial {
         bound: ServiceName,
         requested: ServiceName,
     },
+    #[error(
+        "a role of {:?} asks for certificates that are used from one address only; this one {}, and the client {}",
+        .person.as_str(), pinned_words(*.pinned), observed_words(*.observed)
+    )]
+    PinnedIp {
+        person: PersonName,
+        pinned: Option<IpAddr>,
+        observed: Option<IpAddr>,
+    },
     #[error("role {:?} denies it: {rule}", .role.as_str())]
     DeniedByRole { role: RoleName, rule: String },
     #[error("{0}")]
     NotAllowed(Box<NotAllowed>),
+}
+
+fn pinned_words(pinned: Option<IpAddr>) -> String {
+    pinned.map_or_else(|| "is pinned to none".to_owned(), |ip| format!("is pinned to {ip}"))
+}
+
+fn observed_words(observed: Option<IpAddr>) -> String {
+    observed.map_or_else(
+        || "cannot be seen from here".to_owned(),
+        |ip| format!("connects from {ip}"),
+    )
 }
 
 /// No role allows the request.
@@ -90,13 +116,21 @@ impl Denial {
         match self {
             Self::DeniedByRole { role, .. } => Some(role),
             Self::NotAllowed(not_allowed) => not_allowed.considered.first().map(|s| &s.role),
-            Self::UnknownPerson { .. } | Self::Expired { .. } | Self::OtherService { .. } => None,
+            Self::Locked(_)
+            | Self::UnknownPerson { .. }
+            | Self::Expired { .. }
+            | Self::OtherService { .. }
+            | Self::PinnedIp { .. } => None,
         }
     }
 
     /// What the client reads. Only what it knows from its own certificate is said beyond the fixed text.
     pub fn refusal(&self) -> Refusal {
         match self {
+            Self::Locked(lock) => Refusal::new(RefusalKind::Locked, lock.sentence())
+                .hint("ask an administrator; it lasts until the lock expires or is removed"),
+            Self::PinnedIp { .. } => Refusal::new(RefusalKind::AccessDenied, PINNED_IP_MESSAGE)
+                .hint("log in again from the address that you connect from"),
             Self::Expired { until, .. } => Refusal::new(
                 RefusalKind::CertificateExpired,
                 format!("your certificate expired at {until}"),

@@ -1,25 +1,34 @@
 //! The decision: may this person use this database user and name at this service, now?
 //!
-//! In this order: the person exists, the certificate is valid and not bound to another service, no role denies, one role
-//! allows. Roles and traits are those of the current record, by name; what the certificate says of them is not looked at.
+//! In this order: no lock is in force, the person exists, the certificate is valid, not bound to another service and used from
+//! where it may be, no role denies, one role allows. Roles and traits are those of the current record, by name; what the
+//! certificate says of them is not looked at.
 
 #[cfg(test)]
 mod cases;
 mod denial;
+mod explain;
+#[cfg(test)]
+mod locked_tests;
+mod matching;
 #[cfg(test)]
 mod oracle;
 mod permit;
 #[cfg(test)]
 mod tests;
 
-pub use denial::{DENIED_HINT, DENIED_MESSAGE, Denial, NotAllowed, Shortfall};
+pub use denial::{DENIED_HINT, DENIED_MESSAGE, Denial, NotAllowed, PINNED_IP_MESSAGE, Shortfall};
+pub use explain::{
+    ExplainedCondition, ExplainedLock, ExplainedOption, ExplainedRole, Explanation, RoleVerdict, explain,
+};
 pub use permit::Permit;
 
-use super::matchers::{LabelMismatch, LabelSelector, NamePatterns, Section};
-use super::role::Role;
+use super::options::SessionOptions;
 use super::snapshot::PolicySnapshot;
 use super::user::UserRecord;
-use crate::model::{DbName, DbUser, Labels, NameError, Principal, ServiceName, Timestamp, Traits};
+use crate::model::{DbName, DbUser, Labels, NameError, NodeId, NodeName, Principal, ServiceName, Timestamp};
+use matching::{denying_rule, misses};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What is asked for.
@@ -32,6 +41,11 @@ pub struct AccessRequest {
     pub db_user: DbUser,
     /// The effective name; see `effective_db_name`.
     pub db_name: DbName,
+    /// The proxy and the agent that the session goes through, so far as whoever decides knows them: a lock may be on them.
+    pub nodes: Vec<(NodeId, NodeName)>,
+    /// Where the client connects from. `None` where whoever decides cannot see it: then a pinned certificate is not compared
+    /// with it, because the node in front of the client has done so.
+    pub client_ip: Option<IpAddr>,
 }
 
 /// The database that a session will be in: as PostgreSQL does, an absent or empty name is the user's (libpq, `dbname`).
@@ -49,85 +63,69 @@ pub fn effective_db_name(requested: Option<&str>, user: &DbUser) -> Result<DbNam
 /// # Errors
 /// The denial, with the role and the rule.
 pub fn decide(snapshot: &PolicySnapshot, request: &AccessRequest, now: Timestamp) -> Result<Permit, Denial> {
-    let principal = &request.principal;
-    let Some(user) = snapshot.users.get(&principal.name) else {
-        return Err(Denial::UnknownPerson {
-            person: principal.name.clone(),
-        });
+    let person = &request.principal.name;
+    let user = snapshot.users.get(person);
+    let roles = user.map(|user| user.roles.as_slice()).unwrap_or_default();
+    if let Some(lock) = snapshot.lock_in_force(person, roles, &request.nodes, now) {
+        return Err(Denial::Locked(Box::new(lock.clone())));
+    }
+    let Some(user) = user else {
+        let person = person.clone();
+        return Err(Denial::UnknownPerson { person });
     };
-    if now >= principal.valid_until {
-        return Err(Denial::Expired {
-            person: principal.name.clone(),
-            until: principal.valid_until,
-        });
-    }
-    if let Some(route) = principal
-        .route
-        .as_ref()
-        .filter(|route| route.service != request.service)
-    {
-        return Err(Denial::OtherService {
-            person: principal.name.clone(),
-            bound: route.service.clone(),
-            requested: request.service.clone(),
-        });
-    }
+    let options = snapshot.options_of(person);
+    check_certificate(request, &options, now)?;
     for role in snapshot.roles_of(user) {
         if let Some(rule) = denying_rule(role, request, &user.traits) {
-            return Err(Denial::DeniedByRole {
-                role: role.name.clone(),
-                rule,
-            });
+            let role = role.name.clone();
+            return Err(Denial::DeniedByRole { role, rule });
         }
     }
-    match snapshot.roles_of(user).find(|role| allows(role, request, &user.traits)) {
-        Some(role) => Ok(Permit::issue(request, snapshot.version, role.name.clone())),
+    let allowing = snapshot
+        .roles_of(user)
+        .find(|role| misses(role, request, &user.traits).next().is_none());
+    match allowing {
+        Some(role) => Ok(Permit::issue(request, snapshot.version, role.name.clone(), options)),
         None => Err(not_allowed(snapshot, user, request)),
     }
 }
 
-/// The first rule of a role's `deny` that matches. Any one is enough: labels, user or name.
-fn denying_rule(role: &Role, request: &AccessRequest, traits: &Traits) -> Option<String> {
-    let deny = &role.deny;
-    if let Some(selector) = &deny.db_labels
-        && selector.check(&request.labels, traits, Section::Deny).is_ok()
-    {
-        return Some(format!(
-            "deny.db_labels {selector} match the labels \"{}\"",
-            request.labels
-        ));
+/// Whether the certificate is good for this request at all.
+fn check_certificate(request: &AccessRequest, options: &SessionOptions, now: Timestamp) -> Result<(), Denial> {
+    let principal = &request.principal;
+    let person = || principal.name.clone();
+    if now >= principal.valid_until {
+        let until = principal.valid_until;
+        return Err(Denial::Expired {
+            person: person(),
+            until,
+        });
     }
-    let user = request.db_user.as_str();
-    if let Some(pattern) = deny.db_users.find(user, traits, Section::Deny) {
-        return Some(format!(
-            "deny.db_users {:?} matches database user {user:?}",
-            pattern.source()
-        ));
+    let bound = principal.route.as_ref().map(|route| &route.service);
+    if let Some(bound) = bound.filter(|bound| **bound != request.service) {
+        return Err(Denial::OtherService {
+            person: person(),
+            bound: bound.clone(),
+            requested: request.service.clone(),
+        });
     }
-    let name = request.db_name.as_str();
-    if let Some(pattern) = deny.db_names.find(name, traits, Section::Deny) {
-        return Some(format!(
-            "deny.db_names {:?} matches database name {name:?}",
-            pattern.source()
-        ));
+    if options.pin_source_ip && !is_pinned_to(principal.pinned_ip, request.client_ip) {
+        return Err(Denial::PinnedIp {
+            person: person(),
+            pinned: principal.pinned_ip,
+            observed: request.client_ip,
+        });
     }
-    None
+    Ok(())
 }
 
-/// Labels, user and name must all match within the one role.
-fn allows(role: &Role, request: &AccessRequest, traits: &Traits) -> bool {
-    let allow = &role.allow;
-    role.allowed_labels()
-        .check(&request.labels, traits, Section::Allow)
-        .is_ok()
-        && allow
-            .db_users
-            .find(request.db_user.as_str(), traits, Section::Allow)
-            .is_some()
-        && allow
-            .db_names
-            .find(request.db_name.as_str(), traits, Section::Allow)
-            .is_some()
+/// An IPv4 address is the same one when a socket of both families shows it as IPv6.
+fn is_pinned_to(pinned: Option<IpAddr>, observed: Option<IpAddr>) -> bool {
+    match (pinned, observed) {
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some(pinned), Some(observed)) => pinned.to_canonical() == observed.to_canonical(),
+    }
 }
 
 /// Asks every role again, for the reasons. Only a request that is refused pays for it.
@@ -136,7 +134,9 @@ fn not_allowed(snapshot: &PolicySnapshot, user: &UserRecord, request: &AccessReq
         .roles_of(user)
         .map(|role| Shortfall {
             role: role.name.clone(),
-            misses: misses(role, request, &user.traits),
+            misses: misses(role, request, &user.traits)
+                .map(|(asked, field)| asked.reason(field))
+                .collect(),
         })
         .collect();
     // Stable: of roles that are equally near, the first in the person's order is named.
@@ -155,42 +155,4 @@ fn not_allowed(snapshot: &PolicySnapshot, user: &UserRecord, request: &AccessReq
         considered,
         missing,
     }))
-}
-
-fn misses(role: &Role, request: &AccessRequest, traits: &Traits) -> Vec<String> {
-    let mut misses = Vec::new();
-    let selector = role.allowed_labels();
-    if let Err(mismatch) = selector.check(&request.labels, traits, Section::Allow) {
-        misses.push(label_miss(&selector, &mismatch));
-    }
-    let name_miss = |what: &str, field: &str, name: &str, patterns: &NamePatterns| {
-        let found = patterns.find(name, traits, Section::Allow).is_some();
-        (!found).then(|| format!("{what} {name:?} is not among allow.{field} {patterns}"))
-    };
-    let allow = &role.allow;
-    misses.extend(name_miss(
-        "database user",
-        "db_users",
-        request.db_user.as_str(),
-        &allow.db_users,
-    ));
-    misses.extend(name_miss(
-        "database name",
-        "db_names",
-        request.db_name.as_str(),
-        &allow.db_names,
-    ));
-    misses
-}
-
-fn label_miss(selector: &LabelSelector, mismatch: &LabelMismatch) -> String {
-    match mismatch {
-        LabelMismatch::NoSelector => "allow.db_labels selects no database".to_owned(),
-        LabelMismatch::KeyMissing(key) => {
-            format!("allow.db_labels {selector} asks for label {key:?}, which the database does not have")
-        }
-        LabelMismatch::ValueDiffers { key, value } => {
-            format!("allow.db_labels {selector} do not match label {key:?} with value {value:?}")
-        }
-    }
 }

@@ -4,8 +4,8 @@
 //! and everything is compiled anew for every question.
 
 use super::tests::{principal, request, snapshot};
-use super::{Denial, decide};
-use crate::model::{Labels, Timestamp};
+use super::{AccessRequest, Denial, RoleVerdict, decide, explain};
+use crate::model::{Labels, NodeId, NodeName, Timestamp};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
@@ -20,6 +20,8 @@ type Selector = BTreeMap<String, Vec<String>>;
 #[derive(Debug, Clone)]
 struct Section {
     labels: Option<Selector>,
+    /// An index into `EXPRESSIONS`.
+    expression: Option<usize>,
     users: Vec<String>,
     names: Vec<String>,
 }
@@ -43,10 +45,13 @@ struct World {
     known: bool,
     expires_in: i64,
     bound: Option<&'static str>,
+    /// Target and whether it is in force still.
+    locks: Vec<(&'static str, bool)>,
 }
 
 #[derive(Debug, PartialEq)]
 enum Answer {
+    Locked,
     Allowed(String),
     Denied(String),
     NotAllowed,
@@ -117,7 +122,40 @@ fn labels_match(selector: &Selector, world: &World, denying: bool) -> bool {
     })
 }
 
+/// Expressions, each with what it means.
+type Meaning = fn(&World) -> bool;
+const EXPRESSIONS: &[(&str, Meaning)] = &[
+    (r#"labels["k"] == "a""#, |w| label(w, "k") == "a"),
+    (r#"labels["k"] != labels["l"]"#, |w| label(w, "k") != label(w, "l")),
+    (r#"contains(user.spec.traits["t"], labels["k"])"#, |w| {
+        w.traits.get("t").is_some_and(|t| t.contains(&label(w, "k")))
+    }),
+    (r#"!regexp.match(labels["l"], "^a") || labels["k"] == """#, |w| {
+        !label(w, "l").starts_with('a') || label(w, "k").is_empty()
+    }),
+    (
+        r#"regexp.match(user.spec.traits["t"], "@") && user.metadata.name == "alice""#,
+        |w| w.traits.get("t").is_some_and(|t| t.iter().any(|v| v.contains('@'))),
+    ),
+];
+
+fn label(world: &World, key: &str) -> String {
+    world.labels.get(key).cloned().unwrap_or_default()
+}
+
+/// A lock on `rN` meets whoever has that role, also when it does not exist.
+fn is_locked(world: &World) -> bool {
+    world.locks.iter().any(|(target, in_force)| {
+        let of_role = |at: &usize| world.known && *target == format!("role: r{at}");
+        let met = matches!(*target, "user: alice" | "node: here") || world.held.iter().any(of_role);
+        *in_force && met
+    })
+}
+
 fn naive(world: &World) -> Answer {
+    if is_locked(world) {
+        return Answer::Locked;
+    }
     if !world.known {
         return Answer::Unknown;
     }
@@ -137,15 +175,17 @@ fn naive(world: &World) -> Answer {
         let by_labels = role.deny.labels.as_ref().is_some_and(|s| labels_match(s, world, true));
         let by_user = name_matches(&role.deny.users, &world.user, world);
         let by_name = name_matches(&role.deny.names, &world.name, world);
-        if by_labels || by_user || by_name {
+        let by_expression = role.deny.expression.is_some_and(|at| EXPRESSIONS[at].1(world));
+        if by_labels || by_user || by_name || by_expression {
             return Answer::Denied(name);
         }
     }
     for (name, role) in held() {
         let labels = match &role.allow.labels {
             Some(selector) => labels_match(selector, world, false),
-            None => role.version == "v3",
+            None => role.version == "v3" || role.allow.expression.is_some(),
         };
+        let labels = labels && role.allow.expression.is_none_or(|at| EXPRESSIONS[at].1(world));
         let user = name_matches(&role.allow.users, &world.user, world);
         if labels && user && name_matches(&role.allow.names, &world.name, world) {
             return Answer::Allowed(name);
@@ -154,14 +194,22 @@ fn naive(world: &World) -> Answer {
     Answer::NotAllowed
 }
 
-fn real(world: &World) -> Answer {
-    let asked = request(
+const NOW: Timestamp = Timestamp::from_micros(0);
+
+fn asked(world: &World) -> AccessRequest {
+    let mut asked = request(
         principal(Timestamp::from_micros(world.expires_in), world.bound),
         Labels(world.labels.clone()),
         &world.user,
         &world.name,
     );
-    match decide(&snapshot(&documents(world)), &asked, Timestamp::from_micros(0)) {
+    let here = NodeName::new("here").expect("a name");
+    asked.nodes = vec![(NodeId::from_random([7; 16]), here)];
+    asked
+}
+
+fn real(world: &World) -> Answer {
+    match decide(&snapshot(&documents(world)), &asked(world), NOW) {
         Ok(permit) => Answer::Allowed(permit.role().as_str().to_owned()),
         Err(denial) => {
             assert!(!denial.to_string().is_empty());
@@ -176,6 +224,8 @@ fn real(world: &World) -> Answer {
                     );
                     Answer::NotAllowed
                 }
+                Denial::Locked(_) => Answer::Locked,
+                Denial::PinnedIp { .. } => panic!("no role asks for it"),
                 Denial::UnknownPerson { .. } => Answer::Unknown,
                 Denial::Expired { .. } => Answer::Expired,
                 Denial::OtherService { .. } => Answer::Elsewhere,
@@ -191,6 +241,9 @@ fn documents(world: &World) -> String {
         if let Some(labels) = &section.labels {
             map.insert("db_labels".to_owned(), json!(labels));
         }
+        if let Some(at) = section.expression {
+            map.insert("db_labels_expression".to_owned(), json!(EXPRESSIONS[at].0));
+        }
         map.insert("db_users".to_owned(), json!(section.users));
         map.insert("db_names".to_owned(), json!(section.names));
         Value::Object(map)
@@ -201,6 +254,17 @@ fn documents(world: &World) -> String {
         let role =
             json!({ "kind": "role", "version": role.version, "metadata": { "name": format!("r{at}") }, "spec": spec });
         stream += &format!("{role}\n---\n");
+    }
+    for (at, (target, in_force)) in world.locks.iter().enumerate() {
+        // The moment of the question is the epoch: a lock that ends then is over.
+        let expires = if *in_force {
+            "1970-01-01T00:00:01Z"
+        } else {
+            "1970-01-01T00:00:00Z"
+        };
+        stream += &format!(
+            "{{kind: lock, version: v2, metadata: {{name: l{at}}}, spec: {{target: {{{target}}}, expires: '{expires}'}}}}\n---\n"
+        );
     }
     let roles: Vec<_> = world.held.iter().map(|at| format!("r{at}")).collect();
     let name = if world.known { "alice" } else { "bob" };
@@ -256,26 +320,51 @@ fn selectors(pattern_lists: impl Strategy<Value = Vec<String>>) -> impl Strategy
 }
 
 fn roles() -> impl Strategy<Value = NaiveRole> {
-    let allow = (selectors(texts(VALUE_PATTERNS, 4)), likely_names(), likely_names());
+    let allow = (
+        selectors(texts(VALUE_PATTERNS, 4)),
+        likely_names(),
+        likely_names(),
+        expressions(0.25),
+    );
     // Denials are rare, or nothing would ever be allowed.
     let deny = (
         option::weighted(0.2, selectors(texts(VALUE_PATTERNS, 1))),
         rare_names(),
         rare_names(),
+        expressions(0.05),
     );
     (select(&["v3", "v4", "v8"][..]), allow, deny).prop_map(|(version, allow, deny)| NaiveRole {
         version,
         allow: Section {
             labels: allow.0,
+            expression: allow.3,
             users: allow.1,
             names: allow.2,
         },
         deny: Section {
             labels: deny.0.flatten(),
+            expression: deny.3,
             users: deny.1,
             names: deny.2,
         },
     })
+}
+
+fn expressions(likely: f64) -> impl Strategy<Value = Option<usize>> {
+    option::weighted(likely, 0..EXPRESSIONS.len())
+}
+
+fn locks() -> impl Strategy<Value = Vec<(&'static str, bool)>> {
+    let targets = &[
+        "user: alice",
+        "user: bob",
+        "role: r0",
+        "role: r3",
+        "node: here",
+        "node: there",
+    ][..];
+    let lock = (select(targets), prop::bool::weighted(0.5));
+    prop_oneof![9 => Just(Vec::new()), 1 => vec(lock, 1..=2)]
 }
 
 fn likely_names() -> impl Strategy<Value = Vec<String>> {
@@ -305,9 +394,10 @@ fn worlds() -> impl Strategy<Value = World> {
         select(NAMES),
         select(NAMES),
         certificate,
+        locks(),
     )
         .prop_map(
-            |(roles, held, values, labels, user, name, (known, expires_in, bound))| World {
+            |(roles, held, values, labels, user, name, (known, expires_in, bound), locks)| World {
                 roles,
                 held,
                 traits: values.map(|v| ("t".to_owned(), v)).into_iter().collect(),
@@ -317,6 +407,7 @@ fn worlds() -> impl Strategy<Value = World> {
                 known,
                 expires_in,
                 bound,
+                locks,
             },
         )
 }
@@ -328,23 +419,42 @@ proptest! {
     fn decide_agrees_with_a_naive_reading_of_the_rules(world in worlds()) {
         prop_assert_eq!(real(&world), naive(&world));
     }
+
+    #[test]
+    fn an_explanation_agrees_with_the_decision(world in worlds()) {
+        let snapshot = snapshot(&documents(&world));
+        let explained = explain(&snapshot, &asked(&world), NOW);
+        let decided = naive(&world);
+        prop_assert_eq!(explained.allowed, matches!(&decided, Answer::Allowed(_)));
+        prop_assert_eq!(explained.locks.iter().any(|lock| lock.in_force), decided == Answer::Locked);
+        let first = |verdict| explained.roles.iter().find(|role| role.verdict == verdict).map(|role| role.role.clone());
+        let (denies, allows) = (first(RoleVerdict::Denies), first(RoleVerdict::Allows));
+        match decided {
+            Answer::Denied(role) => prop_assert_eq!(denies, Some(role)),
+            Answer::Allowed(role) => prop_assert_eq!((denies, allows), (None, Some(role))),
+            Answer::NotAllowed => prop_assert_eq!((denies, allows), (None, None)),
+            Answer::Locked | Answer::Unknown | Answer::Expired | Answer::Elsewhere => {}
+        }
+        prop_assert!(explained.to_string().contains(&explained.reason));
+    }
 }
 
 #[test]
 fn the_random_worlds_are_varied_enough_to_mean_something() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let mut counts = [0_usize; 3];
+    let mut counts = [0_usize; 4];
     for _ in 0..1000 {
         let world = worlds().new_tree(&mut runner).expect("a world").current();
         match naive(&world) {
             Answer::Allowed(_) => counts[0] += 1,
             Answer::Denied(_) => counts[1] += 1,
             Answer::NotAllowed => counts[2] += 1,
+            Answer::Locked => counts[3] += 1,
             Answer::Unknown | Answer::Expired | Answer::Elsewhere => {}
         }
     }
     assert!(
-        counts.iter().all(|count| *count >= 60),
-        "allowed, denied, not allowed: {counts:?}"
+        counts.iter().all(|count| *count >= 30),
+        "allowed, denied, not allowed, locked: {counts:?}"
     );
 }

@@ -1,6 +1,7 @@
 //! The permit: proof that the rules said yes.
 
 use crate::model::{DbName, DbUser, PersonName, RoleName, ServiceName, Timestamp};
+use crate::policy::options::SessionOptions;
 
 /// Proof that `decide` allowed one person one database user and name at one service.
 ///
@@ -15,10 +16,16 @@ pub struct Permit {
     until: Timestamp,
     policy_version: u64,
     role: RoleName,
+    options: SessionOptions,
 }
 
 impl Permit {
-    pub(super) fn issue(request: &super::AccessRequest, policy_version: u64, role: RoleName) -> Self {
+    pub(super) fn issue(
+        request: &super::AccessRequest,
+        policy_version: u64,
+        role: RoleName,
+        options: SessionOptions,
+    ) -> Self {
         Self {
             person: request.principal.name.clone(),
             service: request.service.clone(),
@@ -27,6 +34,7 @@ impl Permit {
             until: request.principal.valid_until,
             policy_version,
             role,
+            options,
         }
     }
 
@@ -59,5 +67,10 @@ impl Permit {
     /// The role that allowed it: the first in the person's order.
     pub fn role(&self) -> &RoleName {
         &self.role
+    }
+
+    /// What the options of all of the person's roles come to.
+    pub fn options(&self) -> &SessionOptions {
+        &self.options
     }
 }

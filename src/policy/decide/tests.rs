@@ -1,7 +1,7 @@
 //! The decision: order, identity, what permits and denials say.
 
 use super::*;
-use crate::model::{ClusterName, PersonName, RefusalKind, Route};
+use crate::model::{ClusterName, PersonName, RefusalKind, Route, Traits};
 use crate::policy::{PRESETS, parse_resources};
 
 const NOW: Timestamp = Timestamp::from_secs(1_000);
@@ -14,6 +14,7 @@ pub(super) fn principal(valid_until: Timestamp, bound: Option<&str>) -> Principa
         traits: Traits::new(),
         mfa: false,
         valid_until,
+        pinned_ip: None,
         route: bound.map(|service| Route {
             service: ServiceName::new(service).expect("a name"),
             db_user: None,
@@ -38,6 +39,8 @@ pub(super) fn request(principal: Principal, labels: Labels, db_user: &str, db_na
         labels,
         db_user: DbUser::new(db_user).expect("a name"),
         db_name: DbName::new(db_name).expect("a name"),
+        nodes: Vec::new(),
+        client_ip: None,
     }
 }
 

@@ -9,6 +9,7 @@
 pub mod backend;
 pub mod bind;
 pub mod error;
+pub mod exchange;
 pub mod fields;
 pub mod frames;
 mod frontend;
@@ -17,6 +18,7 @@ pub mod startup;
 pub mod statements;
 
 pub use error::ProtocolError;
+pub use exchange::Exchange;
 pub use frames::{Direction, FrameWalker, Piece};
 pub use startup::{CancelRequest, FirstPacket, StartupMessage};
 pub use statements::{Part, Statement, StatementTap};

@@ -40,6 +40,8 @@ fn database() -> DatabaseRecord {
 fn report() -> NodeReport {
     NodeReport {
         version: "0.1.0".into(),
+        instance: 0x0123_4567_89ab_cdef,
+        started: Timestamp::from_secs(1_600_000_000),
         databases: vec![database()],
         health: vec![DatabaseHealth {
             service: "orders".parse().unwrap(),
@@ -186,6 +188,7 @@ fn from_auth() -> Vec<(String, Vec<u8>)> {
         ),
         sample("PolicyConfirmed", AuthToNode::PolicyConfirmed { version: 12 }),
         sample("Declined", AuthToNode::Declined { why: "no".into() }),
+        sample("RunsTwice", AuthToNode::RunsTwice { why: "no".into() }),
         sample("Undecided", AuthToNode::Undecided { why: "no".into() }),
         sample(
             "HostIssued",

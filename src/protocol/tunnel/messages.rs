@@ -86,10 +86,13 @@ pub struct DatabaseHealth {
 }
 
 /// What a node says of itself with every heartbeat.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeReport {
     /// The program's version.
     pub version: String,
+    /// Of this process, drawn at its start: two that are alive at a time are two processes with one identity.
+    pub instance: u64,
+    pub started: Timestamp,
     /// What its agent serves.
     pub databases: Vec<DatabaseRecord>,
     pub health: Vec<DatabaseHealth>,
@@ -245,6 +248,10 @@ pub enum AuthToNode {
     },
     /// Auth could not decide; asking again later may help.
     Undecided {
+        why: String,
+    },
+    /// The heartbeat was not taken: another process is alive with this node's identity.
+    RunsTwice {
         why: String,
     },
 }

@@ -30,6 +30,8 @@ pub enum Kind {
 pub struct Options {
     /// `POSTERN_FAULT` of every node.
     pub fault: Option<&'static str>,
+    /// More lines of every node's section about the process.
+    pub process: &'static str,
     /// More entries of the agent's `databases`.
     pub databases: String,
 }
@@ -39,6 +41,7 @@ pub struct Options {
 pub struct Node {
     pub config: NodeConfig,
     process: Option<Process>,
+    diag_port: Option<u16>,
     fault: Option<&'static str>,
     directory: PathBuf,
 }
@@ -48,6 +51,7 @@ impl Node {
         Self {
             config,
             process: None,
+            diag_port: None,
             fault,
             directory: directory.to_owned(),
         }
@@ -55,6 +59,11 @@ impl Node {
 
     pub fn process(&self) -> &Process {
         self.process.as_ref().expect("the node runs")
+    }
+
+    /// Where it answers probes, if its configuration has a diag_addr.
+    pub fn diag_port(&self) -> u16 {
+        self.diag_port.expect("it has a diagnostic port")
     }
 
     /// Starts it, waits until its services are up, and pins the ports that it got, so that it has them again next time.
@@ -89,6 +98,7 @@ impl Node {
         });
         self.config.auth_port = self.config.auth_port.map(|_| port_of(&up, "auth"));
         self.config.proxy_port = self.config.proxy_port.map(|_| port_of(&up, "proxy"));
+        self.diag_port = up["diag"].as_str().map(|_| port_of(&up, "diag"));
         self.process = Some(process);
     }
 
@@ -142,7 +152,8 @@ impl Cluster {
         let directory = TestDir::new();
         let postgres = Postgres::start();
         let databases = usual_database(&postgres) + &options.databases;
-        let node = |config| Node::new(directory.path(), config, options.fault);
+        let node =
+            |config: NodeConfig| Node::new(directory.path(), config.with_process(options.process), options.fault);
         let mut nodes = Vec::new();
         match form {
             Form::OneProcess => {

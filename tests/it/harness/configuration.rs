@@ -21,6 +21,8 @@ pub struct NodeConfig {
     pub proxy_port: Option<u16>,
     /// The entries of `databases`, where the node is an agent.
     pub databases: Option<String>,
+    /// More lines of the section about the process.
+    pub process: String,
     /// Where a node without auth joins, and by which authority it knows that it is there.
     pub join: Option<Join>,
 }
@@ -68,8 +70,14 @@ impl NodeConfig {
             has_tokens: true,
             proxy_port: None,
             databases: None,
+            process: String::new(),
             join: None,
         }
+    }
+
+    pub fn with_process(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.process);
+        self
     }
 
     pub fn with_auth(mut self) -> Self {
@@ -103,6 +111,7 @@ impl NodeConfig {
             self.name,
             self.data_dir.display()
         );
+        text += &self.process;
         if let Some(Join {
             key,
             port,

@@ -6,6 +6,8 @@
 pub mod client;
 pub mod cluster;
 pub mod configuration;
+pub mod namespaces;
+pub mod page;
 pub mod postgres;
 pub mod process;
 pub mod session;

@@ -86,12 +86,7 @@ impl Wire {
     /// # Errors
     /// The ErrorResponse; after one that is FATAL nothing more comes.
     pub fn query(&mut self, sql: &str) -> Result<Vec<String>, ServerError> {
-        let mut query = vec![b'Q'];
-        query.extend(u32::try_from(sql.len() + 5).expect("short").to_be_bytes());
-        query.extend(sql.as_bytes());
-        query.push(0);
-        // Where the server has gone, what it said before is still to be read.
-        drop(self.stream.write_all(&query));
+        self.begin_query(sql);
         let (mut rows, mut error) = (Vec::new(), None);
         loop {
             match self.message() {
@@ -110,7 +105,32 @@ impl Wire {
         }
     }
 
-    /// Waits for the ErrorResponse that ends an idle session.
+    /// Sends a simple query and reads nothing.
+    pub fn begin_query(&mut self, sql: &str) {
+        let mut query = vec![b'Q'];
+        query.extend(u32::try_from(sql.len() + 5).expect("short").to_be_bytes());
+        query.extend(sql.as_bytes());
+        query.push(0);
+        // Where the server has gone, what it said before is still to be read.
+        drop(self.stream.write_all(&query));
+    }
+
+    /// Sends messages: their types and bodies.
+    pub fn send(&mut self, messages: &[(u8, &[u8])]) {
+        for (message_type, body) in messages {
+            let length = u32::try_from(body.len() + 4).expect("short").to_be_bytes();
+            let message = [&[*message_type][..], &length, body].concat();
+            self.stream.write_all(&message).expect("the server listens");
+        }
+    }
+
+    /// Waits for a message of this type.
+    #[track_caller]
+    pub fn hears(&mut self, message_type: u8) {
+        while self.message().expect("a message").0 != message_type {}
+    }
+
+    /// Waits for the ErrorResponse that ends the session.
     #[track_caller]
     pub fn ended_with(&mut self, limit: Duration) -> ServerError {
         self.stream.sock.set_read_timeout(Some(limit)).expect("a socket");
