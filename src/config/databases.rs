@@ -7,7 +7,7 @@ use super::resolve::absolute_path;
 use super::section::Section;
 use super::{DatabaseConfig, DbConfig, DbProtocol, DbTls, DynamicLabel, keys, services};
 use crate::model::{Endpoint, Labels, ServiceName};
-use crate::policy::DatabaseTlsMode;
+use crate::policy::{DatabaseTlsMode, ResourceMatcher};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -50,13 +50,69 @@ pub(super) fn db_service(node: Node) -> Result<Option<DbConfig>, ConfigError> {
         }
         databases.push(database);
     }
-    if enabled && databases.is_empty() {
+    let resources = resources(&mut section)?;
+    if enabled && databases.is_empty() && resources.is_empty() {
         return Err(section.missing(
             "databases",
-            "a database service without a database has nothing to serve",
+            "a database service without a database has nothing to serve; or say with `resources` which registered ones",
         ));
     }
-    Ok(enabled.then_some(DbConfig { databases }))
+    Ok(enabled.then_some(DbConfig { databases, resources }))
+}
+
+/// The matchers of registered databases.
+fn resources(section: &mut Section) -> Result<Vec<ResourceMatcher>, ConfigError> {
+    let entries = match section.take("resources") {
+        None => return Ok(Vec::new()),
+        Some(Node {
+            value: Value::List(entries),
+            ..
+        }) => entries,
+        Some(other) => return Err(other.wrong_type(&section.subject("resources"), "a list of labels")),
+    };
+    entries
+        .into_iter()
+        .map(|entry| {
+            let mut entry = Section::open(entry, "an entry of resources", &keys::RESOURCE_MATCHER)?;
+            let place = entry.place.clone();
+            let subject = entry.subject("labels");
+            let labels = match entry.take("labels") {
+                Some(Node {
+                    value: Value::Map(labels),
+                    ..
+                }) if !labels.is_empty() => labels,
+                None
+                | Some(Node {
+                    value: Value::Map(_), ..
+                }) => {
+                    return Err(entry.missing("labels", "without any it matches no database; '*': '*' matches all"));
+                }
+                Some(other) => return Err(other.wrong_type(&subject, "labels written key: value")),
+            };
+            let mut wanted: BTreeMap<String, Vec<String>> = BTreeMap::new();
+            for (key, value) in labels {
+                wanted.insert(key.name, values(value, &subject)?);
+            }
+            ResourceMatcher::new(&wanted).map_err(|reason| ConfigError::BadValue { place, subject, reason })
+        })
+        .collect()
+}
+
+/// A value or a list of values of a label.
+fn values(node: Node, subject: &str) -> Result<Vec<String>, ConfigError> {
+    match node {
+        Node {
+            value: Value::List(items),
+            ..
+        } => items
+            .into_iter()
+            .map(|item| {
+                item.into_text(subject, "a value or a list of them")
+                    .map(|text| text.value)
+            })
+            .collect(),
+        node => Ok(vec![node.into_text(subject, "a value or a list of them")?.value]),
+    }
 }
 
 fn database(node: Node) -> Result<DatabaseConfig, ConfigError> {

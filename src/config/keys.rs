@@ -156,8 +156,14 @@ pub(super) const ACME: Keys = Keys {
 };
 
 pub(super) const DB: Keys = Keys {
-    supported: &["databases", "enabled"],
-    not_yet: &["aws", "azure", "gcp", "resources"],
+    supported: &["databases", "enabled", "resources"],
+    not_yet: &["aws", "azure", "gcp"],
+    foreign: &[],
+};
+
+pub(super) const RESOURCE_MATCHER: Keys = Keys {
+    supported: &["labels"],
+    not_yet: &["aws", "azure", "gcp"],
     foreign: &[],
 };
 

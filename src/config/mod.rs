@@ -28,7 +28,7 @@ pub use secret_file::{MIN_STATIC_TOKEN_BYTES, PinSource, StaticToken, TokenSourc
 pub use settings::{AcmeSetting, DatabaseSetting, JoinSetting, Settings, Written};
 
 use crate::model::{ClusterName, Labels, NodeKind, NodeName, ServiceName};
-use crate::policy::DatabaseTlsMode;
+use crate::policy::{DatabaseTlsMode, ResourceMatcher};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -162,9 +162,11 @@ pub struct AcmeConfig {
     pub uri: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DbConfig {
     pub databases: Vec<DatabaseConfig>,
+    /// Which registered databases (`kind: db`) are served, too: those that one of these matches.
+    pub resources: Vec<ResourceMatcher>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

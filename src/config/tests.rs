@@ -72,6 +72,7 @@ fn every_supported_key_stands_in_an_example() {
         keys::DATABASE,
         keys::DATABASE_TLS,
         keys::DYNAMIC_LABEL,
+        keys::RESOURCE_MATCHER,
     ];
     // The list of formats v1 and v2 is named in a comment only.
     for key in sections
@@ -312,6 +313,22 @@ fn the_verification_of_a_database_is_full_unless_the_file_says_less() {
         refused("{mode: insecure, ca_cert_file: /ca.pem}").contains("with mode: insecure no authority is looked at")
     );
     assert!(refused("{trust_system_cert_pool: yes}").contains("known but not supported"));
+}
+
+#[test]
+fn an_agent_may_serve_registered_databases_that_its_labels_match() {
+    let resources = |text: &str| parse(&format!("auth_service: {{}}\ndb_service: {{resources: {text}}}"));
+    let matchers = resources("[{labels: {env: [dev, test]}}, {labels: {'*': '*'}}]");
+    let db = matchers.expect("valid").db.expect("enabled");
+    let of = |label: &str| Labels(std::collections::BTreeMap::from([("env".to_owned(), label.to_owned())]));
+    assert!(db.databases.is_empty() && db.resources.len() == 2);
+    assert!(db.resources[0].matches(&of("test")) && !db.resources[0].matches(&of("prod")));
+    assert!(db.resources[1].matches(&of("prod")));
+    let refused = |text: &str| resources(text).expect_err(text).to_string();
+    assert!(refused("[{labels: {}}]").contains("'*': '*' matches all"));
+    assert!(refused("[{labels: {env: dev}, aws: {assume_role_arn: x}}]").contains("\"aws\" in an entry of resources"));
+    assert!(refused("[{labels: {env: '{{internal.env}}'}}]").contains("a template stands for a person's traits"));
+    assert!(refused("{labels: {env: dev}}").contains("must be a list of labels"));
 }
 
 #[test]

@@ -10,9 +10,10 @@ use crate::actors::databases::keeper::{DatabaseKeeper, Definition, KeeperParts};
 use crate::actors::dialer::DialerParts;
 use crate::actors::dialers::{Dialers, DialersParts};
 use crate::actors::host::Spec;
+use crate::actors::sessions::EndService;
 use crate::actors::tunnels::ServeLocally;
 use crate::config::{DatabaseConfig, JoinAddress};
-use crate::model::{Endpoint, ServiceName};
+use crate::model::Endpoint;
 use crate::net::upstream_tls::UpstreamTrust;
 use crate::pki::TrustAnchors;
 use crate::pki::pem::certificates_from_pem;
@@ -31,9 +32,9 @@ pub(super) fn start(
     local_proxy: Option<SocketAddr>,
     roots: &mut Roots,
 ) -> Result<EndSessions, StartError> {
-    start_keeper(common, roots)?;
     let cancels = roots.start(Spec::permanent("upstream-cancels"), UpstreamKeys::default);
     let sessions = super::start_sessions(common, roots, "agent-sessions");
+    start_keeper(common, sessions.address(), roots)?;
     let parts = Arc::new(AgentParts {
         node: common.identity.node,
         databases: common.databases.view(),
@@ -117,7 +118,7 @@ fn proxy_endpoint(common: &Common, local: Option<SocketAddr>) -> Result<Endpoint
 }
 
 /// Keeps what is served up to date, beginning with the databases of the configuration.
-fn start_keeper(common: &Common, roots: &mut Roots) -> Result<(), StartError> {
+fn start_keeper(common: &Common, end_sessions: Address<EndService>, roots: &mut Roots) -> Result<(), StartError> {
     let configured = common.config.db.iter().flat_map(|db| &db.databases);
     let definitions = configured.map(|database| {
         let definition = Definition {
@@ -128,6 +129,10 @@ fn start_keeper(common: &Common, roots: &mut Roots) -> Result<(), StartError> {
     });
     let parts = Arc::new(KeeperParts {
         configured: definitions.collect::<Result<_, StartError>>()?,
+        matchers: common.config.db.iter().flat_map(|db| db.resources.clone()).collect(),
+        db_authorities: common.identity.anchors.db.clone(),
+        policy: common.policy.clone(),
+        end_sessions,
         stock: common.databases.clone(),
         report: common.report.clone(),
         clock: common.clock.clone(),
@@ -152,9 +157,6 @@ fn resolve(config: &DatabaseConfig, anchors: &TrustAnchors) -> Result<Database, 
             certificates_from_pem(&pem, "ca_cert_file")?
         }
     };
-    if config.tls.mode == DatabaseTlsMode::Insecure {
-        warn_of_insecure(&config.name, &config.uri);
-    }
     let named = config.tls.server_name.clone();
     let trust = UpstreamTrust {
         mode: config.tls.mode,
@@ -168,14 +170,4 @@ fn resolve(config: &DatabaseConfig, anchors: &TrustAnchors) -> Result<Database, 
         endpoint: config.uri.clone(),
         trust: Arc::new(trust),
     })
-}
-
-/// Said at every start, so that nobody forgets it.
-fn warn_of_insecure(name: &ServiceName, uri: &Endpoint) {
-    tracing::warn!(
-        database = %name,
-        "tls.mode: insecure: the certificate of PostgreSQL is not verified. Whoever can put a machine between this agent and \
-         {uri} can pose as the database, read and change everything that people send and receive, and nobody sees it. Use \
-         verify-full; postern ctl auth sign --format=db makes a certificate that it accepts"
-    );
 }

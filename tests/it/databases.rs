@@ -138,3 +138,46 @@ fn a_label_that_a_command_prints_decides_who_may_connect() {
         Wire::connect(&client).err()
     });
 }
+
+#[test]
+fn a_registered_database_is_served_by_an_agent_that_its_labels_match_until_it_is_removed() {
+    let cluster = Cluster::start(Form::Apart);
+    let entries =
+        usual_database(&cluster.postgres).replace(SERVICE, "fixed") + "  resources:\n  - labels: {tier: [one, two]}\n";
+    let agent = agent(&cluster, "agent-2", &entries);
+    let registered = |name: &str, tier: &str| {
+        format!(
+            "kind: db\nversion: v3\nmetadata:\n  name: {name}\n  description: registered\n  labels: {{tier: {tier}}}\nspec:\n  \
+             protocol: postgres\n  uri: localhost:{}\n",
+            cluster.postgres.port
+        )
+    };
+    let documents = [
+        registered("late", "two"),
+        registered("fixed", "one"),
+        registered("other", "three"),
+    ];
+    cluster.create(&documents.join("---\n")).ok();
+    health(&cluster, "agent-2", "late", "healthy");
+    let fixed = listed(&cluster, "agent-2", "fixed").expect("it is the file's");
+    assert_eq!(
+        fixed["labels"],
+        serde_json::json!({"env": "test"}),
+        "the file's database wins"
+    );
+    assert!(agent.process().log_text().contains("which wins"));
+    assert!(listed(&cluster, "agent-2", "other").is_none() && listed(&cluster, "agent-1", "late").is_none());
+
+    let client = cluster.client_for("late", "alice", "app", "app");
+    let mut wire = until_ok("it is used", PATIENCE, || {
+        Wire::connect(&client).map_err(|error| format!("{error:?}"))
+    });
+    assert_eq!(wire.query("select 1"), Ok(vec!["1".to_owned()]));
+    cluster.ctl(&["rm", "db/late"]).ok();
+    let ended = until("its session ends with a reason", PATIENCE, || {
+        wire.query("select 2").err()
+    });
+    assert!(ended.words().contains("was removed or defined anew"), "{ended:?}");
+    until("nobody gets in any more", PATIENCE, || Wire::connect(&client).err());
+    assert!(listed(&cluster, "agent-2", "late").is_none());
+}

@@ -1,21 +1,29 @@
 //! The databases that this agent serves, kept up to date.
 //!
 //! **Owns** which databases are served, the values of their dynamic labels, and how PostgreSQL was when it was looked at last.
-//! **Hears** nothing; it runs commands and looks at PostgreSQL when their time has come.
-//! **Tells** whoever holds a `DatabasesView`, and auth with the node's report, by publishing.
+//! **Hears** nothing; it follows the policy for databases that are registered, runs commands and looks at PostgreSQL when their
+//! time has come.
+//! **Tells** whoever holds a `DatabasesView`, and auth with the node's report, by publishing; the sessions of a database that is
+//! not served any more, or is defined anew, that they are over.
 //! **Never** logs in to PostgreSQL, and never serves a database before each of its dynamic labels has been asked for once: a role
 //! may deny by it.
 //! **Ends** with the node. After a failure it begins anew; what it published stays until then.
 
 use super::health::{Health, Look};
+use super::registered::{Chosen, choose};
 use super::{Database, DatabasesStock, Offer, dynamic_labels};
+use crate::actors::address::Address;
 use crate::actors::host::{Behavior, Ctx};
+use crate::actors::policy::PolicyView;
+use crate::actors::sessions::EndService;
 use crate::config::DynamicLabel;
-use crate::model::{ServiceName, SharedClock};
+use crate::model::{Refusal, RefusalKind, ServiceName, SharedClock};
 use crate::net::upstream;
 use crate::net::upstream_tls::UpstreamClient;
 use crate::pki::valid_until;
+use crate::policy::{DatabaseTlsMode, PolicySnapshot, ResourceMatcher};
 use crate::protocol::tunnel::{DatabaseHealth, HealthState, NodeReport};
+use rustls_pki_types::CertificateDer;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +44,12 @@ pub struct Definition {
 pub struct KeeperParts {
     /// Of the configuration file.
     pub configured: Vec<Arc<Definition>>,
+    /// Which registered databases are served in addition.
+    pub matchers: Vec<ResourceMatcher>,
+    /// Whom PostgreSQL's certificate must be of where a registered database does not say.
+    pub db_authorities: Vec<CertificateDer<'static>>,
+    pub policy: PolicyView,
+    pub end_sessions: Address<EndService>,
     pub stock: DatabasesStock,
     pub report: Arc<watch::Sender<NodeReport>>,
     pub clock: SharedClock,
@@ -124,6 +138,8 @@ impl Served {
 pub struct DatabaseKeeper {
     parts: Arc<KeeperParts>,
     served: BTreeMap<ServiceName, Served>,
+    /// Registered databases that match and are not served, as far as that has been logged.
+    passed_over: BTreeMap<ServiceName, String>,
     next_number: u64,
     at_once: Arc<Semaphore>,
 }
@@ -133,6 +149,7 @@ impl DatabaseKeeper {
         Self {
             parts,
             served: BTreeMap::new(),
+            passed_over: BTreeMap::new(),
             next_number: 1,
             at_once: Arc::new(Semaphore::new(AT_ONCE)),
         }
@@ -140,6 +157,9 @@ impl DatabaseKeeper {
 
     fn serve(&mut self, definition: Arc<Definition>, ctx: &mut Ctx<'_, Self>) {
         let service = definition.database.service.clone();
+        if definition.database.trust.mode == DatabaseTlsMode::Insecure {
+            warn_of_insecure(&definition.database);
+        }
         let number = self.next_number;
         self.next_number += 1;
         let labels = definition.dynamic_labels.clone();
@@ -154,6 +174,78 @@ impl DatabaseKeeper {
         self.look(service.clone(), number, Duration::ZERO, ctx);
         for label in labels {
             self.ask_label(service.clone(), number, label, Duration::ZERO, ctx);
+        }
+    }
+
+    fn follow_policy(&self, mut policy: PolicyView, ctx: &mut Ctx<'_, Self>) {
+        ctx.run(
+            async move { (policy.changed().await, policy) },
+            |keeper, (news, policy), ctx| {
+                if let Some(snapshot) = news {
+                    keeper.reconcile(&snapshot, ctx);
+                    keeper.follow_policy(policy, ctx);
+                }
+            },
+        );
+    }
+
+    /// Serves the registered databases of this snapshot, and no other.
+    fn reconcile(&mut self, snapshot: &PolicySnapshot, ctx: &mut Ctx<'_, Self>) {
+        let parts = self.parts.clone();
+        let configured = |name: &ServiceName| parts.configured.iter().any(|own| own.database.service == *name);
+        let Chosen {
+            definitions,
+            passed_over,
+        } = choose(
+            snapshot.databases.values(),
+            &parts.matchers,
+            configured,
+            &parts.db_authorities,
+        );
+        for (service, why) in &passed_over {
+            if self.passed_over.get(service) != Some(why) {
+                tracing::warn!(database = %service, why, "a registered database is not served");
+            }
+        }
+        self.passed_over = passed_over;
+        let gone: Vec<ServiceName> = self
+            .served
+            .iter()
+            .filter(|(service, served)| !configured(service) && definitions.get(*service) != Some(&served.definition))
+            .map(|(service, _)| service.clone())
+            .collect();
+        let new: Vec<Arc<Definition>> = definitions
+            .into_iter()
+            .filter(|(service, definition)| {
+                self.served
+                    .get(service)
+                    .is_none_or(|served| served.definition != *definition)
+            })
+            .map(|(_, definition)| definition)
+            .collect();
+        for service in &gone {
+            tracing::info!(database = %service, "a registered database is not served any more as it was");
+            self.served.remove(service);
+        }
+        for definition in new {
+            tracing::info!(database = %definition.database.service, uri = %definition.database.endpoint, "a registered database is served");
+            self.serve(definition, ctx);
+        }
+        // First nobody gets in any more, then those who are in have to leave.
+        self.publish();
+        for service in gone {
+            let refusal = Refusal::new(
+                RefusalKind::AccessRevoked,
+                format!("this session is over: database service {service} was removed or defined anew"),
+            )
+            .hint("connect again; if that is refused, ask an administrator");
+            let (end, origin) = (parts.end_sessions.clone(), ctx.origin());
+            let told = async move { end.tell_when_room(&origin, EndService { service, refusal }).await };
+            ctx.run(told, |_, told, _| {
+                if let Err(error) = told {
+                    tracing::error!(%error, "the sessions of a database were not told that they are over");
+                }
+            });
         }
     }
 
@@ -239,6 +331,17 @@ fn tell_of_change(service: &ServiceName, health: &Health) {
     }
 }
 
+/// Said at every start, so that nobody forgets it.
+fn warn_of_insecure(database: &Database) {
+    tracing::warn!(
+        database = %database.service,
+        "tls.mode: insecure: the certificate of PostgreSQL is not verified. Whoever can put a machine between this agent and \
+         {} can pose as the database, read and change everything that people send and receive, and nobody sees it. Use \
+         verify-full; postern ctl auth sign --format=db makes a certificate that it accepts",
+        database.endpoint
+    );
+}
+
 async fn look_at(database: &Database, clock: &SharedClock) -> Look {
     let client = UpstreamClient::anonymous(&database.trust, clock).map_err(|error| error.to_string())?;
     match upstream::probe(&database.endpoint, &client, LOOK_DEADLINE).await {
@@ -256,5 +359,12 @@ impl Behavior for DatabaseKeeper {
             self.serve(definition, ctx);
         }
         self.publish();
+        if !self.parts.matchers.is_empty() {
+            let policy = self.parts.policy.clone();
+            if let Ok(snapshot) = policy.current() {
+                self.reconcile(&snapshot, ctx);
+            }
+            self.follow_policy(policy, ctx);
+        }
     }
 }

@@ -7,6 +7,7 @@ mod command;
 mod dynamic_labels;
 mod health;
 pub mod keeper;
+mod registered;
 
 use crate::model::{Endpoint, Labels, ServiceName};
 use crate::net::upstream_tls::UpstreamTrust;
