@@ -5,7 +5,7 @@ use super::error::ConfigError;
 use super::file::{Node, Value};
 use super::resolve::absolute_path;
 use super::section::Section;
-use super::{DatabaseConfig, DbConfig, DbProtocol, DbTls, DynamicLabel, keys, services};
+use super::{DatabaseConfig, DbConfig, DbProtocol, DbTls, DynamicLabel, ServerCertificateConfig, keys, services};
 use crate::model::{Endpoint, Labels, ServiceName};
 use crate::policy::{DatabaseTlsMode, ResourceMatcher};
 use std::collections::BTreeMap;
@@ -20,6 +20,12 @@ const MAX_DYNAMIC_LABELS: usize = 16;
 const MAX_COMMAND_WORDS: usize = 64;
 /// Below this the agent would do little else than start processes.
 const MIN_LABEL_PERIOD: Duration = Duration::from_secs(1);
+/// Three months, the reference's for such certificates.
+const DEFAULT_SERVER_TTL: Duration = Duration::from_secs(2190 * 3600);
+/// Half of it is the time that auth may be away without harm.
+const MIN_SERVER_TTL: Duration = Duration::from_secs(3600);
+/// What auth signs at most for an agent.
+const MAX_SERVER_TTL: Duration = Duration::from_secs(2400 * 3600);
 const DEFAULT_LABEL_PERIOD: Duration = Duration::from_secs(60);
 
 /// Resolves `db_service`; `None` when it says `enabled: no`.
@@ -129,12 +135,15 @@ fn database(node: Node) -> Result<DatabaseConfig, ConfigError> {
         }
     };
     let static_labels = static_labels(&mut section)?;
+    let tls = database_tls(&mut section)?;
+    let server_certificate = server_certificate(&mut section, &uri, &tls)?;
     Ok(DatabaseConfig {
         name,
         description: description(&mut section)?,
         protocol: protocol(&mut section)?,
         uri,
-        tls: database_tls(&mut section)?,
+        server_certificate,
+        tls,
         dynamic_labels: dynamic_labels(&mut section, &static_labels)?,
         static_labels,
     })
@@ -290,4 +299,62 @@ fn database_tls(section: &mut Section) -> Result<DbTls, ConfigError> {
         server_name,
         ca_cert_file,
     })
+}
+
+fn server_certificate(
+    section: &mut Section,
+    uri: &Endpoint,
+    tls: &DbTls,
+) -> Result<Option<ServerCertificateConfig>, ConfigError> {
+    let name = section.subject("server_certificate");
+    let Some(node) = section.take("server_certificate") else {
+        return Ok(None);
+    };
+    let place = node.place.clone();
+    let mut entry = Section::open(node, &name, &keys::SERVER_CERTIFICATE)?;
+    if tls.ca_cert_file.is_some() {
+        return Err(ConfigError::BadValue {
+            place,
+            subject: name,
+            reason: "the certificate is of the cluster's authority, and tls.ca_cert_file says to believe another; remove one of \
+                     the two"
+                .to_owned(),
+        });
+    }
+    let out = match entry.text("out", "a path without an ending")? {
+        Some(text) => absolute_path(&text)?,
+        None => return Err(entry.missing("out", "it is where the files go: OUT.key, OUT.crt and OUT.cas")),
+    };
+    let mut own = vec![uri.host.trim_matches(['[', ']']).to_owned()];
+    own.extend(tls.server_name.clone());
+    let mut hosts = Vec::new();
+    for text in entry.texts("hosts", "a host name or a list of them")? {
+        if !own.iter().any(|host| host.eq_ignore_ascii_case(&text.value)) {
+            return Err(text.refuse(format!(
+                "{:?} is neither the host of uri nor tls.server_name, and auth signs an agent's database for those only",
+                text.value
+            )));
+        }
+        hosts.push(text.value);
+    }
+    if hosts.is_empty() {
+        hosts = own.split_off(own.len() - 1);
+    }
+    let ttl = match entry.text("ttl", "a duration such as 2190h")? {
+        None => DEFAULT_SERVER_TTL,
+        Some(text) => {
+            let ttl = text.read(services::parse_duration)?;
+            if !(MIN_SERVER_TTL..=MAX_SERVER_TTL).contains(&ttl) {
+                return Err(text.refuse(format!("{:?} is not between 1h and 2400h", text.value)));
+            }
+            ttl
+        }
+    };
+    Ok(Some(ServerCertificateConfig {
+        out,
+        hosts,
+        ttl,
+        reload_command: command(&mut entry, "reload_command")?.unwrap_or_default(),
+        owner: entry.text("owner", "an account of the system")?.map(|text| text.value),
+    }))
 }

@@ -173,6 +173,7 @@ pub(super) const DATABASE: Keys = Keys {
         "dynamic_labels",
         "name",
         "protocol",
+        "server_certificate",
         "static_labels",
         "tls",
         "uri",
@@ -193,6 +194,12 @@ pub(super) const DATABASE: Keys = Keys {
 
 pub(super) const DYNAMIC_LABEL: Keys = Keys {
     supported: &["command", "name", "period"],
+    not_yet: &[],
+    foreign: &[],
+};
+
+pub(super) const SERVER_CERTIFICATE: Keys = Keys {
+    supported: &["hosts", "out", "owner", "reload_command", "ttl"],
     not_yet: &[],
     foreign: &[],
 };

@@ -179,6 +179,22 @@ pub struct DatabaseConfig {
     /// In addition to the static ones; none has the name of one of those.
     pub dynamic_labels: Vec<DynamicLabel>,
     pub tls: DbTls,
+    /// PostgreSQL's own certificate, where the agent sees to it.
+    pub server_certificate: Option<ServerCertificateConfig>,
+}
+
+/// PostgreSQL's certificate, made and renewed by the agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerCertificateConfig {
+    /// Of the files, without `.key`, `.crt` and `.cas`.
+    pub out: PathBuf,
+    /// Of those that the database has: the host of `uri` and `tls.server_name`. Never empty.
+    pub hosts: Vec<String>,
+    pub ttl: Duration,
+    /// Run when there is a new certificate; empty: nothing is run.
+    pub reload_command: Vec<String>,
+    /// The account that the files are for.
+    pub owner: Option<String>,
 }
 
 /// A label whose value is the first line that a command prints.

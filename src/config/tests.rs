@@ -72,6 +72,7 @@ fn every_supported_key_stands_in_an_example() {
         keys::DATABASE,
         keys::DATABASE_TLS,
         keys::DYNAMIC_LABEL,
+        keys::SERVER_CERTIFICATE,
         keys::RESOURCE_MATCHER,
     ];
     // The list of formats v1 and v2 is named in a comment only.
@@ -157,7 +158,7 @@ fn an_unknown_key_is_refused_with_its_place_and_the_nearest_key() {
         refusal("teleport:\n  cluster_name: x\n"),
         "/etc/postern.yaml:2:3: unknown key \"cluster_name\" in teleport; it belongs into auth_service"
     );
-    assert!(refusal("db_service: {blahblah: 1}").ends_with("known are databases, enabled"));
+    assert!(refusal("db_service: {blahblah: 1}").ends_with("known are databases, enabled, resources"));
 }
 
 #[test]
@@ -329,6 +330,34 @@ fn an_agent_may_serve_registered_databases_that_its_labels_match() {
     assert!(refused("[{labels: {env: dev}, aws: {assume_role_arn: x}}]").contains("\"aws\" in an entry of resources"));
     assert!(refused("[{labels: {env: '{{internal.env}}'}}]").contains("a template stands for a person's traits"));
     assert!(refused("{labels: {env: dev}}").contains("must be a list of labels"));
+}
+
+#[test]
+fn a_certificate_of_postgresql_is_for_the_names_of_its_database_only() {
+    let read = |text: &str| with_database(&format!("server_certificate: {text}"));
+    let kept = read("{out: /pg/server}")
+        .expect("valid")
+        .server_certificate
+        .expect("given");
+    assert_eq!(
+        (kept.hosts, kept.ttl),
+        (vec!["db".to_owned()], Duration::from_secs(2190 * 3600))
+    );
+    let refused = |text: &str| read(text).expect_err(text).to_string();
+    assert!(refused("{out: /pg/server, hosts: [db, other]}").contains("neither the host of uri nor tls.server_name"));
+    assert!(refused("{out: /pg/server, ttl: 9000h}").contains("between 1h and 2400h"));
+    assert!(refused("{out: server}").contains("must be an absolute path"));
+    assert!(refused("{hosts: db}").contains("needs \"out\""));
+    let named = with_database("tls: {server_name: pg.internal}\n    server_certificate: {out: /pg/server}");
+    let kept = named.expect("valid").server_certificate.expect("given");
+    assert_eq!(kept.hosts, ["pg.internal"]);
+    let foreign = with_database("tls: {ca_cert_file: /ca.pem}\n    server_certificate: {out: /pg/server}");
+    assert!(
+        foreign
+            .expect_err("two authorities")
+            .to_string()
+            .contains("remove one of")
+    );
 }
 
 #[test]

@@ -7,13 +7,15 @@ use crate::actors::agent::{Agent, AgentParts, ServeStream};
 use crate::actors::cancels::UpstreamKeys;
 use crate::actors::databases::Database;
 use crate::actors::databases::keeper::{DatabaseKeeper, Definition, KeeperParts};
+use crate::actors::databases::server_certificates::{ServerCertificate, ServerCertificates, ServerCertificatesParts};
+use crate::actors::databases::server_files::ServerFiles;
 use crate::actors::dialer::DialerParts;
 use crate::actors::dialers::{Dialers, DialersParts};
 use crate::actors::host::Spec;
 use crate::actors::sessions::EndService;
 use crate::actors::tunnels::ServeLocally;
 use crate::config::{DatabaseConfig, JoinAddress};
-use crate::model::Endpoint;
+use crate::model::{Endpoint, ServiceName};
 use crate::net::upstream_tls::UpstreamTrust;
 use crate::pki::TrustAnchors;
 use crate::pki::pem::certificates_from_pem;
@@ -35,6 +37,7 @@ pub(super) fn start(
     let cancels = roots.start(Spec::permanent("upstream-cancels"), UpstreamKeys::default);
     let sessions = super::start_sessions(common, roots, "agent-sessions");
     start_keeper(common, sessions.address(), roots)?;
+    start_server_certificates(common, auth, roots)?;
     let parts = Arc::new(AgentParts {
         node: common.identity.node,
         databases: common.databases.view(),
@@ -124,6 +127,7 @@ fn start_keeper(common: &Common, end_sessions: Address<EndService>, roots: &mut 
         let definition = Definition {
             database: resolve(database, &common.identity.anchors)?,
             dynamic_labels: database.dynamic_labels.clone(),
+            renews_certificate: database.server_certificate.is_some(),
         };
         Ok(Arc::new(definition))
     });
@@ -140,6 +144,51 @@ fn start_keeper(common: &Common, end_sessions: Address<EndService>, roots: &mut 
     parts.offer_at_once();
     roots.start(Spec::permanent("databases"), move || DatabaseKeeper::new(parts.clone()));
     Ok(())
+}
+
+/// Sees to the certificates of PostgreSQL, where the configuration says so.
+fn start_server_certificates(common: &Common, auth: &AuthAddresses, roots: &mut Roots) -> Result<(), StartError> {
+    let databases = common.config.db.iter().flat_map(|db| &db.databases);
+    let kept = databases
+        .filter_map(|database| Some((&database.name, database.server_certificate.as_ref()?)))
+        .map(|(service, config)| {
+            let owner = config.owner.as_deref().map(|name| account(service, name)).transpose()?;
+            Ok(Arc::new(ServerCertificate {
+                service: service.clone(),
+                hosts: config.hosts.clone(),
+                ttl: config.ttl,
+                files: ServerFiles {
+                    prefix: config.out.clone(),
+                    owner,
+                },
+                reload_command: config.reload_command.clone(),
+            }))
+        })
+        .collect::<Result<Vec<_>, StartError>>()?;
+    if kept.is_empty() {
+        return Ok(());
+    }
+    let parts = Arc::new(ServerCertificatesParts {
+        node: common.identity.node,
+        kept,
+        identity: common.in_use.clone(),
+        issue: auth.issue_db_server.clone(),
+        clock: common.clock.clone(),
+    });
+    roots.start(Spec::permanent("server-certificates"), move || {
+        ServerCertificates::new(parts.clone())
+    });
+    Ok(())
+}
+
+/// The ids of an account of this machine.
+fn account(service: &ServiceName, name: &str) -> Result<(u32, u32), StartError> {
+    match nix::unistd::User::from_name(name) {
+        Ok(Some(user)) => Ok((user.uid.as_raw(), user.gid.as_raw())),
+        _ => Err(StartError::Other(format!(
+            "database {service}: server_certificate.owner: there is no account {name} on this machine"
+        ))),
+    }
 }
 
 fn resolve(config: &DatabaseConfig, anchors: &TrustAnchors) -> Result<Database, StartError> {

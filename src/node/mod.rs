@@ -20,7 +20,7 @@ pub use life::{NodeEnd, Order};
 use crate::actors::address::Address;
 use crate::actors::audit::{AuditShipper, StoreLines};
 use crate::actors::auth_link::{AuthLink, AuthLinkParts};
-use crate::actors::ca::{IssueDbClient, IssueHost};
+use crate::actors::ca::{IssueDbClient, IssueHost, IssueOwnDbServer};
 use crate::actors::databases::DatabasesStock;
 use crate::actors::host::ActorRef;
 use crate::actors::host::{Runtimes, Spec};
@@ -135,6 +135,7 @@ pub(crate) struct AuthAddresses {
     pub issue: Address<IssueDbClient>,
     pub store_lines: Address<StoreLines>,
     pub issue_host: Address<IssueHost>,
+    pub issue_db_server: Address<IssueOwnDbServer>,
 }
 
 /// Starts the services of a configuration.
@@ -283,6 +284,7 @@ fn link_to_auth(
         issue: link.address(),
         store_lines: link.address(),
         issue_host: link.address(),
+        issue_db_server: link.address(),
     })
 }
 

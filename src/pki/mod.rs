@@ -25,7 +25,7 @@ pub use pin::CaPin;
 pub use profile::{DbClientProfile, DbServerProfile, HostName, HostProfile, PersonProfile};
 pub use seal::SealKey;
 pub use verify::{
-    HostIdentity, PeerUsage, chains_to_user_ca, valid_until, verify_db_server, verify_host, verify_person,
+    CertificateFacts, HostIdentity, PeerUsage, chains_to_user_ca, verify_db_server, verify_host, verify_person,
 };
 
 #[cfg(test)]

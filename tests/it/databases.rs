@@ -181,3 +181,53 @@ fn a_registered_database_is_served_by_an_agent_that_its_labels_match_until_it_is
     until("nobody gets in any more", PATIENCE, || Wire::connect(&client).err());
     assert!(listed(&cluster, "agent-2", "late").is_none());
 }
+
+#[test]
+fn an_agent_makes_and_renews_the_certificate_of_its_postgresql_and_reloads_it() {
+    let cluster = Cluster::start(Form::Apart);
+    let prefix = cluster.postgres.file("server");
+    let owner = crate::harness::postgres::postgres_account()
+        .map_or(String::new(), |account| format!(", owner: {}", account.name));
+    let kept = format!(
+        "    server_certificate: {{out: {}, ttl: 720h, reload_command: {}{owner}}}\n",
+        prefix.display(),
+        cluster.postgres.reload_command()
+    );
+    // The server has a certificate of one day, and its clients' authority stands in another file.
+    health(&cluster, "agent-1", SERVICE, "healthy");
+    let key = std::fs::read(prefix.with_extension("key")).expect("signed by hand");
+    let before = std::fs::read(prefix.with_extension("crt")).expect("signed by hand");
+    let agent = agent(&cluster, "agent-2", &(usual_database(&cluster.postgres) + &kept));
+    let told = |times: usize| {
+        until("PostgreSQL was told to read its certificate", PATIENCE, || {
+            let log = agent.process().log_text();
+            (log.matches("PostgreSQL was told to read").count() == times).then_some(())
+        });
+    };
+    told(1);
+    let made = std::fs::read(prefix.with_extension("crt")).expect("made");
+    assert_ne!(made, before);
+    assert_eq!(std::fs::read(prefix.with_extension("key")).expect("kept"), key);
+    let mut wire = Wire::connect(&cluster.client("alice", "app", "app")).expect("the new certificate is accepted");
+    assert_eq!(wire.query("select 1"), Ok(vec!["1".to_owned()]));
+    cluster.audited(&format!("node {}", node_id(&cluster, "agent-2")), "TC000I", |event| {
+        event["cert_type"] == "db" && event["identity"]["hosts"] == serde_json::json!(["localhost"])
+    });
+
+    std::fs::remove_file(prefix.with_extension("crt")).expect("ours");
+    told(2);
+    let renewed = std::fs::read(prefix.with_extension("crt")).expect("made again");
+    assert_ne!(renewed, made);
+    let log = cluster.postgres.log();
+    assert!(
+        !log.contains("could not load") && !log.contains("does not match"),
+        "{log}"
+    );
+}
+
+fn node_id(cluster: &Cluster, name: &str) -> String {
+    let status: Value = serde_json::from_str(&cluster.ctl(&["status", "--format", "json"]).ok()).expect("JSON");
+    let nodes = status["nodes"].as_array().expect("a list");
+    let node = nodes.iter().find(|found| found["name"] == name).expect("it lives");
+    node["id"].as_str().expect("an id").to_owned()
+}

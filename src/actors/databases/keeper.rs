@@ -20,7 +20,7 @@ use crate::config::DynamicLabel;
 use crate::model::{Refusal, RefusalKind, ServiceName, SharedClock};
 use crate::net::upstream;
 use crate::net::upstream_tls::UpstreamClient;
-use crate::pki::valid_until;
+use crate::pki::CertificateFacts;
 use crate::policy::{DatabaseTlsMode, PolicySnapshot, ResourceMatcher};
 use crate::protocol::tunnel::{DatabaseHealth, HealthState, NodeReport};
 use rustls_pki_types::CertificateDer;
@@ -39,6 +39,8 @@ const AT_ONCE: usize = 16;
 pub struct Definition {
     pub database: Database,
     pub dynamic_labels: Vec<DynamicLabel>,
+    /// The agent renews the certificate that PostgreSQL presents, and says itself when it cannot.
+    pub renews_certificate: bool,
 }
 
 pub struct KeeperParts {
@@ -301,7 +303,9 @@ impl DatabaseKeeper {
             if served.health.looked(look, now) {
                 tell_of_change(&service, &served.health);
             }
-            if let Some(until) = served.health.warn_of_end(now) {
+            if !served.definition.renews_certificate
+                && let Some(until) = served.health.warn_of_end(now)
+            {
                 let host = &served.definition.database.trust.server_name;
                 tracing::warn!(
                     database = %service, %until,
@@ -345,7 +349,7 @@ fn warn_of_insecure(database: &Database) {
 async fn look_at(database: &Database, clock: &SharedClock) -> Look {
     let client = UpstreamClient::anonymous(&database.trust, clock).map_err(|error| error.to_string())?;
     match upstream::probe(&database.endpoint, &client, LOOK_DEADLINE).await {
-        Ok(certificate) => Ok(certificate.and_then(|der| valid_until(&der).ok())),
+        Ok(certificate) => Ok(certificate.and_then(|der| Some(CertificateFacts::read(&der).ok()?.valid_until))),
         Err(error) => Err(error.sentence(&database.endpoint, &database.trust.server_name)),
     }
 }

@@ -8,6 +8,8 @@ mod dynamic_labels;
 mod health;
 pub mod keeper;
 mod registered;
+pub mod server_certificates;
+pub mod server_files;
 
 use crate::model::{Endpoint, Labels, ServiceName};
 use crate::net::upstream_tls::UpstreamTrust;
@@ -27,12 +29,21 @@ pub struct Database {
 }
 
 impl Database {
+    /// The names that PostgreSQL's certificate may have: what it is verified as, and where it is dialled.
+    pub fn hosts(&self) -> Vec<String> {
+        let bare = |host: &str| host.trim_matches(['[', ']']).to_owned();
+        let mut hosts = vec![bare(&self.endpoint.host), bare(&self.trust.server_name)];
+        hosts.dedup();
+        hosts
+    }
+
     pub fn record(&self) -> DatabaseRecord {
         DatabaseRecord {
             service: self.service.clone(),
             description: self.description.clone(),
             labels: self.labels.clone(),
             uri: self.endpoint.to_string(),
+            hosts: self.hosts(),
         }
     }
 }

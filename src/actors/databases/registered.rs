@@ -73,6 +73,7 @@ fn define(resource: &DatabaseResource, db_authorities: &[CertificateDer<'static>
             trust: Arc::new(trust),
         },
         dynamic_labels: Vec::new(),
+        renews_certificate: false,
     })
 }
 

@@ -34,6 +34,7 @@ fn database() -> DatabaseRecord {
         description: "Orders".into(),
         labels: Labels::parse("env=dev,team=a").unwrap(),
         uri: "db.example.com:5432".into(),
+        hosts: vec!["db".into(), "db.internal".into()],
     }
 }
 
@@ -146,6 +147,15 @@ fn to_auth() -> Vec<(String, Vec<u8>)> {
                 hosts: vec![],
             },
         ),
+        sample(
+            "IssueDbServer",
+            DbToAuth::IssueDbServer {
+                service: "orders".parse().unwrap(),
+                hosts: vec!["db.internal".into()],
+                ttl_secs: 3600,
+                csr: vec![1],
+            },
+        ),
         sample("WatchPolicy", ProxyToAuth::WatchPolicy { have: None }),
         sample(
             "RenewHost",
@@ -195,6 +205,14 @@ fn from_auth() -> Vec<(String, Vec<u8>)> {
             AuthToNode::HostIssued {
                 certificate: vec![1],
                 not_after: Timestamp::from_secs(1_700_000_000),
+            },
+        ),
+        sample(
+            "DbServerIssued",
+            AuthToNode::DbServerIssued {
+                certificate: vec![1],
+                not_after: Timestamp::from_secs(1_700_000_000),
+                clients: vec![vec![2]],
             },
         ),
     ]

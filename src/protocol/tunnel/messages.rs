@@ -52,6 +52,9 @@ pub struct DatabaseRecord {
     pub labels: Labels,
     /// Host and port, for display and audit only: nobody but the agent dials it.
     pub uri: String,
+    /// The host of that, and the name that PostgreSQL's certificate must have where it is another: what auth may sign a
+    /// certificate of this PostgreSQL for.
+    pub hosts: Vec<String>,
 }
 
 /// Whether an agent can reach PostgreSQL.
@@ -178,6 +181,14 @@ pub enum DbToAuth {
     },
     /// A new host certificate, for the node and the kinds of the present one.
     RenewHost { csr: Vec<u8>, hosts: Vec<String> },
+    /// A certificate for the PostgreSQL of a database that this agent serves.
+    IssueDbServer {
+        service: ServiceName,
+        /// Of those that the agent announces for the service.
+        hosts: Vec<String>,
+        ttl_secs: u64,
+        csr: Vec<u8>,
+    },
 }
 
 impl Wire for DbToAuth {
@@ -253,6 +264,13 @@ pub enum AuthToNode {
     /// The heartbeat was not taken: another process is alive with this node's identity.
     RunsTwice {
         why: String,
+    },
+    /// A certificate for the agent's PostgreSQL.
+    DbServerIssued {
+        certificate: Vec<u8>,
+        not_after: Timestamp,
+        /// The authorities of PostgreSQL's clients, DER.
+        clients: Vec<Vec<u8>>,
     },
 }
 
