@@ -168,10 +168,6 @@ async fn attempt(
 ) -> Result<Ready, Failed> {
     check_parameters(&ask.parameters)?;
     let (request, permit) = authorise(parts, ask).await?;
-    let database = parts
-        .databases
-        .get(permit.service())
-        .ok_or_else(|| not_served(permit.service()))?;
     let register = RegisterSession {
         session: ask.session,
         connection: ask.connection,
@@ -183,6 +179,11 @@ async fn attempt(
         .ask(origin, register, ASK_DEADLINE)
         .await
         .map_err(|error| unavailable(&error))??;
+    // Only now: from here on the news that it is not served any more reaches this session.
+    let database = parts
+        .databases
+        .get(permit.service())
+        .ok_or_else(|| not_served(permit.service()))?;
     let uri = database.endpoint.to_string();
     let fields = parts.trail.session_fields(about(ask, &request, &uri));
     let mut session = OpenSession {
@@ -199,7 +200,7 @@ async fn attempt(
         person: permit.person().clone(),
         person_until: permit.until(),
         chain: ask.person.clone(),
-        service: permit.service().clone(),
+        database: database.clone(),
         db_user: permit.db_user().clone(),
         db_name: permit.db_name().clone(),
     };

@@ -9,7 +9,7 @@
 use super::address::{Address, Reply, message};
 use super::ca::{CaError, IssueDbClient, Issued};
 use super::cancels::{FindUpstreamKey, ForgetKey, UpstreamKey};
-use super::databases::DatabasesView;
+use super::databases::{Database, DatabasesView};
 use super::host::{Behavior, Ctx, Handle, Runtime, Spec};
 use super::policy::PolicyView;
 use super::sessions::{RegisterSession, SessionClosed};
@@ -19,7 +19,8 @@ use crate::model::{
     ConnectionId, DbName, DbUser, NodeId, PersonName, Refusal, RefusalKind, ServiceName, SharedClock, Timestamp,
 };
 use crate::net::BoxStream;
-use crate::net::tls::{Credentials, UpstreamClient};
+use crate::net::tls::Credentials;
+use crate::net::upstream_tls::{UpstreamClient, UpstreamTrust};
 use crate::pki::{PrivateKey, TrustAnchors};
 use crate::policy::{DENIED_HINT, DENIED_MESSAGE};
 use rustls_pki_types::CertificateDer;
@@ -47,7 +48,8 @@ pub struct GetUpstreamClient {
     pub person: PersonName,
     pub person_until: Timestamp,
     pub chain: Vec<Vec<u8>>,
-    pub service: ServiceName,
+    /// As it is defined for this connection.
+    pub database: Arc<Database>,
     pub db_user: DbUser,
     pub db_name: DbName,
 }
@@ -72,9 +74,16 @@ pub struct AgentParts {
 
 type CertificateKey = (PersonName, ServiceName, DbUser);
 
+struct Kept {
+    client: UpstreamClient,
+    until: Timestamp,
+    /// What the client verifies: it does not serve a definition of the database that demands something else.
+    trust: Arc<UpstreamTrust>,
+}
+
 pub struct Agent {
     parts: Arc<AgentParts>,
-    certificates: HashMap<CertificateKey, (UpstreamClient, Timestamp)>,
+    certificates: HashMap<CertificateKey, Kept>,
     next_upstream: u64,
 }
 
@@ -87,14 +96,14 @@ impl Agent {
         }
     }
 
-    fn keep(&mut self, key: CertificateKey, client: &UpstreamClient, not_after: Timestamp) {
+    fn keep(&mut self, key: CertificateKey, kept: Kept) {
         if self.certificates.len() >= CERTIFICATES_MAX {
-            let first_to_end = self.certificates.iter().min_by_key(|(_, (_, until))| *until);
+            let first_to_end = self.certificates.iter().min_by_key(|(_, kept)| kept.until);
             if let Some(key) = first_to_end.map(|(key, _)| key.clone()) {
                 self.certificates.remove(&key);
             }
         }
-        self.certificates.insert(key, (client.clone(), not_after));
+        self.certificates.insert(key, kept);
     }
 }
 
@@ -120,11 +129,14 @@ impl Handle<ServeStream> for Agent {
 impl Handle<GetUpstreamClient> for Agent {
     fn handle(&mut self, want: GetUpstreamClient, ctx: &mut Ctx<'_, Self>) -> Reply<Result<UpstreamClient, Refusal>> {
         ctx.serve(want.connection);
-        let key = (want.person.clone(), want.service.clone(), want.db_user.clone());
+        let key = (want.person.clone(), want.database.service.clone(), want.db_user.clone());
+        let trust = want.database.trust.clone();
         let now = self.parts.clock.now();
         let spare = CERTIFICATE_SPARE.min(want.person_until.since(now) / 2);
         match self.certificates.get(&key) {
-            Some((client, until)) if *until > now + spare => return Reply::Now(Ok(client.clone())),
+            Some(kept) if kept.until > now + spare && kept.trust == trust => {
+                return Reply::Now(Ok(kept.client.clone()));
+            }
             _ => {}
         }
         let (reply, promise) = Reply::later();
@@ -132,8 +144,9 @@ impl Handle<GetUpstreamClient> for Agent {
         ctx.run(
             async move { ask_for_certificate(&parts, want, &origin).await },
             |agent, made, _| {
-                if let Ok((client, not_after)) = &made {
-                    agent.keep(key, client, *not_after);
+                if let Ok((client, until)) = &made {
+                    let (client, until) = (client.clone(), *until);
+                    agent.keep(key, Kept { client, until, trust });
                 }
                 promise.keep(made.map(|(client, _)| client));
             },
@@ -147,17 +160,13 @@ async fn ask_for_certificate(
     want: GetUpstreamClient,
     origin: &super::address::Origin,
 ) -> Result<(UpstreamClient, Timestamp), Refusal> {
-    let database = parts
-        .databases
-        .get(&want.service)
-        .ok_or_else(|| not_served(&want.service))?;
     let key = PrivateKey::generate().map_err(|error| internal(&error))?;
     let csr = key.csr(want.db_user.as_str()).map_err(|error| internal(&error))?;
     let ask = IssueDbClient {
         agent: parts.node,
         connection: want.connection,
         person: want.chain,
-        service: want.service,
+        service: want.database.service.clone(),
         db_user: want.db_user,
         db_name: want.db_name,
         csr,
@@ -178,8 +187,8 @@ async fn ask_for_certificate(
         chain: vec![CertificateDer::from(certificate)],
         key,
     };
-    let client = UpstreamClient::new(&credentials, &database.trusted, &database.server_name, &parts.clock)
-        .map_err(|error| internal(&error))?;
+    let client =
+        UpstreamClient::new(&credentials, &want.database.trust, &parts.clock).map_err(|error| internal(&error))?;
     Ok((client, not_after))
 }
 

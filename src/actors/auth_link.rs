@@ -8,7 +8,7 @@
 
 use super::address::{Address, Origin, Reply};
 use super::audit::StoreLines;
-use super::ca::{CaError, IssueDbClient, IssueHost, Issued};
+use super::ca::{CaError, DbServerIssued, IssueDbClient, IssueHost, IssueOwnDbServer, Issued};
 use super::host::{Behavior, Ctx, Handle, TaskGuard, spawn_here};
 use super::identity::IdentityView;
 use super::inventory::HEARTBEAT_EVERY;
@@ -157,6 +157,7 @@ enum Question {
     Store(StoreLines),
     Issue(Box<IssueDbClient>),
     Renew(IssueHost),
+    IssueServer(IssueOwnDbServer),
 }
 
 /// With the identity that is in use now.
@@ -207,7 +208,9 @@ fn in_proxy_words(question: Question) -> io::Result<ProxyToAuth> {
             csr: ask.csr,
             hosts: ask.hosts,
         }),
-        Question::Issue(_) => Err(io::Error::other("a proxy is given no certificates for databases")),
+        Question::Issue(_) | Question::IssueServer(_) => {
+            Err(io::Error::other("a proxy is given no certificates for databases"))
+        }
     }
 }
 
@@ -229,6 +232,12 @@ fn in_db_words(question: Question) -> DbToAuth {
             service: ask.service,
             db_user: ask.db_user,
             db_name: ask.db_name,
+            csr: ask.csr,
+        },
+        Question::IssueServer(ask) => DbToAuth::IssueDbServer {
+            service: ask.service,
+            hosts: ask.hosts,
+            ttl_secs: ask.ttl.as_secs(),
             csr: ask.csr,
         },
         Question::Renew(ask) => DbToAuth::RenewHost {
@@ -384,6 +393,26 @@ impl Handle<IssueHost> for AuthLink {
             _ => Err(CaError::AuthAway("it answered something else".to_owned())),
         };
         self.ask(Question::Renew(ask), None, read, CaError::AuthAway, ctx)
+    }
+}
+
+impl Handle<IssueOwnDbServer> for AuthLink {
+    fn handle(&mut self, ask: IssueOwnDbServer, ctx: &mut Ctx<'_, Self>) -> Reply<Result<DbServerIssued, CaError>> {
+        let read = |answer| match answer {
+            AuthToNode::DbServerIssued {
+                certificate,
+                not_after,
+                clients,
+            } => Ok(DbServerIssued {
+                certificate,
+                not_after,
+                clients,
+            }),
+            AuthToNode::Declined { why } => Err(CaError::Declined(why)),
+            AuthToNode::Undecided { why } => Err(CaError::AuthAway(why)),
+            _ => Err(CaError::AuthAway("it answered something else".to_owned())),
+        };
+        self.ask(Question::IssueServer(ask), None, read, CaError::AuthAway, ctx)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The cluster's four certificate authorities, on auth.
 //!
 //! **Owns** the authorities' keys.
-//! **Hears** `IssueDbClient` from agents, `IssuePerson`, `IssueDbServer` from administrators, `IssueHost` from nodes that join.
+//! **Hears** `IssueDbClient`, `IssueOwnDbServer` from agents, `IssuePerson`, `IssueDbServer` from administrators, `IssueHost` from nodes that join.
 //! **Tells** the audit trail, before it answers: a certificate that is not on the record is not given out.
 //! **Never** signs for an agent without deciding itself: this person's certificate, a database that this agent serves, this
 //! user.
@@ -11,6 +11,7 @@ use super::address::{Reply, message};
 use super::host::{Behavior, Ctx, Handle};
 use super::inventory::InventoryView;
 use super::rbac::Published;
+use super::signable_hosts::SignableHosts;
 use super::trail::Trail;
 use crate::audit::EventKind;
 use crate::model::{
@@ -29,6 +30,8 @@ use std::time::Duration;
 pub const DB_CLIENT_TTL_MAX: Duration = Duration::from_secs(3600);
 /// A host certificate.
 pub const HOST_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A certificate of PostgreSQL that its agent asks for: three months and some days, and it is renewed at half of what it has.
+pub const OWN_DB_SERVER_TTL_MAX: Duration = Duration::from_secs(100 * 24 * 3600);
 /// Never longer than this, whatever the roles say; the reference's limit.
 const PERSON_TTL_MAX: Duration = Duration::from_secs(30 * 3600);
 
@@ -77,6 +80,24 @@ pub struct IssueDbServer {
     pub csr: Vec<u8>,
 }
 
+/// The certificate of the PostgreSQL of a database, for the agent that serves it.
+pub struct IssueOwnDbServer {
+    pub agent: NodeId,
+    pub service: ServiceName,
+    pub hosts: Vec<String>,
+    pub ttl: Duration,
+    pub csr: Vec<u8>,
+}
+
+/// What PostgreSQL is given: its own certificate, and whom it has to believe.
+#[derive(Debug, Clone)]
+pub struct DbServerIssued {
+    pub certificate: Vec<u8>,
+    pub not_after: Timestamp,
+    /// The authorities of its clients, DER.
+    pub clients: Vec<Vec<u8>>,
+}
+
 /// A host certificate for a node that has proved itself by a token for these kinds.
 pub struct IssueHost {
     pub node: NodeId,
@@ -111,6 +132,7 @@ impl From<String> for CaError {
 
 type Answer = Result<Issued, CaError>;
 message!(IssueDbClient => Answer, IssuePerson => Answer, IssueDbServer => Answer, IssueHost => Answer);
+message!(IssueOwnDbServer => Result<DbServerIssued, CaError>);
 
 pub struct Ca {
     authorities: Arc<Authorities>,
@@ -140,6 +162,16 @@ impl Ca {
 
     /// Audits what was signed and only then gives it out.
     fn give_out(&self, signed: Result<Signed, CaError>, asked_by: &str, ctx: &mut Ctx<'_, Self>) -> Reply<Answer> {
+        self.give_out_with(signed, asked_by, |issued| issued, ctx)
+    }
+
+    fn give_out_with<T: Send + 'static>(
+        &self,
+        signed: Result<Signed, CaError>,
+        asked_by: &str,
+        wrap: impl FnOnce(Issued) -> T + 'static,
+        ctx: &mut Ctx<'_, Self>,
+    ) -> Reply<Result<T, CaError>> {
         let signed = match signed {
             Ok(signed) => signed,
             Err(error) => return self.give_reason(error, asked_by, ctx),
@@ -155,7 +187,7 @@ impl Ca {
         let trail = self.trail.clone();
         ctx.run(async move { trail.write(event).await }, move |_, written, _| {
             promise.keep(match written {
-                Ok(()) => Ok(signed.issued),
+                Ok(()) => Ok(wrap(signed.issued)),
                 Err(refusal) => Err(CaError::AuthAway(refusal.to_string())),
             });
         });
@@ -168,7 +200,12 @@ impl Ca {
     }
 
     /// Audits what was not signed, too: who tries what they may not is what the log is for.
-    fn give_reason(&self, error: CaError, asked_by: &str, ctx: &mut Ctx<'_, Self>) -> Reply<Answer> {
+    fn give_reason<T: Send + 'static>(
+        &self,
+        error: CaError,
+        asked_by: &str,
+        ctx: &mut Ctx<'_, Self>,
+    ) -> Reply<Result<T, CaError>> {
         tracing::info!(%error, asked_by, "certificate refused");
         let event = self
             .trail
@@ -319,6 +356,29 @@ impl Ca {
         })
     }
 
+    /// For hosts of a database that this agent announces, and that nobody else announces as another database.
+    fn own_db_server(&self, ask: &IssueOwnDbServer) -> Result<Signed, CaError> {
+        self.refuse_removed(ask.agent)?;
+        if ask.ttl.is_zero() || ask.ttl > OWN_DB_SERVER_TTL_MAX {
+            let max = OWN_DB_SERVER_TTL_MAX.as_secs() / 3600;
+            return Err(CaError::Declined(format!(
+                "the ttl of PostgreSQL's certificate is more than {max}h, or nothing"
+            )));
+        }
+        let signable = SignableHosts {
+            nodes: &self.inventory.nodes(),
+            agent: ask.agent,
+            service: &ask.service,
+        };
+        signable.check(&ask.hosts)?;
+        self.db_server(&IssueDbServer {
+            by: format!("node {}", ask.agent),
+            hosts: ask.hosts.clone(),
+            ttl: ask.ttl,
+            csr: ask.csr.clone(),
+        })
+    }
+
     fn host(&self, ask: &IssueHost) -> Result<Signed, CaError> {
         self.refuse_removed(ask.node)?;
         let now = self.clock.now();
@@ -404,6 +464,20 @@ impl Handle<IssueDbServer> for Ca {
     fn handle(&mut self, ask: IssueDbServer, ctx: &mut Ctx<'_, Self>) -> Reply<Answer> {
         let signed = self.db_server(&ask);
         self.give_out(signed, &ask.by, ctx)
+    }
+}
+
+impl Handle<IssueOwnDbServer> for Ca {
+    fn handle(&mut self, ask: IssueOwnDbServer, ctx: &mut Ctx<'_, Self>) -> Reply<Result<DbServerIssued, CaError>> {
+        let signed = self.own_db_server(&ask);
+        let who = format!("node {}, for the PostgreSQL of {}", ask.agent, ask.service);
+        let clients = vec![self.authorities.db_client.certificate().to_vec()];
+        let wrap = |Issued { certificate, not_after }| DbServerIssued {
+            certificate,
+            not_after,
+            clients,
+        };
+        self.give_out_with(signed, &who, wrap, ctx)
     }
 }
 

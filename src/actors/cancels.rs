@@ -15,7 +15,7 @@ use super::host::{Behavior, Ctx, Handle};
 use super::tunnels::Transport;
 use crate::audit::SessionFields;
 use crate::model::{ConnectionId, Endpoint, Secret};
-use crate::net::tls::UpstreamClient;
+use crate::net::upstream_tls::UpstreamClient;
 use crate::protocol::postgres::backend::BackendKeyData;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use std::collections::HashMap;

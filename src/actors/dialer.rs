@@ -302,6 +302,7 @@ async fn announce(parts: &DialerParts, control: &mut MuxStream, id: u64) -> io::
     let body = DbToProxy::Announce {
         name: parts.node_name.clone(),
         databases,
+        health: parts.databases.health(),
     };
     write_frame(control, &Frame::new(header, body)).await?;
     match read_frame::<ProxyToDb>(control).await {

@@ -11,7 +11,7 @@
 use super::address::Reply;
 use super::address::{Address, Origin, message};
 use super::audit::StoreLines;
-use super::ca::{CaError, IssueDbClient, IssueHost, Issued};
+use super::ca::{CaError, DbServerIssued, IssueDbClient, IssueHost, IssueOwnDbServer, Issued};
 use super::host::{Behavior, Ctx, Handle, Runtime, Spec, spawn_here};
 use super::inventory::{InventoryView, NodeHeard, NodeRecord};
 use super::policy::PolicyView;
@@ -48,6 +48,7 @@ message!(AdoptLink => ());
 pub struct LinkParts {
     pub issue: Address<IssueDbClient>,
     pub renew: Address<IssueHost>,
+    pub issue_db_server: Address<IssueOwnDbServer>,
     pub store_lines: Address<StoreLines>,
     pub heard: Address<NodeHeard>,
     pub inventory: InventoryView,
@@ -159,6 +160,7 @@ enum Question {
     Store(StoreLines),
     Issue(IssueDbClient),
     Renew(IssueHost),
+    IssueServer(IssueOwnDbServer),
 }
 
 impl Asked {
@@ -250,6 +252,18 @@ impl Asked {
                 csr,
             }),
             DbToAuth::RenewHost { csr, hosts } => self.renewal(csr, hosts),
+            DbToAuth::IssueDbServer {
+                service,
+                hosts,
+                ttl_secs,
+                csr,
+            } => Question::IssueServer(IssueOwnDbServer {
+                agent: self.peer.node_id,
+                service,
+                hosts,
+                ttl: Duration::from_secs(ttl_secs),
+                csr,
+            }),
         }
     }
 
@@ -314,6 +328,19 @@ impl Asked {
             },
             Question::Issue(ask) => match self.parts.issue.ask(&self.origin, ask, ASK_DEADLINE).await {
                 Ok(Ok(Issued { certificate, not_after })) => AuthToNode::DbClientIssued { certificate, not_after },
+                Ok(Err(error)) => unsigned(error),
+                Err(error) => unsigned(CaError::AuthAway(error.to_string())),
+            },
+            Question::IssueServer(ask) => match self.parts.issue_db_server.ask(&self.origin, ask, ASK_DEADLINE).await {
+                Ok(Ok(DbServerIssued {
+                    certificate,
+                    not_after,
+                    clients,
+                })) => AuthToNode::DbServerIssued {
+                    certificate,
+                    not_after,
+                    clients,
+                },
                 Ok(Err(error)) => unsigned(error),
                 Err(error) => unsigned(CaError::AuthAway(error.to_string())),
             },

@@ -31,6 +31,7 @@ pub mod relay;
 pub mod routing;
 mod session_taps;
 pub mod sessions;
+mod signable_hosts;
 pub mod supervisor;
 pub mod tokens;
 pub mod trail;

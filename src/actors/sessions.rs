@@ -1,7 +1,7 @@
 //! The sessions that are open on this node.
 //!
 //! **Owns** every open session: what was allowed, and the way to end it.
-//! **Hears** `RegisterSession` (asked before the first byte), `SessionClosed`, `Drain`, `EndAll`.
+//! **Hears** `RegisterSession` (asked before the first byte), `SessionClosed`, `EndService`, `Drain`, `EndAll`.
 //! **Tells** a session's relay that it is over, at once or as soon as it is idle, with the reason that its client reads.
 //! **Never** touches a byte of a session.
 //! **Ends** with the node. After a failure it knows of no session; those that were open lost their registration with it and
@@ -10,7 +10,7 @@
 use super::address::{Promise, Reply, message};
 use super::host::{Behavior, Ctx, Handle};
 use super::policy::PolicyView;
-use crate::model::{ConnectionId, Refusal, RefusalKind, SessionId, SharedClock};
+use crate::model::{ConnectionId, Refusal, RefusalKind, ServiceName, SessionId, SharedClock};
 use crate::net::copy::{ENDS, End};
 use crate::policy::{AccessRequest, Denial, PolicySnapshot, decide};
 use std::collections::{HashMap, HashSet};
@@ -55,7 +55,19 @@ pub struct Drain(pub Refusal);
 /// when [`LAST_WORDS_DEADLINE`] has passed.
 pub struct EndAll(pub Refusal);
 
-message!(RegisterSession => Result<EndSignal, Refusal>, SessionClosed => (), Drain => (), EndAll => ());
+/// A database service is not served any more as it was: its sessions end with this reason.
+pub struct EndService {
+    pub service: ServiceName,
+    pub refusal: Refusal,
+}
+
+message!(
+    RegisterSession => Result<EndSignal, Refusal>,
+    SessionClosed => (),
+    EndService => (),
+    Drain => (),
+    EndAll => (),
+);
 
 struct Open {
     connection: ConnectionId,
@@ -236,6 +248,21 @@ impl Handle<SessionClosed> for Sessions {
     fn handle(&mut self, SessionClosed(session): SessionClosed, _: &mut Ctx<'_, Self>) -> Reply<()> {
         self.open.remove(&session);
         self.ending.remove(&session);
+        Reply::Now(())
+    }
+}
+
+impl Handle<EndService> for Sessions {
+    fn handle(&mut self, EndService { service, refusal }: EndService, _: &mut Ctx<'_, Self>) -> Reply<()> {
+        self.open.retain(|id, open| {
+            let is_of_it = open.request.service == service;
+            if is_of_it {
+                tracing::info!(session = %id, connection = %open.connection, reason = %refusal, "session ended");
+                // A relay that is gone already needs no reason.
+                let _gone = open.end.try_send(End::Now(refusal.clone()));
+            }
+            !is_of_it
+        });
         Reply::Now(())
     }
 }

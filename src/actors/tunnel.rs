@@ -16,7 +16,7 @@ use crate::net::frames::{ReadFrameError, read_frame, write_frame};
 use crate::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
 use crate::net::tls::ServerTls;
 use crate::pki::HostIdentity;
-use crate::protocol::tunnel::{DatabaseRecord, DbToProxy, Frame, FrameKind, Header, ProxyToDb};
+use crate::protocol::tunnel::{DatabaseHealth, DatabaseRecord, DbToProxy, Frame, FrameKind, Header, ProxyToDb};
 use std::time::Duration;
 
 /// The agent announces itself this often.
@@ -36,7 +36,7 @@ pub struct Tunnel {
 
 /// What a turn on the control stream came to.
 enum Heard {
-    Announce(Vec<DatabaseRecord>),
+    Announce(Vec<DatabaseRecord>, Vec<DatabaseHealth>),
     /// Refused, and the tunnel lives.
     Nonsense(String),
     /// The control stream is of no further use.
@@ -98,8 +98,8 @@ impl Tunnel {
             (heard, control)
         };
         ctx.run(turn, |tunnel, (heard, control), ctx| match heard {
-            Heard::Announce(databases) => {
-                tunnel.announce(databases, ctx);
+            Heard::Announce(databases, health) => {
+                tunnel.announce(databases, health, ctx);
                 tunnel.listen(control, ctx);
             }
             Heard::Nonsense(what) => {
@@ -110,13 +110,14 @@ impl Tunnel {
         });
     }
 
-    fn announce(&self, databases: Vec<DatabaseRecord>, ctx: &Ctx<'_, Self>) {
+    fn announce(&self, databases: Vec<DatabaseRecord>, health: Vec<DatabaseHealth>, ctx: &Ctx<'_, Self>) {
         let Some(mux) = self.mux.clone() else { return };
         let said = AgentAnnounced {
             tunnel: ctx.name().clone(),
             agent: self.agent.node_id,
             agent_name: self.agent.node_name.clone(),
             databases,
+            health,
             mux,
             runtime_index: self.runtime_index,
         };
@@ -155,9 +156,14 @@ async fn hear(control: &mut MuxStream) -> Heard {
         Ok(Some(Frame {
             header,
             // The name in the certificate is the one that counts.
-            body: Some(DbToProxy::Announce { name: _, databases }),
+            body:
+                Some(DbToProxy::Announce {
+                    name: _,
+                    databases,
+                    health,
+                }),
         })) => match write_frame(control, &answer(header.id, ProxyToDb::Announced)).await {
-            Ok(()) => Heard::Announce(databases),
+            Ok(()) => Heard::Announce(databases, health),
             Err(error) => Heard::Over(error.to_string()),
         },
         Ok(Some(frame)) => {

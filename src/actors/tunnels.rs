@@ -19,7 +19,7 @@ use crate::net::BoxStream;
 use crate::net::mux::{Mux, MuxError};
 use crate::net::tls::ServerTls;
 use crate::pki::HostIdentity;
-use crate::protocol::tunnel::DatabaseRecord;
+use crate::protocol::tunnel::{DatabaseHealth, DatabaseRecord, HealthState};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -79,6 +79,8 @@ pub struct Candidate {
     pub node_name: NodeName,
     pub labels: Labels,
     pub uri: String,
+    /// As the agent sees it.
+    pub health: HealthState,
     pub transport: Transport,
     /// The proxy's runtime that the tunnel lives on; a connection prefers its own.
     pub runtime: usize,
@@ -116,8 +118,8 @@ pub enum Lookup {
 }
 
 impl Routes {
-    /// The ways to a service for a connection on `runtime`. One tunnel of each agent, agents in an order that `spread`
-    /// shifts, so that several agents of a database share the load.
+    /// The ways to a service for a connection on `runtime`. One tunnel of each agent; those that reach PostgreSQL first, and
+    /// among them an order that `spread` shifts, so that several agents of a database share the load.
     pub fn lookup(&self, service: &ServiceName, runtime: usize, spread: u64) -> Lookup {
         let Some(all) = self.serving.get(service) else {
             return match self.offline.get(service) {
@@ -138,9 +140,15 @@ impl Routes {
                 *known = candidate;
             }
         }
-        let mut candidates: Vec<Candidate> = best.into_values().cloned().collect();
-        if let Some(shift) = spread.checked_rem(candidates.len() as u64) {
-            candidates.rotate_left(usize::try_from(shift).unwrap_or(0));
+        let mut candidates: Vec<Candidate> = Vec::with_capacity(best.len());
+        // An agent that says that it cannot reach PostgreSQL may be wrong by now: it is the last to be tried, not left out.
+        for health in [HealthState::Healthy, HealthState::Unknown, HealthState::Unhealthy] {
+            let alike = best.values().filter(|candidate| candidate.health == health);
+            let mut alike: Vec<Candidate> = alike.map(|candidate| (*candidate).clone()).collect();
+            if let Some(shift) = spread.checked_rem(alike.len() as u64) {
+                alike.rotate_left(usize::try_from(shift).unwrap_or(0));
+            }
+            candidates.append(&mut alike);
         }
         match (candidates.is_empty(), all.first()) {
             (true, Some(last)) => Lookup::Offline {
@@ -196,6 +204,7 @@ pub struct AgentAnnounced {
     pub agent: NodeId,
     pub agent_name: NodeName,
     pub databases: Vec<DatabaseRecord>,
+    pub health: Vec<DatabaseHealth>,
     pub mux: Mux,
     pub runtime_index: usize,
 }
@@ -205,6 +214,7 @@ pub struct ServeLocally {
     pub agent: NodeId,
     pub agent_name: NodeName,
     pub databases: Vec<DatabaseRecord>,
+    pub health: Vec<DatabaseHealth>,
     pub serve: Address<ServeStream>,
 }
 
@@ -214,8 +224,20 @@ struct Served {
     agent: NodeId,
     agent_name: NodeName,
     databases: Vec<DatabaseRecord>,
+    health: Vec<DatabaseHealth>,
     transport: Transport,
     runtime: usize,
+}
+
+impl Served {
+    fn services(&self) -> Vec<ServiceName> {
+        self.databases.iter().map(|database| database.service.clone()).collect()
+    }
+
+    fn health_of(&self, service: &ServiceName) -> HealthState {
+        let health = self.health.iter().find(|health| health.service == *service);
+        health.map_or(HealthState::Unknown, |health| health.state)
+    }
 }
 
 pub struct Tunnels {
@@ -254,6 +276,7 @@ impl Tunnels {
                         node_name: served.agent_name.clone(),
                         labels: database.labels.clone(),
                         uri: database.uri.clone(),
+                        health: served.health_of(&database.service),
                         transport: served.transport.clone(),
                         runtime: served.runtime,
                     });
@@ -322,7 +345,8 @@ impl Handle<AgentAnnounced> for Tunnels {
         let known = self.stock.served();
         let is_old = known
             .get(&said.tunnel)
-            .is_some_and(|known| known.databases == said.databases);
+            .is_some_and(|known| known.databases == said.databases && known.health == said.health);
+        let served: Vec<ServiceName> = known.get(&said.tunnel).map(Served::services).unwrap_or_default();
         drop(known);
         if is_old || said.mux.is_down() {
             return Reply::Now(());
@@ -330,7 +354,8 @@ impl Handle<AgentAnnounced> for Tunnels {
         if said.databases.is_empty() {
             tracing::info!(agent = %said.agent_name, tunnel = %said.tunnel, "the agent takes no new sessions");
         }
-        for database in &said.databases {
+        let is_new = |database: &&DatabaseRecord| !served.contains(&database.service);
+        for database in said.databases.iter().filter(is_new) {
             tracing::info!(agent = %said.agent_name, database = %database.service, "database served");
         }
         self.stock.served().insert(
@@ -339,6 +364,7 @@ impl Handle<AgentAnnounced> for Tunnels {
                 agent: said.agent,
                 agent_name: said.agent_name,
                 databases: said.databases,
+                health: said.health,
                 transport: Transport::Tunnel(said.mux),
                 runtime: said.runtime_index,
             },
@@ -356,6 +382,7 @@ impl Handle<ServeLocally> for Tunnels {
                 agent: local.agent,
                 agent_name: local.agent_name,
                 databases: local.databases,
+                health: local.health,
                 transport: Transport::Local(local.serve),
                 runtime: 0,
             },

@@ -67,6 +67,7 @@ impl Config {
         changes.service("proxy_service", proxy.as_ref(), new.proxy.as_ref(), proxy_keys);
         changes.service("db_service", db.as_ref(), new.db.as_ref(), |changes, old, new| {
             changes.note("db_service.databases", old.databases == new.databases);
+            changes.note("db_service.resources", old.resources == new.resources);
         });
         changes.0
     }

@@ -161,25 +161,51 @@ pub(super) const ACME: Keys = Keys {
 };
 
 pub(super) const DB: Keys = Keys {
-    supported: &["databases", "enabled"],
-    not_yet: &["aws", "azure", "gcp", "resources"],
+    supported: &["databases", "enabled", "resources"],
+    not_yet: &["aws", "azure", "gcp"],
+    foreign: &[],
+};
+
+pub(super) const RESOURCE_MATCHER: Keys = Keys {
+    supported: &["labels"],
+    not_yet: &["aws", "azure", "gcp"],
     foreign: &[],
 };
 
 pub(super) const DATABASE: Keys = Keys {
-    supported: &["description", "name", "protocol", "static_labels", "tls", "uri"],
+    supported: &[
+        "description",
+        "dynamic_labels",
+        "name",
+        "protocol",
+        "server_certificate",
+        "static_labels",
+        "tls",
+        "uri",
+    ],
     not_yet: &[
         "ad",
         "admin_user",
         "aws",
         "azure",
         "ca_cert_file",
-        "dynamic_labels",
         "gcp",
         "mongo_atlas",
         "mysql",
         "oracle",
     ],
+    foreign: &[],
+};
+
+pub(super) const DYNAMIC_LABEL: Keys = Keys {
+    supported: &["command", "name", "period"],
+    not_yet: &[],
+    foreign: &[],
+};
+
+pub(super) const SERVER_CERTIFICATE: Keys = Keys {
+    supported: &["hosts", "out", "owner", "reload_command", "ttl"],
+    not_yet: &[],
     foreign: &[],
 };
 

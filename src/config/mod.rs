@@ -9,6 +9,7 @@
 
 mod address;
 mod changes;
+mod databases;
 mod error;
 mod file;
 mod keys;
@@ -27,6 +28,7 @@ pub use secret_file::{MIN_STATIC_TOKEN_BYTES, PinSource, StaticToken, TokenSourc
 pub use settings::{AcmeSetting, DatabaseSetting, JoinSetting, KeyPairSetting, Settings, Written};
 
 use crate::model::{ClusterName, Labels, NodeKind, NodeName, ServiceName};
+use crate::policy::{DatabaseTlsMode, ResourceMatcher};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -170,9 +172,11 @@ pub struct AcmeConfig {
     pub uri: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DbConfig {
     pub databases: Vec<DatabaseConfig>,
+    /// Which registered databases (`kind: db`) are served, too: those that one of these matches.
+    pub resources: Vec<ResourceMatcher>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,7 +186,34 @@ pub struct DatabaseConfig {
     pub protocol: DbProtocol,
     pub uri: Endpoint,
     pub static_labels: Labels,
+    /// In addition to the static ones; none has the name of one of those.
+    pub dynamic_labels: Vec<DynamicLabel>,
     pub tls: DbTls,
+    /// PostgreSQL's own certificate, where the agent sees to it.
+    pub server_certificate: Option<ServerCertificateConfig>,
+}
+
+/// PostgreSQL's certificate, made and renewed by the agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerCertificateConfig {
+    /// Of the files, without `.key`, `.crt` and `.cas`.
+    pub out: PathBuf,
+    /// Of those that the database has: the host of `uri` and `tls.server_name`. Never empty.
+    pub hosts: Vec<String>,
+    pub ttl: Duration,
+    /// Run when there is a new certificate; empty: nothing is run.
+    pub reload_command: Vec<String>,
+    /// The account that the files are for.
+    pub owner: Option<String>,
+}
+
+/// A label whose value is the first line that a command prints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DynamicLabel {
+    pub name: String,
+    /// The program and its arguments; never empty.
+    pub command: Vec<String>,
+    pub period: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,9 +221,10 @@ pub enum DbProtocol {
     Postgres,
 }
 
-/// How the agent verifies PostgreSQL: always chain and name (`verify-full`).
+/// How the agent verifies PostgreSQL.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DbTls {
+    pub mode: DatabaseTlsMode,
     /// The name that PostgreSQL's certificate must carry, where it is not the host of `uri`.
     pub server_name: Option<String>,
     /// PEM; `None` is the cluster's own db CA.

@@ -6,7 +6,8 @@ use super::secret_file::{PinSource, TokenSource};
 use super::section::{Section, Text};
 use super::{
     Config, DEFAULT_AUTH_PORT, DEFAULT_DATA_DIR, DEFAULT_DIAG_PORT, DEFAULT_SHUTDOWN_GRACE, DEFAULT_WEB_PORT,
-    JoinAddress, ListenAddr, LogConfig, LogFormat, LogOutput, MAX_SHUTDOWN_GRACE, Severity, Version, keys, services,
+    JoinAddress, ListenAddr, LogConfig, LogFormat, LogOutput, MAX_SHUTDOWN_GRACE, Severity, Version, databases, keys,
+    services,
 };
 use crate::model::Endpoint;
 use crate::model::NodeName;
@@ -40,7 +41,11 @@ pub(super) fn config(root: Node) -> Result<Config, ConfigError> {
         None => None,
     };
     let proxy = file.take("proxy_service").map(services::proxy).transpose()?.flatten();
-    let db = file.take("db_service").map(services::db).transpose()?.flatten();
+    let db = file
+        .take("db_service")
+        .map(databases::db_service)
+        .transpose()?
+        .flatten();
     if auth.is_none() && proxy.is_none() && db.is_none() {
         let place = Place::whole(&file.place.origin);
         return Err(ConfigError::NoService { place });

@@ -1,23 +1,18 @@
-//! From the tree to the sections of the three services.
+//! From the tree to the sections of auth and proxy, and what sections have in common.
 
-use super::address::{ListenAddr, is_dns_name};
+use super::address::ListenAddr;
 use super::error::ConfigError;
 use super::file::{Node, Value};
 use super::resolve::absolute_path;
 use super::secret_file::StaticToken;
-use super::section::{Section, Text};
+use super::section::Section;
 use super::{
-    AcmeConfig, AuthConfig, DEFAULT_AUTH_PORT, DEFAULT_POLICY_MAX_AGE, DEFAULT_WEB_PORT, DatabaseConfig, DbConfig,
-    DbProtocol, DbTls, KeyPair, MAX_POLICY_MAX_AGE, MIN_POLICY_MAX_AGE, ProxyConfig, keys,
+    AcmeConfig, AuthConfig, DEFAULT_AUTH_PORT, DEFAULT_POLICY_MAX_AGE, DEFAULT_WEB_PORT, KeyPair, MAX_POLICY_MAX_AGE,
+    MIN_POLICY_MAX_AGE, ProxyConfig, keys,
 };
 use crate::model::Endpoint;
-use crate::model::{ClusterName, Labels, NodeName, ServiceName};
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use crate::model::{ClusterName, NodeName};
 use std::time::Duration;
-
-/// Shown beside a database's name; longer texts break the table of `db ls`.
-const MAX_DESCRIPTION_BYTES: usize = 512;
 
 /// Resolves `auth_service`; `None` when it says `enabled: no`. What a disabled section says is checked all the same.
 pub(super) fn auth(node: Node, nodename: &NodeName) -> Result<Option<AuthConfig>, ConfigError> {
@@ -153,144 +148,6 @@ fn listen_addr(section: &mut Section, key: &str, default_port: u16) -> Result<Li
     match section.text(key, "an address host:port")? {
         Some(text) => text.read(|value| ListenAddr::parse(value, default_port)),
         None => Ok(ListenAddr::any_v4(default_port)),
-    }
-}
-
-/// Resolves `db_service`; `None` when it says `enabled: no`.
-pub(super) fn db(node: Node) -> Result<Option<DbConfig>, ConfigError> {
-    let mut section = Section::open(node, "db_service", &keys::DB)?;
-    let enabled = section.flag("enabled")?.unwrap_or(true);
-    let entries = match section.take("databases") {
-        None => Vec::new(),
-        Some(Node {
-            value: Value::List(entries),
-            ..
-        }) => entries,
-        Some(other) => {
-            return Err(other.wrong_type("databases in db_service", "a list of databases"));
-        }
-    };
-    let mut databases: Vec<DatabaseConfig> = Vec::with_capacity(entries.len());
-    let mut lines: BTreeMap<ServiceName, u64> = BTreeMap::new();
-    for entry in entries {
-        let place = entry.place.clone();
-        let database = database(entry)?;
-        if let Some(first_line) = lines.insert(database.name.clone(), place.line) {
-            return Err(ConfigError::DuplicateDatabase {
-                place,
-                name: database.name.to_string(),
-                first_line,
-            });
-        }
-        databases.push(database);
-    }
-    if enabled && databases.is_empty() {
-        return Err(section.missing(
-            "databases",
-            "a database service without a database has nothing to serve",
-        ));
-    }
-    Ok(enabled.then_some(DbConfig { databases }))
-}
-
-fn database(node: Node) -> Result<DatabaseConfig, ConfigError> {
-    let mut section = Section::open(node, "an entry of databases", &keys::DATABASE)?;
-    let name = match section.text("name", "a name")? {
-        Some(text) => text.read(str::parse::<ServiceName>)?,
-        None => return Err(section.missing("name", "people connect to a database by its name")),
-    };
-    section.name = format!("database {name:?}");
-    let uri = match section.text("uri", "an address host:port")? {
-        Some(text) => text.read(Endpoint::parse_database_uri)?,
-        None => {
-            return Err(section.missing("uri", "it is where PostgreSQL listens, for example db.example.com:5432"));
-        }
-    };
-    Ok(DatabaseConfig {
-        name,
-        description: description(&mut section)?,
-        protocol: protocol(&mut section)?,
-        uri,
-        static_labels: static_labels(&mut section)?,
-        tls: database_tls(&mut section)?,
-    })
-}
-
-fn description(section: &mut Section) -> Result<String, ConfigError> {
-    match section.text("description", "a text")? {
-        None => Ok(String::new()),
-        Some(text) if text.value.len() > MAX_DESCRIPTION_BYTES => {
-            Err(text.refuse(format!("it is longer than {MAX_DESCRIPTION_BYTES} bytes")))
-        }
-        Some(text) if text.value.chars().any(char::is_control) => {
-            Err(text.refuse("it must be one line without control characters"))
-        }
-        Some(text) => Ok(text.value),
-    }
-}
-
-fn protocol(section: &mut Section) -> Result<DbProtocol, ConfigError> {
-    match section.text("protocol", "postgres")? {
-        None => Err(section.missing("protocol", "say `protocol: postgres`")),
-        Some(text) if text.value == "postgres" => Ok(DbProtocol::Postgres),
-        Some(text) => Err(text.refuse(format!("{:?} is not supported; Postern speaks postgres", text.value))),
-    }
-}
-
-fn static_labels(section: &mut Section) -> Result<Labels, ConfigError> {
-    let subject = section.subject("static_labels");
-    let entries = match section.take("static_labels") {
-        None => return Ok(Labels::default()),
-        Some(Node {
-            value: Value::Map(entries),
-            ..
-        }) => entries,
-        Some(other) => return Err(other.wrong_type(&subject, "labels written key: value")),
-    };
-    let mut labels = BTreeMap::new();
-    for (key, value) in entries {
-        let text = value.into_text(&subject, "labels written key: value")?;
-        if key.name.trim().is_empty() {
-            return Err(text.refuse("a label must have a key"));
-        }
-        labels.insert(key.name, text.value);
-    }
-    Ok(Labels(labels))
-}
-
-fn database_tls(section: &mut Section) -> Result<DbTls, ConfigError> {
-    let name = section.subject("tls");
-    let Some(node) = section.take("tls") else {
-        return Ok(DbTls::default());
-    };
-    let mut tls = Section::open(node, &name, &keys::DATABASE_TLS)?;
-    if let Some(text) = tls.text("mode", "verify-full")? {
-        check_tls_mode(&text)?;
-    }
-    let server_name = match tls.text("server_name", "a host name")? {
-        Some(text) if text.value.parse::<IpAddr>().is_ok() || is_dns_name(&text.value) => Some(text.value),
-        Some(text) => return Err(text.refuse(format!("{:?} is not a host name", text.value))),
-        None => None,
-    };
-    let ca_cert_file = tls
-        .text("ca_cert_file", "a path")?
-        .map(|text| absolute_path(&text))
-        .transpose()?;
-    Ok(DbTls {
-        server_name,
-        ca_cert_file,
-    })
-}
-
-fn check_tls_mode(text: &Text) -> Result<(), ConfigError> {
-    match text.value.as_str() {
-        "verify-full" => Ok(()),
-        "verify-ca" | "insecure" => Err(text.refuse(format!(
-            "{:?} is not supported by this version of Postern; it verifies chain and name (verify-full), and server_name says \
-             which name the certificate has",
-            text.value
-        ))),
-        other => Err(text.refuse(format!("{other:?} is not a mode; there is verify-full"))),
     }
 }
 

@@ -72,6 +72,9 @@ fn every_supported_key_stands_in_an_example() {
         keys::DB,
         keys::DATABASE,
         keys::DATABASE_TLS,
+        keys::DYNAMIC_LABEL,
+        keys::SERVER_CERTIFICATE,
+        keys::RESOURCE_MATCHER,
     ];
     // The list of formats v1 and v2 is named in a comment only.
     for key in sections
@@ -156,7 +159,7 @@ fn an_unknown_key_is_refused_with_its_place_and_the_nearest_key() {
         refusal("teleport:\n  cluster_name: x\n"),
         "/etc/postern.yaml:2:3: unknown key \"cluster_name\" in teleport; it belongs into auth_service"
     );
-    assert!(refusal("db_service: {blahblah: 1}").ends_with("known are databases, enabled"));
+    assert!(refusal("db_service: {blahblah: 1}").ends_with("known are databases, enabled, resources"));
 }
 
 #[test]
@@ -281,19 +284,101 @@ fn databases_are_checked_one_by_one() {
     assert!(second("{name: b, protocol: postgres}").contains("database \"b\" needs \"uri\""));
     assert!(second("{name: b_c, protocol: postgres, uri: db}").contains("must not contain '_'"));
     assert!(second("{protocol: postgres, uri: db}").contains("needs \"name\""));
-    for mode in ["verify-ca", "insecure"] {
-        let refused = second(&format!(
-            "{{name: b, protocol: postgres, uri: db, tls: {{mode: {mode}}}}}"
-        ));
-        assert!(
-            refused.contains(&format!("{mode:?} is not supported by this version")),
-            "{refused}"
-        );
-    }
     assert!(
         second("{name: b, protocol: postgres, uri: db, admin_user: {name: x}}").contains("known but not supported")
     );
     assert!(refusal("auth_service: {}\ndb_service: {enabled: yes}").contains("needs \"databases\""));
+}
+
+/// The one database of a file that says `more` about it.
+fn with_database(more: &str) -> Result<DatabaseConfig, ConfigError> {
+    parse(&format!("{DATABASE}    {more}\n")).map(|config| config.db.expect("enabled").databases.remove(0))
+}
+
+#[test]
+fn the_verification_of_a_database_is_full_unless_the_file_says_less() {
+    let mode = |tls: &str| with_database(&format!("tls: {tls}")).map(|database| database.tls.mode);
+    assert_eq!(mode("{}").expect("valid"), DatabaseTlsMode::VerifyFull);
+    for expected in [
+        DatabaseTlsMode::VerifyFull,
+        DatabaseTlsMode::VerifyCa,
+        DatabaseTlsMode::Insecure,
+    ] {
+        assert_eq!(
+            mode(&format!("{{mode: {}}}", expected.label())).expect("valid"),
+            expected
+        );
+    }
+    let refused = |tls: &str| mode(tls).expect_err(tls).to_string();
+    assert!(refused("{mode: require}").contains("there are verify-full (chain and name), verify-ca"));
+    assert!(
+        refused("{mode: insecure, ca_cert_file: /ca.pem}").contains("with mode: insecure no authority is looked at")
+    );
+    assert!(refused("{trust_system_cert_pool: yes}").contains("known but not supported"));
+}
+
+#[test]
+fn an_agent_may_serve_registered_databases_that_its_labels_match() {
+    let resources = |text: &str| parse(&format!("auth_service: {{}}\ndb_service: {{resources: {text}}}"));
+    let matchers = resources("[{labels: {env: [dev, test]}}, {labels: {'*': '*'}}]");
+    let db = matchers.expect("valid").db.expect("enabled");
+    let of = |label: &str| Labels(std::collections::BTreeMap::from([("env".to_owned(), label.to_owned())]));
+    assert!(db.databases.is_empty() && db.resources.len() == 2);
+    assert!(db.resources[0].matches(&of("test")) && !db.resources[0].matches(&of("prod")));
+    assert!(db.resources[1].matches(&of("prod")));
+    let refused = |text: &str| resources(text).expect_err(text).to_string();
+    assert!(refused("[{labels: {}}]").contains("'*': '*' matches all"));
+    assert!(refused("[{labels: {env: dev}, aws: {assume_role_arn: x}}]").contains("\"aws\" in an entry of resources"));
+    assert!(refused("[{labels: {env: '{{internal.env}}'}}]").contains("a template stands for a person's traits"));
+    assert!(refused("{labels: {env: dev}}").contains("must be a list of labels"));
+}
+
+#[test]
+fn a_certificate_of_postgresql_is_for_the_names_of_its_database_only() {
+    let read = |text: &str| with_database(&format!("server_certificate: {text}"));
+    let kept = read("{out: /pg/server}")
+        .expect("valid")
+        .server_certificate
+        .expect("given");
+    assert_eq!(
+        (kept.hosts, kept.ttl),
+        (vec!["db".to_owned()], Duration::from_secs(2190 * 3600))
+    );
+    let refused = |text: &str| read(text).expect_err(text).to_string();
+    assert!(refused("{out: /pg/server, hosts: [db, other]}").contains("neither the host of uri nor tls.server_name"));
+    assert!(refused("{out: /pg/server, ttl: 9000h}").contains("between 1h and 2400h"));
+    assert!(refused("{out: server}").contains("must be an absolute path"));
+    assert!(refused("{hosts: db}").contains("needs \"out\""));
+    let named = with_database("tls: {server_name: pg.internal}\n    server_certificate: {out: /pg/server}");
+    let kept = named.expect("valid").server_certificate.expect("given");
+    assert_eq!(kept.hosts, ["pg.internal"]);
+    let foreign = with_database("tls: {ca_cert_file: /ca.pem}\n    server_certificate: {out: /pg/server}");
+    assert!(
+        foreign
+            .expect_err("two authorities")
+            .to_string()
+            .contains("remove one of")
+    );
+}
+
+#[test]
+fn a_dynamic_label_has_a_command_and_a_name_of_its_own() {
+    let labels = |text: &str| with_database(&format!("dynamic_labels: {text}"));
+    let read = labels("[{name: host, command: [hostname, -s], period: 1m30s}, {name: b, command: /bin/b}]");
+    let read = read.expect("valid").dynamic_labels;
+    assert_eq!(read[0].command, ["hostname", "-s"]);
+    assert_eq!(read[0].period, Duration::from_secs(90));
+    assert_eq!(read[1].period, Duration::from_secs(60));
+    let refused = |text: &str| labels(text).expect_err(text).to_string();
+    assert!(refused("[{name: a, command: [x], period: 0s}]").contains("shorter than 1s"));
+    assert!(refused("[{name: a}]").contains("needs \"command\""));
+    assert!(refused("[{command: [x]}]").contains("needs \"name\""));
+    assert!(refused("[{name: a, command: 'date +%s'}]").contains("no shell reads it"));
+    assert!(refused("[{name: a, command: [x]}, {name: a, command: [y]}]").contains("stands there twice"));
+    assert!(refused("{a: [x]}").contains("must be a list"));
+    let clash = "static_labels: {env: prod}\n    dynamic_labels: [{name: env, command: [x]}]";
+    let refused = with_database(clash).expect_err("two values").to_string();
+    assert!(refused.contains("is a static label of this database, too"), "{refused}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The TLS legs: who presents what, and who believes whom. Verification is never off.
+//! The TLS legs: who presents what, and who believes whom. Between nodes verification is never off; what an agent verifies of
+//! PostgreSQL is its configuration's to say (`upstream_tls`).
 //!
 //! | leg | server presents | client presents |
 //! |---|---|---|
@@ -55,17 +56,8 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// PostgreSQL's default `ssl_ecdh_curve` is prime256v1; offering it first saves the round trip of a HelloRetryRequest.
-fn p256_first() -> Arc<CryptoProvider> {
-    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
-    provider
-        .kx_groups
-        .sort_by_key(|group| group.name() != rustls::NamedGroup::secp256r1);
-    Arc::new(provider)
-}
-
 /// The time that certificates are checked at is the node's clock.
-struct ClockTime(SharedClock);
+pub(super) struct ClockTime(pub(super) SharedClock);
 
 impl fmt::Debug for ClockTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,7 +72,7 @@ impl rustls::time_provider::TimeProvider for ClockTime {
     }
 }
 
-fn roots(anchors: &[CertificateDer<'static>]) -> Result<Arc<RootCertStore>, TlsError> {
+pub(super) fn roots(anchors: &[CertificateDer<'static>]) -> Result<Arc<RootCertStore>, TlsError> {
     let mut store = RootCertStore::empty();
     for anchor in anchors {
         store.add(anchor.clone())?;
@@ -261,37 +253,7 @@ impl NodeClient {
     }
 }
 
-/// How an agent proves a database user to PostgreSQL, and what it demands of it.
-#[derive(Debug, Clone)]
-pub struct UpstreamClient {
-    config: Arc<ClientConfig>,
-    name: ServerName<'static>,
-}
-
-impl UpstreamClient {
-    pub fn new(
-        certificate: &Credentials,
-        trusted: &[CertificateDer<'static>],
-        server_name: &str,
-        clock: &SharedClock,
-    ) -> Result<Self, TlsError> {
-        let config = ClientConfig::builder_with_details(p256_first(), Arc::new(ClockTime(clock.clone())))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots(trusted)?)
-            .with_client_auth_cert(certificate.chain.clone(), certificate.key.to_rustls())?;
-        let bare = server_name.trim_matches(['[', ']']);
-        Ok(Self {
-            config: Arc::new(config),
-            name: ServerName::try_from(bare.to_owned()).map_err(|_| TlsError::Name(bare.to_owned()))?,
-        })
-    }
-
-    pub async fn connect(&self, tcp: Tcp) -> io::Result<ClientTls<Tcp>> {
-        connect(self.config.clone(), self.name.clone(), tcp).await
-    }
-}
-
-async fn connect<T: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn connect<T: AsyncRead + AsyncWrite + Unpin>(
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
     io: T,
@@ -358,9 +320,12 @@ impl ClientCertVerifier for PeopleVerifier {
     }
 }
 
-fn as_rustls(error: &CertificateError) -> rustls::CertificateError {
+pub(super) fn as_rustls(error: &CertificateError) -> rustls::CertificateError {
     match error {
         CertificateError::Malformed { .. } => rustls::CertificateError::BadEncoding,
+        CertificateError::Expired { .. } => rustls::CertificateError::Expired,
+        CertificateError::NotYetValid { .. } => rustls::CertificateError::NotValidYet,
+        CertificateError::WrongUsage { .. } => rustls::CertificateError::InvalidPurpose,
         _ => rustls::CertificateError::UnknownIssuer,
     }
 }

@@ -1,10 +1,12 @@
 //! The agent's side of PostgreSQL's start-up: TLS, StartupMessage, and what PostgreSQL answers until it hands out its key.
 
 use super::socket::{self, Tcp};
-use super::tls::{ClientTls, UpstreamClient};
+use super::tls::{ClientTls, server_chain};
+use super::upstream_tls::UpstreamClient;
 use crate::model::{DbName, DbUser, Endpoint, Refusal, RefusalKind};
 use crate::protocol::postgres::backend::{AuthenticationRequest, BackendKeyData, ErrorFields};
 use crate::protocol::postgres::startup::{SSL_REQUEST, encode_cancel, encode_startup};
+use rustls_pki_types::CertificateDer;
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -47,12 +49,9 @@ pub async fn open(
     parameters: &[(String, String)],
 ) -> Result<Opened, UpstreamAnswer> {
     let connected = tokio::time::timeout(CONNECT_DEADLINE, connect(endpoint, tls)).await;
-    let mut stream = connected.unwrap_or_else(|_| {
-        Err(unreachable_server(
-            endpoint,
-            &format!("no answer within {CONNECT_DEADLINE:?}"),
-        ))
-    })?;
+    let mut stream = connected
+        .unwrap_or(Err(ConnectError::NoAnswer(CONNECT_DEADLINE)))
+        .map_err(|error| error.refusal(endpoint))?;
     let startup = encode_startup(db_user, db_name, parameters).map_err(|error| error.refusal())?;
     let sent = async {
         stream.write_all(&startup).await?;
@@ -113,43 +112,124 @@ async fn read_message(stream: &mut ClientTls<Tcp>, room: usize) -> io::Result<(u
     Ok((message_type, message))
 }
 
-async fn connect(endpoint: &Endpoint, tls: &UpstreamClient) -> Result<ClientTls<Tcp>, Refusal> {
-    let mut tcp = socket::connect(&endpoint.host, endpoint.port)
-        .await
-        .map_err(|error| unreachable_server(endpoint, &error.to_string()))?;
-    let answer = async {
-        tcp.write_all(&SSL_REQUEST).await?;
-        tcp.read_u8().await
-    };
-    match answer.await {
-        Ok(b'S') => {}
-        Ok(b'N') => {
-            return Err(Refusal::new(
+/// Why there is no TLS with PostgreSQL.
+#[derive(Debug)]
+pub enum ConnectError {
+    Unreachable(io::Error),
+    NoAnswer(Duration),
+    WithoutTls,
+    NotPostgreSql(String),
+    Handshake(io::Error),
+}
+
+impl ConnectError {
+    fn refusal(&self, endpoint: &Endpoint) -> Refusal {
+        match self {
+            Self::Unreachable(error) => unreachable_server(endpoint, &error.to_string()),
+            Self::NoAnswer(within) => unreachable_server(endpoint, &format!("no answer within {within:?}")),
+            Self::WithoutTls => Refusal::new(
                 RefusalKind::UpstreamWithoutTls,
                 format!("the database server at {endpoint} has TLS switched off"),
             )
             .hint(
                 "on its host set ssl = on, with ssl_cert_file, ssl_key_file and ssl_ca_file from: \
                  postern ctl auth sign --format=db --host=HOST --out=server",
-            ));
+            ),
+            Self::NotPostgreSql(what) => not_postgresql(endpoint, what),
+            Self::Handshake(error) => handshake_failed(endpoint, error),
         }
-        Ok(other) => {
-            return Err(not_postgresql(
-                endpoint,
-                &format!("it answered {other:#04x} to SSLRequest"),
-            ));
-        }
-        Err(error) => return Err(unreachable_server(endpoint, &error.to_string())),
     }
-    tls.connect(tcp)
+
+    /// For the operator of the agent, in a sentence.
+    pub fn sentence(&self, endpoint: &Endpoint, server_name: &str) -> String {
+        match self {
+            Self::Unreachable(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                format!("connection refused at {endpoint}")
+            }
+            Self::Unreachable(error) => format!("{endpoint} cannot be reached: {error}"),
+            Self::NoAnswer(within) => format!("no answer from {endpoint} within {within:?}"),
+            Self::WithoutTls => format!("the server at {endpoint} does not offer TLS: set ssl = on"),
+            Self::NotPostgreSql(what) => format!("what answers at {endpoint} does not speak PostgreSQL: {what}"),
+            Self::Handshake(error) => match invalid_certificate(error) {
+                Some(why) => untrusted(why, endpoint, server_name),
+                None => format!("the server at {endpoint} ended the handshake: {error}"),
+            },
+        }
+    }
+}
+
+fn invalid_certificate(error: &io::Error) -> Option<&rustls::CertificateError> {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(why)) => Some(why),
+        _ => None,
+    }
+}
+
+fn untrusted(why: &rustls::CertificateError, endpoint: &Endpoint, server_name: &str) -> String {
+    use rustls::CertificateError as E;
+    match why {
+        E::UnknownIssuer => format!(
+            "the certificate of {endpoint} is not of an authority that is trusted here: set ca_cert_file to its authority, or \
+             give it one with postern ctl auth sign --format=db --host={server_name}"
+        ),
+        E::NotValidForName | E::NotValidForNameContext { .. } => format!(
+            "the certificate of {endpoint} is not for the name {server_name}: set server_name to a name that it has, or renew it \
+             with that name"
+        ),
+        E::Expired | E::ExpiredContext { .. } => format!(
+            "the certificate of {endpoint} has ended: renew it with postern ctl auth sign --format=db --host={server_name}"
+        ),
+        other => format!("the certificate of {endpoint} is not accepted: {other}"),
+    }
+}
+
+async fn connect(endpoint: &Endpoint, tls: &UpstreamClient) -> Result<ClientTls<Tcp>, ConnectError> {
+    let mut tcp = socket::connect(&endpoint.host, endpoint.port)
         .await
-        .map_err(|error| handshake_failed(endpoint, &error))
+        .map_err(ConnectError::Unreachable)?;
+    let answer = async {
+        tcp.write_all(&SSL_REQUEST).await?;
+        tcp.read_u8().await
+    };
+    match answer.await {
+        Ok(b'S') => {}
+        Ok(b'N') => return Err(ConnectError::WithoutTls),
+        Ok(other) => {
+            return Err(ConnectError::NotPostgreSql(format!(
+                "it answered {other:#04x} to SSLRequest"
+            )));
+        }
+        Err(error) => return Err(ConnectError::Unreachable(error)),
+    }
+    tls.connect(tcp).await.map_err(ConnectError::Handshake)
+}
+
+/// Connects up to the end of the TLS handshake and closes again. PostgreSQL logs nothing of a connection that ends before its
+/// StartupMessage (`ProcessStartupPacket` in backend_startup.c). The answer is the certificate that it presented.
+///
+/// # Errors
+/// Why a session would not get that far either.
+pub async fn probe(
+    endpoint: &Endpoint,
+    tls: &UpstreamClient,
+    within: Duration,
+) -> Result<Option<CertificateDer<'static>>, ConnectError> {
+    let looked = async {
+        let mut stream = connect(endpoint, tls).await?;
+        let certificate = server_chain(&stream).into_iter().next();
+        // It may have closed already; there is nothing left to lose.
+        let _closed = stream.shutdown().await;
+        Ok(certificate)
+    };
+    tokio::time::timeout(within, looked)
+        .await
+        .unwrap_or(Err(ConnectError::NoAnswer(within)))
 }
 
 /// Sends a CancelRequest with PostgreSQL's own key, under TLS.
 pub async fn cancel(endpoint: &Endpoint, tls: &UpstreamClient, key: &BackendKeyData) -> Result<(), Refusal> {
     let sent = async {
-        let mut stream = connect(endpoint, tls).await?;
+        let mut stream = connect(endpoint, tls).await.map_err(|error| error.refusal(endpoint))?;
         let request = encode_cancel(key.process_id, &key.secret);
         let written = async {
             stream.write_all(&request).await?;

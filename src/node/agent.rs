@@ -1,19 +1,25 @@
 //! The database service of a node.
 
 use super::roots::Roots;
-use super::{AuthAddresses, Common, EndSessions, Identity, StartError};
+use super::{AuthAddresses, Common, EndSessions, StartError};
 use crate::actors::address::{Address, Origin};
 use crate::actors::agent::{Agent, AgentParts, ServeStream};
 use crate::actors::cancels::UpstreamKeys;
-use crate::actors::databases::{Database, DatabasesStock};
+use crate::actors::databases::Database;
+use crate::actors::databases::keeper::{DatabaseKeeper, Definition, KeeperParts};
+use crate::actors::databases::server_certificates::{ServerCertificate, ServerCertificates, ServerCertificatesParts};
+use crate::actors::databases::server_files::ServerFiles;
 use crate::actors::dialer::DialerParts;
 use crate::actors::dialers::{Dialers, DialersParts};
 use crate::actors::host::Spec;
+use crate::actors::sessions::EndService;
 use crate::actors::tunnels::ServeLocally;
-use crate::config::{Config, DatabaseConfig, JoinAddress};
-use crate::model::Endpoint;
+use crate::config::{DatabaseConfig, JoinAddress};
+use crate::model::{Endpoint, ServiceName};
+use crate::net::upstream_tls::UpstreamTrust;
 use crate::pki::TrustAnchors;
 use crate::pki::pem::certificates_from_pem;
+use crate::policy::DatabaseTlsMode;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -30,6 +36,8 @@ pub(super) fn start(
 ) -> Result<EndSessions, StartError> {
     let cancels = roots.start(Spec::permanent("upstream-cancels"), UpstreamKeys::default);
     let sessions = super::start_sessions(common, roots, "agent-sessions");
+    start_keeper(common, sessions.address(), roots)?;
+    start_server_certificates(common, auth, roots)?;
     let parts = Arc::new(AgentParts {
         node: common.identity.node,
         databases: common.databases.view(),
@@ -89,6 +97,7 @@ fn tell_local_proxy(common: &Arc<Common>, proxy: Address<ServeLocally>, serve: A
                 agent,
                 agent_name: agent_name.clone(),
                 databases: databases.records(),
+                health: databases.health(),
                 serve: serve.clone(),
             };
             if proxy.tell_when_room(&origin, local).await.is_err() || !databases.changed().await {
@@ -111,22 +120,82 @@ fn proxy_endpoint(common: &Common, local: Option<SocketAddr>) -> Result<Endpoint
     }
 }
 
-/// The databases of the configuration.
-pub(super) fn databases(config: &Config, identity: &Identity) -> Result<DatabasesStock, StartError> {
-    let configured = config.db.iter().flat_map(|db| &db.databases);
-    let databases = configured
-        .map(|database| {
-            let resolved = resolve(database, &identity.anchors)?;
-            Ok((database.name.clone(), Arc::new(resolved)))
+/// Keeps what is served up to date, beginning with the databases of the configuration.
+fn start_keeper(common: &Common, end_sessions: Address<EndService>, roots: &mut Roots) -> Result<(), StartError> {
+    let configured = common.config.db.iter().flat_map(|db| &db.databases);
+    let definitions = configured.map(|database| {
+        let definition = Definition {
+            database: resolve(database, &common.identity.anchors)?,
+            dynamic_labels: database.dynamic_labels.clone(),
+            renews_certificate: database.server_certificate.is_some(),
+        };
+        Ok(Arc::new(definition))
+    });
+    let parts = Arc::new(KeeperParts {
+        configured: definitions.collect::<Result<_, StartError>>()?,
+        matchers: common.config.db.iter().flat_map(|db| db.resources.clone()).collect(),
+        db_authorities: common.identity.anchors.db.clone(),
+        policy: common.policy.clone(),
+        end_sessions,
+        stock: common.databases.clone(),
+        report: common.report.clone(),
+        clock: common.clock.clone(),
+    });
+    parts.offer_at_once();
+    roots.start(Spec::permanent("databases"), move || DatabaseKeeper::new(parts.clone()));
+    Ok(())
+}
+
+/// Sees to the certificates of PostgreSQL, where the configuration says so.
+fn start_server_certificates(common: &Common, auth: &AuthAddresses, roots: &mut Roots) -> Result<(), StartError> {
+    let databases = common.config.db.iter().flat_map(|db| &db.databases);
+    let kept = databases
+        .filter_map(|database| Some((&database.name, database.server_certificate.as_ref()?)))
+        .map(|(service, config)| {
+            let owner = config.owner.as_deref().map(|name| account(service, name)).transpose()?;
+            Ok(Arc::new(ServerCertificate {
+                service: service.clone(),
+                hosts: config.hosts.clone(),
+                ttl: config.ttl,
+                files: ServerFiles {
+                    prefix: config.out.clone(),
+                    owner,
+                },
+                reload_command: config.reload_command.clone(),
+            }))
         })
-        .collect::<Result<_, StartError>>()?;
-    Ok(DatabasesStock::new(databases))
+        .collect::<Result<Vec<_>, StartError>>()?;
+    if kept.is_empty() {
+        return Ok(());
+    }
+    let parts = Arc::new(ServerCertificatesParts {
+        node: common.identity.node,
+        kept,
+        identity: common.in_use.clone(),
+        issue: auth.issue_db_server.clone(),
+        clock: common.clock.clone(),
+    });
+    roots.start(Spec::permanent("server-certificates"), move || {
+        ServerCertificates::new(parts.clone())
+    });
+    Ok(())
+}
+
+/// The ids of an account of this machine.
+fn account(service: &ServiceName, name: &str) -> Result<(u32, u32), StartError> {
+    match nix::unistd::User::from_name(name) {
+        Ok(Some(user)) => Ok((user.uid.as_raw(), user.gid.as_raw())),
+        _ => Err(StartError::Other(format!(
+            "database {service}: server_certificate.owner: there is no account {name} on this machine"
+        ))),
+    }
 }
 
 fn resolve(config: &DatabaseConfig, anchors: &TrustAnchors) -> Result<Database, StartError> {
-    let trusted = match &config.tls.ca_cert_file {
-        None => anchors.db.clone(),
-        Some(path) => {
+    let authorities = match (config.tls.mode, &config.tls.ca_cert_file) {
+        (DatabaseTlsMode::Insecure, _) => Vec::new(),
+        (_, None) => anchors.db.clone(),
+        (_, Some(path)) => {
             let pem = std::fs::read(path).map_err(|error| {
                 StartError::Other(format!(
                     "database {}: ca_cert_file {}: {error}",
@@ -137,16 +206,17 @@ fn resolve(config: &DatabaseConfig, anchors: &TrustAnchors) -> Result<Database, 
             certificates_from_pem(&pem, "ca_cert_file")?
         }
     };
+    let named = config.tls.server_name.clone();
+    let trust = UpstreamTrust {
+        mode: config.tls.mode,
+        server_name: named.unwrap_or_else(|| config.uri.host.clone()),
+        authorities,
+    };
     Ok(Database {
         service: config.name.clone(),
         description: config.description.clone(),
         labels: config.static_labels.clone(),
         endpoint: config.uri.clone(),
-        server_name: config
-            .tls
-            .server_name
-            .clone()
-            .unwrap_or_else(|| config.uri.host.clone()),
-        trusted,
+        trust: Arc::new(trust),
     })
 }

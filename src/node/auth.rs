@@ -242,6 +242,7 @@ pub(super) async fn start(
         let parts = Arc::new(LinkParts {
             issue: ca.address(),
             renew: ca.address(),
+            issue_db_server: ca.address(),
             store_lines: audit_log.address(),
             heard: inventory.address(),
             inventory: inventory_view.clone(),
@@ -302,6 +303,7 @@ pub(super) async fn start(
             issue: ca.address(),
             store_lines: audit_log.address(),
             issue_host: ca.address(),
+            issue_db_server: ca.address(),
         },
     })
 }

@@ -20,7 +20,7 @@ pub use life::{NodeEnd, Order};
 use crate::actors::address::Address;
 use crate::actors::audit::{AuditShipper, StoreLines};
 use crate::actors::auth_link::{AuthLink, AuthLinkParts};
-use crate::actors::ca::{IssueDbClient, IssueHost};
+use crate::actors::ca::{IssueDbClient, IssueHost, IssueOwnDbServer};
 use crate::actors::databases::DatabasesStock;
 use crate::actors::host::ActorRef;
 use crate::actors::host::{Runtimes, Spec};
@@ -140,6 +140,7 @@ pub(crate) struct AuthAddresses {
     pub issue: Address<IssueDbClient>,
     pub store_lines: Address<StoreLines>,
     pub issue_host: Address<IssueHost>,
+    pub issue_db_server: Address<IssueOwnDbServer>,
 }
 
 /// Starts the services of a configuration.
@@ -187,12 +188,12 @@ pub async fn start(
     let web = WebCertificates::default();
     web.load(proxy::keypairs(&config))?;
     let identity_stock = IdentityStock::new(InUse::new(identity.clone(), &web, &clock)?);
-    let databases = agent::databases(&config, &identity)?;
+    let databases = DatabasesStock::default();
     let report = NodeReport {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         instance: u64::from_be_bytes(entropy::bytes()),
         started: clock.now(),
-        databases: databases.view().records(),
+        databases: Vec::new(),
         health: Vec::new(),
         proxy_addresses: Vec::new(),
     };
@@ -291,6 +292,7 @@ fn link_to_auth(
         issue: link.address(),
         store_lines: link.address(),
         issue_host: link.address(),
+        issue_db_server: link.address(),
     })
 }
 

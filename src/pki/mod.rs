@@ -26,7 +26,9 @@ pub use pin::CaPin;
 pub use profile::{DbClientProfile, DbServerProfile, HostName, HostProfile, PersonProfile};
 pub use seal::SealKey;
 pub use summary::{CertificateSummary, summary};
-pub use verify::{HostIdentity, PeerUsage, chains_to_user_ca, verify_db_server, verify_host, verify_person};
+pub use verify::{
+    CertificateFacts, HostIdentity, PeerUsage, chains_to_user_ca, verify_db_server, verify_host, verify_person,
+};
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use x509_cert::der::pem::{LineEnding, encode_string};
 
@@ -64,8 +64,27 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(PkiError::file("look at", path)(e)),
     }
-    let temporary = Temporary::beside(path, bytes)?;
+    let temporary = Temporary::beside(path, bytes, None)?;
     // A link that appears at this moment is replaced by the rename, not followed.
+    fs::rename(&temporary.0, path).map_err(PkiError::file("put in place", path))?;
+    sync_directory(path)
+}
+
+/// As [`write_private`], for a user and group of the system. Without those the owner of a file that is there stays its owner.
+///
+/// # Errors
+/// As of [`write_private`]; among them that this process may not give the file away, which takes root.
+pub fn write_private_for(path: &Path, bytes: &[u8], owner: Option<(u32, u32)>) -> Result<(), PkiError> {
+    let owner = match (owner, fs::symlink_metadata(path)) {
+        (_, Ok(found)) if found.file_type().is_symlink() => {
+            return Err(PkiError::SymbolicLink { path: path.to_owned() });
+        }
+        (Some(owner), _) => Some(owner),
+        (None, Ok(found)) => Some((found.uid(), found.gid())),
+        (None, Err(e)) if e.kind() == io::ErrorKind::NotFound => None,
+        (None, Err(e)) => return Err(PkiError::file("look at", path)(e)),
+    };
+    let temporary = Temporary::beside(path, bytes, owner)?;
     fs::rename(&temporary.0, path).map_err(PkiError::file("put in place", path))?;
     sync_directory(path)
 }
@@ -75,7 +94,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
 /// # Errors
 /// [`PkiError::File`].
 pub fn create_private(path: &Path, bytes: &[u8]) -> Result<bool, PkiError> {
-    let temporary = Temporary::beside(path, bytes)?;
+    let temporary = Temporary::beside(path, bytes, None)?;
     // A hard link is the way to put a whole file in place that fails when the name is taken.
     match fs::hard_link(&temporary.0, path) {
         Ok(()) => {
@@ -91,7 +110,7 @@ pub fn create_private(path: &Path, bytes: &[u8]) -> Result<bool, PkiError> {
 struct Temporary(PathBuf);
 
 impl Temporary {
-    fn beside(path: &Path, bytes: &[u8]) -> Result<Self, PkiError> {
+    fn beside(path: &Path, bytes: &[u8], owner: Option<(u32, u32)>) -> Result<Self, PkiError> {
         let mut name = std::ffi::OsString::from(".");
         name.push(path.file_name().unwrap_or_default());
         name.push(format!(".{}.tmp", HEXLOWER.encode(&entropy::bytes::<8>())));
@@ -103,6 +122,9 @@ impl Temporary {
             .mode(0o600)
             .open(&temporary.0)
             .map_err(PkiError::file("create a file beside", path))?;
+        if let Some((user, group)) = owner {
+            fchown(&file, Some(user), Some(group)).map_err(PkiError::file("give to its owner", path))?;
+        }
         file.write_all(bytes)
             .and_then(|()| file.sync_all())
             .map_err(PkiError::file("write", path))?;

@@ -150,6 +150,27 @@ pub fn verify_db_server(
     leaf.verify_is_valid_for_subject_name(&wanted).map_err(refused)
 }
 
+/// What any certificate says of itself. Nothing of it is verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFacts {
+    pub valid_from: Timestamp,
+    pub valid_until: Timestamp,
+    /// SubjectPublicKeyInfo in DER.
+    pub public_key: Vec<u8>,
+}
+
+impl CertificateFacts {
+    /// # Errors
+    /// It is not X.509, or too long.
+    pub fn read(certificate: &[u8]) -> Result<Self, CertificateError> {
+        Leaf::read(certificate).map(|leaf| Self {
+            valid_from: leaf.not_before,
+            valid_until: leaf.not_after,
+            public_key: leaf.public_key,
+        })
+    }
+}
+
 /// Reads the leaf and shows that a CA of this kind, of this cluster, signed it. Dates and usage are left to the caller. Returns the
 /// leaf and the cluster of the CA.
 fn establish(

@@ -50,6 +50,11 @@ impl DatabaseTlsMode {
         (Self::Insecure, "insecure"),
     ];
 
+    pub fn from_label(label: &str) -> Option<Self> {
+        let found = Self::ALL.iter().find(|(_, known)| *known == label);
+        found.map(|(mode, _)| *mode)
+    }
+
     pub fn label(self) -> &'static str {
         let found = Self::ALL.iter().find(|(mode, _)| *mode == self);
         found.map_or("verify-full", |(_, label)| label)
@@ -148,9 +153,8 @@ impl DatabaseTls {
             Some(node) => {
                 let place = fields.below("mode");
                 let value = text(node, &place)?;
-                let found = DatabaseTlsMode::ALL.iter().find(|(_, label)| *label == value);
                 let reason = "it is not a mode; there are verify-full, verify-ca and insecure";
-                found.ok_or_else(|| bad_value(&place, value, reason, node.at))?.0
+                DatabaseTlsMode::from_label(value).ok_or_else(|| bad_value(&place, value, reason, node.at))?
             }
         };
         let ca_cert = match fields.get("ca_cert") {

@@ -15,6 +15,8 @@ mod bulk;
 mod cancel;
 /// The commands that set nodes up, under the names that the guide calls the program by.
 mod commands;
+/// What an agent serves: verification of PostgreSQL, its health, labels that commands give, certificates.
+mod databases;
 /// Who is turned away, with which SQLSTATE and in which words.
 mod denials;
 /// `postern dev`, and the example that starts several nodes.

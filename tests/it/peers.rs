@@ -179,6 +179,7 @@ fn a_proxy_refuses_what_an_agent_may_not_say_and_the_tunnel_lives() {
     let announce = DbToProxy::Announce {
         name: agent.name.clone(),
         databases: Vec::new(),
+        health: Vec::new(),
     };
     block_on(async {
         let client = NodeClient::mutual(

@@ -34,6 +34,7 @@ fn database() -> DatabaseRecord {
         description: "Orders".into(),
         labels: Labels::parse("env=dev,team=a").unwrap(),
         uri: "db.example.com:5432".into(),
+        hosts: vec!["db".into(), "db.internal".into()],
     }
 }
 
@@ -146,6 +147,15 @@ fn to_auth() -> Vec<(String, Vec<u8>)> {
                 hosts: vec![],
             },
         ),
+        sample(
+            "IssueDbServer",
+            DbToAuth::IssueDbServer {
+                service: "orders".parse().unwrap(),
+                hosts: vec!["db.internal".into()],
+                ttl_secs: 3600,
+                csr: vec![1],
+            },
+        ),
         sample("WatchPolicy", ProxyToAuth::WatchPolicy { have: None }),
         sample(
             "RenewHost",
@@ -197,6 +207,14 @@ fn from_auth() -> Vec<(String, Vec<u8>)> {
                 not_after: Timestamp::from_secs(1_700_000_000),
             },
         ),
+        sample(
+            "DbServerIssued",
+            AuthToNode::DbServerIssued {
+                certificate: vec![1],
+                not_after: Timestamp::from_secs(1_700_000_000),
+                clients: vec![vec![2]],
+            },
+        ),
     ]
 }
 
@@ -225,6 +243,7 @@ fn tunnel() -> Vec<(String, Vec<u8>)> {
             DbToProxy::Announce {
                 name: "agent-1".parse().unwrap(),
                 databases: vec![database()],
+                health: report().health,
             },
         ),
         sample("RelayOpened", DbToProxy::RelayOpened { process_id: 4711 }),

@@ -52,6 +52,9 @@ pub struct DatabaseRecord {
     pub labels: Labels,
     /// Host and port, for display and audit only: nobody but the agent dials it.
     pub uri: String,
+    /// The host of that, and the name that PostgreSQL's certificate must have where it is another: what auth may sign a
+    /// certificate of this PostgreSQL for.
+    pub hosts: Vec<String>,
 }
 
 /// Whether an agent can reach PostgreSQL.
@@ -61,6 +64,16 @@ pub enum HealthState {
     Unknown,
     Healthy,
     Unhealthy,
+}
+
+impl HealthState {
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
 }
 
 /// How a database is, as one agent sees it.
@@ -168,6 +181,14 @@ pub enum DbToAuth {
     },
     /// A new host certificate, for the node and the kinds of the present one.
     RenewHost { csr: Vec<u8>, hosts: Vec<String> },
+    /// A certificate for the PostgreSQL of a database that this agent serves.
+    IssueDbServer {
+        service: ServiceName,
+        /// Of those that the agent announces for the service.
+        hosts: Vec<String>,
+        ttl_secs: u64,
+        csr: Vec<u8>,
+    },
 }
 
 impl Wire for DbToAuth {
@@ -244,6 +265,13 @@ pub enum AuthToNode {
     RunsTwice {
         why: String,
     },
+    /// A certificate for the agent's PostgreSQL.
+    DbServerIssued {
+        certificate: Vec<u8>,
+        not_after: Timestamp,
+        /// The authorities of PostgreSQL's clients, DER.
+        clients: Vec<Vec<u8>>,
+    },
 }
 
 impl Wire for AuthToNode {
@@ -287,6 +315,8 @@ pub enum DbToProxy {
     Announce {
         name: NodeName,
         databases: Vec<DatabaseRecord>,
+        /// Of those, as far as they have been looked at.
+        health: Vec<DatabaseHealth>,
     },
     /// PostgreSQL has let the session in; `process_id` is its own.
     RelayOpened { process_id: u32 },
@@ -300,5 +330,5 @@ pub enum DbToProxy {
 
 impl Wire for DbToProxy {
     const DIALECT: Dialect = Dialect::DbToProxy;
-    const MAX_BYTES: usize = 256 * 1024;
+    const MAX_BYTES: usize = 2 * 1024 * 1024;
 }

@@ -191,6 +191,22 @@ impl Postgres {
         });
     }
 
+    /// A file in the server's own directory.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.join("data").join(name)
+    }
+
+    /// A command that makes the server read its files again, as a list of YAML.
+    pub fn reload_command(&self) -> String {
+        let psql = PROGRAMS.join("psql");
+        let (psql, socket, port) = (psql.display(), self.directory.path().display(), self.port);
+        format!("[{psql}, -X, -h, {socket}, -p, '{port}', -U, postgres, -c, select pg_reload_conf()]")
+    }
+
+    pub fn log(&self) -> String {
+        self.process.log_text()
+    }
+
     /// Runs SQL as the superuser, past Postern; rows as `a|b` lines.
     #[track_caller]
     pub fn admin(&self, database: &str, sql: &str) -> String {

@@ -1,0 +1,374 @@
+//! The databases that this agent serves, kept up to date.
+//!
+//! **Owns** which databases are served, the values of their dynamic labels, and how PostgreSQL was when it was looked at last.
+//! **Hears** nothing; it follows the policy for databases that are registered, runs commands and looks at PostgreSQL when their
+//! time has come.
+//! **Tells** whoever holds a `DatabasesView`, and auth with the node's report, by publishing; the sessions of a database that is
+//! not served any more, or is defined anew, that they are over.
+//! **Never** logs in to PostgreSQL, and never serves a database before each of its dynamic labels has been asked for once: a role
+//! may deny by it.
+//! **Ends** with the node. After a failure it begins anew; what it published stays until then.
+
+use super::health::{Health, Look};
+use super::registered::{Chosen, choose};
+use super::{Database, DatabasesStock, Offer, dynamic_labels};
+use crate::actors::address::Address;
+use crate::actors::host::{Behavior, Ctx};
+use crate::actors::policy::PolicyView;
+use crate::actors::sessions::EndService;
+use crate::config::DynamicLabel;
+use crate::model::{Refusal, RefusalKind, ServiceName, SharedClock};
+use crate::net::upstream;
+use crate::net::upstream_tls::UpstreamClient;
+use crate::pki::CertificateFacts;
+use crate::policy::{DatabaseTlsMode, PolicySnapshot, ResourceMatcher};
+use crate::protocol::tunnel::{DatabaseHealth, HealthState, NodeReport};
+use rustls_pki_types::CertificateDer;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+
+/// The reference's timeout of a look.
+const LOOK_DEADLINE: Duration = Duration::from_secs(5);
+/// Looks and commands at the same time; the others wait for their turn.
+const AT_ONCE: usize = 16;
+
+/// A database as it is defined: its labels are the static ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Definition {
+    pub database: Database,
+    pub dynamic_labels: Vec<DynamicLabel>,
+    /// The agent renews the certificate that PostgreSQL presents, and says itself when it cannot.
+    pub renews_certificate: bool,
+}
+
+pub struct KeeperParts {
+    /// Of the configuration file.
+    pub configured: Vec<Arc<Definition>>,
+    /// Which registered databases are served in addition.
+    pub matchers: Vec<ResourceMatcher>,
+    /// Whom PostgreSQL's certificate must be of where a registered database does not say.
+    pub db_authorities: Vec<CertificateDer<'static>>,
+    pub policy: PolicyView,
+    pub end_sessions: Address<EndService>,
+    pub stock: DatabasesStock,
+    pub report: Arc<watch::Sender<NodeReport>>,
+    pub clock: SharedClock,
+}
+
+impl KeeperParts {
+    /// Offers what needs no command to be known, before the actor runs.
+    pub fn offer_at_once(&self) {
+        let unknown = Health::unknown(self.clock.now());
+        let plain = self
+            .configured
+            .iter()
+            .filter(|definition| definition.dynamic_labels.is_empty());
+        self.publish(plain.map(|definition| {
+            let database = definition.database.clone();
+            let health = unknown.record(&database.service);
+            (database, health)
+        }));
+    }
+
+    fn publish(&self, ready: impl Iterator<Item = (Database, DatabaseHealth)>) {
+        let mut offer = Offer::default();
+        let known = self.stock.view();
+        for (database, health) in ready {
+            // A definition that did not change stays the allocation that it was; whoever compares finds out quickly.
+            let database = known
+                .get(&database.service)
+                .filter(|known| **known == database)
+                .unwrap_or_else(|| Arc::new(database));
+            offer.databases.insert(database.service.clone(), database);
+            offer.health.push(health);
+        }
+        self.stock.publish(offer);
+        let (databases, health) = (known.records(), known.health());
+        self.report.send_if_modified(|report| {
+            let is_new = report.databases != databases || report.health != health;
+            report.databases = databases;
+            report.health = health;
+            is_new
+        });
+    }
+}
+
+/// A database that is served, or will be when its labels are known.
+struct Served {
+    definition: Arc<Definition>,
+    /// Of this definition; what was begun for an earlier one is dropped.
+    number: u64,
+    health: Health,
+    /// What each dynamic label's command printed last; `None` while it has only failed.
+    printed: BTreeMap<String, Option<String>>,
+    /// Those whose last run failed, and that has been logged.
+    failing: Vec<String>,
+}
+
+impl Served {
+    /// With all its labels; `None` while one has never been asked for.
+    fn database(&self) -> Option<Database> {
+        let mut database = self.definition.database.clone();
+        for label in &self.definition.dynamic_labels {
+            if let Some(value) = self.printed.get(&label.name)? {
+                database.labels.0.insert(label.name.clone(), value.clone());
+            }
+        }
+        Some(database)
+    }
+
+    fn label_printed(&mut self, name: &str, printed: Result<String, String>) {
+        let service = &self.definition.database.service;
+        match printed {
+            Ok(value) => {
+                self.failing.retain(|failing| failing != name);
+                self.printed.insert(name.to_owned(), Some(value));
+            }
+            Err(why) => {
+                if !self.failing.iter().any(|failing| failing == name) {
+                    tracing::warn!(database = %service, label = name, why, "a dynamic label keeps the value that it had");
+                    self.failing.push(name.to_owned());
+                }
+                self.printed.entry(name.to_owned()).or_insert(None);
+            }
+        }
+    }
+}
+
+pub struct DatabaseKeeper {
+    parts: Arc<KeeperParts>,
+    served: BTreeMap<ServiceName, Served>,
+    /// Registered databases that match and are not served, as far as that has been logged.
+    passed_over: BTreeMap<ServiceName, String>,
+    next_number: u64,
+    at_once: Arc<Semaphore>,
+}
+
+impl DatabaseKeeper {
+    pub fn new(parts: Arc<KeeperParts>) -> Self {
+        Self {
+            parts,
+            served: BTreeMap::new(),
+            passed_over: BTreeMap::new(),
+            next_number: 1,
+            at_once: Arc::new(Semaphore::new(AT_ONCE)),
+        }
+    }
+
+    fn serve(&mut self, definition: Arc<Definition>, ctx: &mut Ctx<'_, Self>) {
+        let service = definition.database.service.clone();
+        if definition.database.trust.mode == DatabaseTlsMode::Insecure {
+            warn_of_insecure(&definition.database);
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        let labels = definition.dynamic_labels.clone();
+        let served = Served {
+            definition,
+            number,
+            health: Health::unknown(self.parts.clock.now()),
+            printed: BTreeMap::new(),
+            failing: Vec::new(),
+        };
+        self.served.insert(service.clone(), served);
+        self.look(service.clone(), number, Duration::ZERO, ctx);
+        for label in labels {
+            self.ask_label(service.clone(), number, label, Duration::ZERO, ctx);
+        }
+    }
+
+    fn follow_policy(&self, mut policy: PolicyView, ctx: &mut Ctx<'_, Self>) {
+        ctx.run(
+            async move { (policy.changed().await, policy) },
+            |keeper, (news, policy), ctx| {
+                if let Some(snapshot) = news {
+                    keeper.reconcile(&snapshot, ctx);
+                    keeper.follow_policy(policy, ctx);
+                }
+            },
+        );
+    }
+
+    /// Serves the registered databases of this snapshot, and no other.
+    fn reconcile(&mut self, snapshot: &PolicySnapshot, ctx: &mut Ctx<'_, Self>) {
+        let parts = self.parts.clone();
+        let configured = |name: &ServiceName| parts.configured.iter().any(|own| own.database.service == *name);
+        let Chosen {
+            definitions,
+            passed_over,
+        } = choose(
+            snapshot.databases.values(),
+            &parts.matchers,
+            configured,
+            &parts.db_authorities,
+        );
+        for (service, why) in &passed_over {
+            if self.passed_over.get(service) != Some(why) {
+                tracing::warn!(database = %service, why, "a registered database is not served");
+            }
+        }
+        self.passed_over = passed_over;
+        let gone: Vec<ServiceName> = self
+            .served
+            .iter()
+            .filter(|(service, served)| !configured(service) && definitions.get(*service) != Some(&served.definition))
+            .map(|(service, _)| service.clone())
+            .collect();
+        let new: Vec<Arc<Definition>> = definitions
+            .into_iter()
+            .filter(|(service, definition)| {
+                self.served
+                    .get(service)
+                    .is_none_or(|served| served.definition != *definition)
+            })
+            .map(|(_, definition)| definition)
+            .collect();
+        for service in &gone {
+            tracing::info!(database = %service, "a registered database is not served any more as it was");
+            self.served.remove(service);
+        }
+        for definition in new {
+            tracing::info!(database = %definition.database.service, uri = %definition.database.endpoint, "a registered database is served");
+            self.serve(definition, ctx);
+        }
+        // First nobody gets in any more, then those who are in have to leave.
+        self.publish();
+        for service in gone {
+            let refusal = Refusal::new(
+                RefusalKind::AccessRevoked,
+                format!("this session is over: database service {service} was removed or defined anew"),
+            )
+            .hint("connect again; if that is refused, ask an administrator");
+            let (end, origin) = (parts.end_sessions.clone(), ctx.origin());
+            let told = async move { end.tell_when_room(&origin, EndService { service, refusal }).await };
+            ctx.run(told, |_, told, _| {
+                if let Err(error) = told {
+                    tracing::error!(%error, "the sessions of a database were not told that they are over");
+                }
+            });
+        }
+    }
+
+    /// The database, if it is still the one that something was begun for.
+    fn still(&mut self, service: &ServiceName, number: u64) -> Option<&mut Served> {
+        self.served.get_mut(service).filter(|served| served.number == number)
+    }
+
+    fn ask_label(
+        &self,
+        service: ServiceName,
+        number: u64,
+        label: DynamicLabel,
+        wait: Duration,
+        ctx: &mut Ctx<'_, Self>,
+    ) {
+        let at_once = self.at_once.clone();
+        let printed = async move {
+            tokio::time::sleep(wait).await;
+            let _turn = at_once.acquire().await;
+            (dynamic_labels::value_of(&label.command).await, label)
+        };
+        ctx.run(printed, move |keeper, (printed, label), ctx| {
+            let Some(served) = keeper.still(&service, number) else {
+                return;
+            };
+            served.label_printed(&label.name, printed);
+            keeper.publish();
+            let period = label.period;
+            keeper.ask_label(service, number, label, period, ctx);
+        });
+    }
+
+    fn look(&mut self, service: ServiceName, number: u64, wait: Duration, ctx: &mut Ctx<'_, Self>) {
+        let Some(served) = self.still(&service, number) else {
+            return;
+        };
+        let (definition, clock, at_once) = (
+            served.definition.clone(),
+            self.parts.clock.clone(),
+            self.at_once.clone(),
+        );
+        let looked = async move {
+            tokio::time::sleep(wait).await;
+            let _turn = at_once.acquire().await;
+            look_at(&definition.database, &clock).await
+        };
+        ctx.run(looked, move |keeper, look, ctx| {
+            let now = keeper.parts.clock.now();
+            let Some(served) = keeper.still(&service, number) else {
+                return;
+            };
+            if served.health.looked(look, now) {
+                tell_of_change(&service, &served.health);
+            }
+            if !served.definition.renews_certificate
+                && let Some(until) = served.health.warn_of_end(now)
+            {
+                let host = &served.definition.database.trust.server_name;
+                tracing::warn!(
+                    database = %service, %until,
+                    "the certificate of PostgreSQL ends soon; renew it with: postern ctl auth sign --format=db --host={host} \
+                     --out=server, put the files in place and reload PostgreSQL"
+                );
+            }
+            let wait = served.health.next_look();
+            keeper.publish();
+            keeper.look(service, number, wait, ctx);
+        });
+    }
+
+    fn publish(&self) {
+        let ready = self.served.iter().filter_map(|(service, served)| {
+            let database = served.database()?;
+            Some((database, served.health.record(service)))
+        });
+        self.parts.publish(ready);
+    }
+}
+
+fn tell_of_change(service: &ServiceName, health: &Health) {
+    match health.state() {
+        HealthState::Unhealthy => tracing::warn!(database = %service, why = health.detail(), "database is unhealthy"),
+        HealthState::Healthy | HealthState::Unknown => tracing::info!(database = %service, "database is healthy"),
+    }
+}
+
+/// Said at every start, so that nobody forgets it.
+fn warn_of_insecure(database: &Database) {
+    tracing::warn!(
+        database = %database.service,
+        "tls.mode: insecure: the certificate of PostgreSQL is not verified. Whoever can put a machine between this agent and \
+         {} can pose as the database, read and change everything that people send and receive, and nobody sees it. Use \
+         verify-full; postern ctl auth sign --format=db makes a certificate that it accepts",
+        database.endpoint
+    );
+}
+
+async fn look_at(database: &Database, clock: &SharedClock) -> Look {
+    let client = UpstreamClient::anonymous(&database.trust, clock).map_err(|error| error.to_string())?;
+    match upstream::probe(&database.endpoint, &client, LOOK_DEADLINE).await {
+        Ok(certificate) => Ok(certificate.and_then(|der| Some(CertificateFacts::read(&der).ok()?.valid_until))),
+        Err(error) => Err(error.sentence(&database.endpoint, &database.trust.server_name)),
+    }
+}
+
+impl Behavior for DatabaseKeeper {
+    /// It hears nothing but its stop.
+    const MAILBOX: usize = 4;
+
+    fn started(&mut self, ctx: &mut Ctx<'_, Self>) {
+        for definition in self.parts.configured.clone() {
+            self.serve(definition, ctx);
+        }
+        self.publish();
+        if !self.parts.matchers.is_empty() {
+            let policy = self.parts.policy.clone();
+            if let Ok(snapshot) = policy.current() {
+                self.reconcile(&snapshot, ctx);
+            }
+            self.follow_policy(policy, ctx);
+        }
+    }
+}

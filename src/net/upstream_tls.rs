@@ -1,0 +1,155 @@
+//! TLS with PostgreSQL: whom the agent believes, and what it shows.
+//!
+//! | mode | chain | name | signature of the handshake |
+//! |---|---|---|---|
+//! | `verify-full` | yes | yes | yes |
+//! | `verify-ca` | yes | no | yes |
+//! | `insecure` | no | no | yes, which shows no more than that the other side holds the key of what it presents |
+
+use super::socket::Tcp;
+use super::tls::{self, ClientTls, ClockTime, Credentials, TlsError, as_rustls};
+use crate::model::{SharedClock, Timestamp};
+use crate::pki::verify_db_server;
+use crate::policy::DatabaseTlsMode;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use std::io;
+use std::sync::Arc;
+
+/// What PostgreSQL's certificate must be for a database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamTrust {
+    pub mode: DatabaseTlsMode,
+    /// The name that it must have in `verify-full`; sent as SNI in every mode.
+    pub server_name: String,
+    /// Whom it must be of; unused in `insecure`.
+    pub authorities: Vec<CertificateDer<'static>>,
+}
+
+/// How an agent proves a database user to PostgreSQL, and what it demands of it.
+#[derive(Debug, Clone)]
+pub struct UpstreamClient {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+}
+
+impl UpstreamClient {
+    /// One that shows `certificate`.
+    ///
+    /// # Errors
+    /// An authority, the certificate or the name cannot be used.
+    pub fn new(certificate: &Credentials, trust: &UpstreamTrust, clock: &SharedClock) -> Result<Self, TlsError> {
+        Self::make(Some(certificate), trust, clock)
+    }
+
+    /// One that shows nothing and logs in as nobody: for looking at PostgreSQL's own certificate.
+    ///
+    /// # Errors
+    /// As of [`Self::new`].
+    pub fn anonymous(trust: &UpstreamTrust, clock: &SharedClock) -> Result<Self, TlsError> {
+        Self::make(None, trust, clock)
+    }
+
+    fn make(shown: Option<&Credentials>, trust: &UpstreamTrust, clock: &SharedClock) -> Result<Self, TlsError> {
+        let provider = p256_first();
+        let builder = ClientConfig::builder_with_details(provider.clone(), Arc::new(ClockTime(clock.clone())))
+            .with_safe_default_protocol_versions()?;
+        let builder = match trust.mode {
+            DatabaseTlsMode::VerifyFull => builder.with_root_certificates(tls::roots(&trust.authorities)?),
+            DatabaseTlsMode::VerifyCa => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Lenient::new(Some(&trust.authorities), &provider))),
+            DatabaseTlsMode::Insecure => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Lenient::new(None, &provider))),
+        };
+        let config = match shown {
+            Some(certificate) => {
+                builder.with_client_auth_cert(certificate.chain.clone(), certificate.key.to_rustls())?
+            }
+            None => builder.with_no_client_auth(),
+        };
+        let bare = trust.server_name.trim_matches(['[', ']']);
+        Ok(Self {
+            config: Arc::new(config),
+            name: ServerName::try_from(bare.to_owned()).map_err(|_| TlsError::Name(bare.to_owned()))?,
+        })
+    }
+
+    pub async fn connect(&self, tcp: Tcp) -> io::Result<ClientTls<Tcp>> {
+        tls::connect(self.config.clone(), self.name.clone(), tcp).await
+    }
+}
+
+/// PostgreSQL's default `ssl_ecdh_curve` is prime256v1; offering it first saves the round trip of a HelloRetryRequest.
+fn p256_first() -> Arc<CryptoProvider> {
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider
+        .kx_groups
+        .sort_by_key(|group| group.name() != rustls::NamedGroup::secp256r1);
+    Arc::new(provider)
+}
+
+/// Verifies the chain and not the name, or nothing; the handshake's signature always.
+#[derive(Debug)]
+struct Lenient {
+    /// `None`: any certificate will do.
+    authorities: Option<Vec<CertificateDer<'static>>>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Lenient {
+    fn new(authorities: Option<&[CertificateDer<'static>]>, provider: &CryptoProvider) -> Self {
+        Self {
+            authorities: authorities.map(<[_]>::to_vec),
+            algorithms: provider.signature_verification_algorithms,
+        }
+    }
+}
+
+impl ServerCertVerifier for Lenient {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if let Some(authorities) = &self.authorities {
+            let chain: Vec<CertificateDer<'_>> = std::iter::once(end_entity).chain(intermediates).cloned().collect();
+            let now = Timestamp::from_secs(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+            verify_db_server(&chain, authorities, None, now)
+                .map_err(|error| rustls::Error::InvalidCertificate(as_rustls(&error)))?;
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, signed, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, signed, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+#[path = "upstream_tls_tests.rs"]
+mod tests;
