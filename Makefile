@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint build fmt clean-demo test-tools postgresql
+.PHONY: help demo test campaign-agents lint build fmt clean-demo test-tools postgresql
 
 target := $(or $(CARGO_TARGET_DIR),target)
 cargo ?= cargo
@@ -18,6 +18,10 @@ demo: postgresql ## a query through a whole cluster on this machine, until Ctrl-
 
 test: postgresql test-tools ## every test, with real processes and a real PostgreSQL
 	@scripts/test.sh
+
+campaign-agents: build ## 300 agents, one process each, and a proxy that is restarted: memory, CPU, time (CAMPAIGN_AGENTS=N)
+	@POSTERN_PROGRAM="$(abspath $(target))/release/postern" $(cargo) test --locked --features fault-points --test it -- \
+		--ignored --nocapture hundreds_of_agents
 
 lint: ## formatting, clippy with and without fault-points, documentation, and cargo deny where it is installed
 	$(cargo) fmt --all --check

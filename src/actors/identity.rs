@@ -14,6 +14,7 @@ use super::ca::{IssueHost, Issued};
 use super::host::{Behavior, Ctx};
 use crate::model::{NodeKind, SharedClock, Timestamp};
 use crate::net::tls::{ServerSides, TlsError};
+use crate::net::web_certificates::WebCertificates;
 use crate::pki::PrivateKey;
 use rustls_pki_types::CertificateDer;
 use std::path::PathBuf;
@@ -37,8 +38,8 @@ pub struct InUse {
 }
 
 impl InUse {
-    pub fn new(identity: Identity, clock: &SharedClock) -> Result<Self, TlsError> {
-        let sides = ServerSides::new(&identity.credentials, &identity.anchors, clock)?;
+    pub fn new(identity: Identity, web: &WebCertificates, clock: &SharedClock) -> Result<Self, TlsError> {
+        let sides = ServerSides::new(&identity.credentials, web, &identity.anchors, clock)?;
         Ok(Self { identity, sides })
     }
 }
@@ -74,6 +75,8 @@ pub struct IdentityParts {
     pub kinds: Vec<NodeKind>,
     /// Names that clients reach a proxy by.
     pub hosts: Vec<String>,
+    /// What the proxy presents to people.
+    pub web: WebCertificates,
     pub issue: Address<IssueHost>,
     pub clock: SharedClock,
 }
@@ -166,7 +169,7 @@ async fn renew(parts: &IdentityParts, origin: &Origin) -> Result<Timestamp, Rene
     parts
         .stock
         .0
-        .send_replace(Arc::new(InUse::new(identity, &parts.clock)?));
+        .send_replace(Arc::new(InUse::new(identity, &parts.web, &parts.clock)?));
     Ok(until)
 }
 

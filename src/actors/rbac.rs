@@ -42,6 +42,8 @@ pub struct PutResource {
     pub resource: Resource,
     /// May replace what is there.
     pub replace: bool,
+    /// Only if this is what is there now.
+    pub instead_of: Option<Resource>,
     /// Who asks, for the audit log.
     pub by: String,
 }
@@ -81,6 +83,10 @@ message!(
 pub enum RbacError {
     #[error("{kind} {name:?} already exists; to replace it: ctl create -f FILE")]
     Exists { kind: &'static str, name: String },
+    #[error(
+        "{kind} {name:?} was changed or removed by somebody else in the meantime; nothing was written, read it again"
+    )]
+    Changed { kind: &'static str, name: String },
     #[error(
         "there are {RESOURCES_MAX} resources of this kind, which is the limit; remove one that is not needed: ctl rm KIND/NAME"
     )]
@@ -195,7 +201,12 @@ async fn removed_nodes(store: &dyn Store) -> Result<BTreeSet<NodeId>, RbacError>
 }
 
 /// Stores one resource.
-async fn put(store: &dyn Store, resource: &Resource, replace: bool) -> Result<Put, RbacError> {
+async fn put(
+    store: &dyn Store,
+    resource: &Resource,
+    instead_of: Option<&Resource>,
+    replace: bool,
+) -> Result<Put, RbacError> {
     crate::telemetry::fault::point("rbac.put", resource.name());
     let prefix = match resource {
         Resource::User(_) => USERS,
@@ -206,6 +217,10 @@ async fn put(store: &dyn Store, resource: &Resource, replace: bool) -> Result<Pu
     let key = format!("{prefix}{}", resource.name());
     let value = resource.to_json().into_bytes();
     let is_new = check_room(store, prefix, &key, value.len()).await?;
+    if let Some(expected) = instead_of {
+        swap(store, &key, expected, value).await?;
+        return Ok(Put::Replaced);
+    }
     if replace {
         store.put(&key, value, None).await?;
         return Ok(if is_new { Put::Created } else { Put::Replaced });
@@ -216,6 +231,23 @@ async fn put(store: &dyn Store, resource: &Resource, replace: bool) -> Result<Pu
             kind: resource.kind(),
             name: resource.name().to_owned(),
         }),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes only where `expected` is what is stored.
+async fn swap(store: &dyn Store, key: &str, expected: &Resource, value: Vec<u8>) -> Result<(), RbacError> {
+    let changed = || RbacError::Changed {
+        kind: expected.kind(),
+        name: expected.name().to_owned(),
+    };
+    let stored = store.get(key).await?.ok_or_else(changed)?;
+    if Resource::from_json(&String::from_utf8_lossy(&stored.value))? != *expected {
+        return Err(changed());
+    }
+    match store.compare_and_swap(key, stored.revision, value, None).await {
+        Ok(_) => Ok(()),
+        Err(StoreError::Conflict { .. }) => Err(changed()),
         Err(error) => Err(error.into()),
     }
 }
@@ -276,12 +308,17 @@ impl Behavior for Rbac {
 impl Handle<PutResource> for Rbac {
     fn handle(
         &mut self,
-        PutResource { resource, replace, by }: PutResource,
+        PutResource {
+            resource,
+            replace,
+            instead_of,
+            by,
+        }: PutResource,
         ctx: &mut Ctx<'_, Self>,
     ) -> Reply<Result<Put, RbacError>> {
         let (store, trail) = (self.store.clone(), self.trail.clone());
         self.change(ctx, async move {
-            let done = put(store.as_ref(), &resource, replace).await?;
+            let done = put(store.as_ref(), &resource, instead_of.as_ref(), replace).await?;
             let audited = audit(&trail, event_of(&resource, done), resource.name(), &by).await;
             Ok((done, true, audited))
         })

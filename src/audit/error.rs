@@ -11,7 +11,7 @@ pub enum AuditError {
     #[error("the audit spool is closed, as the node is going down")]
     Closed,
     #[error(
-        "an event of {bytes} bytes was refused; at most {MAX_LINE_BYTES} are stored: split its texts with audit::parts"
+        "an event of {bytes} bytes was refused; at most {MAX_LINE_BYTES} are stored, and a longer text has to come in parts"
     )]
     LineTooLong { bytes: usize },
     #[error("an event was refused, as it is not one line of JSON: {why}")]

@@ -12,7 +12,7 @@ pub(super) const INDEX_FILE: &str = "index.sqlite";
 /// Another version is deleted and made anew.
 const SCHEMA_VERSION: i64 = 1;
 /// A reader holds its lock for one question.
-pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 const SCHEMA: &str = "
     CREATE TABLE event (

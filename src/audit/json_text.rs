@@ -3,9 +3,6 @@
 
 use std::fmt::Write;
 
-/// A longer text is split into parts of this size, never cut. Small enough for the line readers of log shippers.
-pub const MAX_PART_BYTES: usize = 64 * 1024;
-
 /// Appends `text` as a JSON string (RFC 8259, section 7), with the quotes.
 pub(super) fn push_string(out: &mut String, text: &str) {
     out.push('"');
@@ -39,44 +36,6 @@ fn must_escape(c: char) -> bool {
     matches!(c, '\u{80}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// One part of a long text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part<'a> {
-    /// From 0.
-    pub number: u64,
-    pub last: bool,
-    pub bytes: &'a [u8],
-}
-
-/// Splits a text into parts of at most `MAX_PART_BYTES`, between characters where it is UTF-8. An empty text is one part.
-pub fn parts(text: &[u8]) -> impl Iterator<Item = Part<'_>> {
-    let mut rest = Some(text);
-    let mut number = 0;
-    std::iter::from_fn(move || {
-        let text = rest?;
-        let (bytes, after) = text.split_at(split_point(text));
-        rest = (!after.is_empty()).then_some(after);
-        number += 1;
-        Some(Part {
-            number: number - 1,
-            last: after.is_empty(),
-            bytes,
-        })
-    })
-}
-
-fn split_point(text: &[u8]) -> usize {
-    if text.len() <= MAX_PART_BYTES {
-        return text.len();
-    }
-    // A character has at most four bytes; where there is no beginning of one, this is not UTF-8.
-    let begins = |at: &usize| text[*at] & 0xC0 != 0x80;
-    (MAX_PART_BYTES - 3..=MAX_PART_BYTES)
-        .rev()
-        .find(begins)
-        .unwrap_or(MAX_PART_BYTES)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,26 +48,5 @@ mod tests {
         assert!(json.chars().all(|c| !must_escape(c) || matches!(c, '"' | '\\')));
         assert!(json.contains("\\u001b[31m\\u007f\\u009bé"));
         assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
-    }
-
-    #[test]
-    fn a_long_text_is_split_between_characters_and_loses_nothing() {
-        let text = "x".to_owned() + &"漢".repeat(MAX_PART_BYTES);
-        let all: Vec<_> = parts(text.as_bytes()).collect();
-        assert!(
-            all.iter()
-                .all(|p| p.bytes.len() <= MAX_PART_BYTES && str::from_utf8(p.bytes).is_ok())
-        );
-        assert!(
-            all.iter()
-                .enumerate()
-                .all(|(n, p)| p.number == n as u64 && p.last == (n + 1 == all.len()))
-        );
-        assert_eq!(
-            all.iter().flat_map(|p| p.bytes).copied().collect::<Vec<_>>(),
-            text.as_bytes()
-        );
-        assert_eq!(parts(b"").count(), 1);
-        assert_eq!(parts(&[0x80; MAX_PART_BYTES + 1]).count(), 2);
     }
 }

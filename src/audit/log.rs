@@ -6,7 +6,7 @@
 
 use super::disk::make_private_dir;
 use super::index::{Entry, Facts, Index, Position};
-use super::query::{self, AuditReader, Query};
+use super::query::{self, Query};
 use super::{AuditError, MAX_LINE_BYTES};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
@@ -100,11 +100,6 @@ impl AuditLog {
     /// The newest events that match, oldest first.
     pub fn query(&self, query: &Query) -> Result<Vec<String>, AuditError> {
         query::run(self.index.connection(), &self.dir, query)
-    }
-
-    /// Asks questions on another thread while this one appends.
-    pub fn reader(&self) -> Result<AuditReader, AuditError> {
-        AuditReader::open(&self.dir)
     }
 
     fn store(&mut self, source: &str, first: u64, events: &[String]) -> Result<(), AuditError> {

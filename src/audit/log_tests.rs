@@ -171,7 +171,6 @@ fn every_condition_of_a_query_narrows_it_and_the_newest_are_given_oldest_first()
         ..Query::default()
     };
     assert_eq!(log.query(&newest).unwrap(), events(57..60));
-    assert_eq!(log.reader().unwrap().query(&newest).unwrap(), events(57..60));
     let many = Query {
         limit: MAX_QUERY_EVENTS + 1,
         ..Query::default()

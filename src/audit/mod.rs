@@ -32,9 +32,8 @@ mod spool_writer;
 pub use error::AuditError;
 pub use event::{EventBuilder, EventContext, FieldValue, SessionFields, SessionIdentity};
 pub use event_kind::EventKind;
-pub use json_text::{MAX_PART_BYTES, Part, parts};
 pub use log::AuditLog;
-pub use query::{AuditReader, MAX_QUERY_EVENTS, Query};
+pub use query::{MAX_QUERY_EVENTS, Query};
 pub use spool::{Batch, Full, Recovered, Spool, SpoolLimits, SpoolState};
 
 /// Where random bytes come from: `pki::entropy::fill`.

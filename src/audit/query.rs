@@ -1,14 +1,14 @@
 //! Questions to the audit log: the index finds the lines, the segments give them.
 
 use super::AuditError;
-use super::index::{BUSY_TIMEOUT, INDEX_FILE, failed};
+use super::index::{INDEX_FILE, failed};
 use super::log::{segment_path, split_stored};
 use crate::model::Timestamp;
-use rusqlite::{Connection, OpenFlags, ToSql};
+use rusqlite::{Connection, ToSql};
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What one answer may hold: a page of a person, or a step of an export.
 pub const MAX_QUERY_EVENTS: usize = 10_000;
@@ -30,33 +30,6 @@ pub struct Query {
     pub until: Option<Timestamp>,
     /// At most `MAX_QUERY_EVENTS`.
     pub limit: usize,
-}
-
-/// Answers questions, on any thread, while the log is appended to.
-pub struct AuditReader {
-    dir: PathBuf,
-    index: Connection,
-}
-
-impl AuditReader {
-    pub(super) fn open(dir: &Path) -> Result<Self, AuditError> {
-        let path = dir.join(INDEX_FILE);
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let index = Connection::open_with_flags(&path, flags).map_err(failed(&path))?;
-        index.busy_timeout(BUSY_TIMEOUT).map_err(failed(&path))?;
-        Ok(Self {
-            dir: dir.to_owned(),
-            index,
-        })
-    }
-
-    /// The newest events that match, oldest first, each as the JSON that was entered.
-    ///
-    /// # Errors
-    /// `QueryTooLarge`, `AnswerTooLarge`; `Io` or `Corrupt` when a segment is missing or not what was indexed.
-    pub fn query(&self, query: &Query) -> Result<Vec<String>, AuditError> {
-        run(&self.index, &self.dir, query)
-    }
 }
 
 struct Found {

@@ -11,6 +11,7 @@ use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -62,13 +63,10 @@ impl AdminClient {
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(bool, Bytes), Failure> {
-        let stream = socket::connect_admin(&self.socket).await.map_err(|error| {
-            Failure::failed(format!(
-                "no auth service answers at {}: {error}; run this on the auth node, as the account that runs it, and name its \
-                 data directory with --data-dir or --config",
-                self.socket.display()
-            ))
-        })?;
+        tracing::debug!(%method, path, socket = %self.socket.display(), "asking auth");
+        let stream = socket::connect_admin(&self.socket)
+            .await
+            .map_err(|error| Failure::failed(not_reached(&self.socket, &error)))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(Failure::failed)?;
@@ -91,6 +89,38 @@ impl AdminClient {
     }
 }
 
+/// Why nobody answers at the socket, and what to do about it.
+fn not_reached(socket: &Path, error: &std::io::Error) -> String {
+    let shown = socket.display();
+    if error.kind() != std::io::ErrorKind::PermissionDenied {
+        return format!(
+            "no auth service answers at {shown}: {error}; run this on the auth node, as the account that runs it, and name its \
+             data directory with --data-dir or --config"
+        );
+    }
+    // What is in a directory that one may not enter cannot be looked at; the directory itself can.
+    let owned = socket
+        .ancestors()
+        .find_map(|path| Some((path, path.symlink_metadata().ok()?.uid())));
+    let owner = match owned {
+        Some((path, uid)) => format!("{} belongs to {}", path.display(), account(uid)),
+        None => "it belongs to another account".to_owned(),
+    };
+    format!(
+        "permission denied on auth's socket {shown}: {owner}, and you are {}; only its owner administers the cluster through it, \
+         so repeat the command with sudo or as that account",
+        account(nix::unistd::geteuid().as_raw())
+    )
+}
+
+fn account(uid: u32) -> String {
+    let found = nix::unistd::User::from_uid(uid.into()).ok().flatten();
+    match found {
+        Some(user) => format!("{} (uid {uid})", user.name),
+        None => format!("uid {uid}"),
+    }
+}
+
 /// `?key=value` of the fields that are set.
 fn query_string(query: &impl Serialize) -> Result<String, Failure> {
     let value = serde_json::to_value(query).map_err(Failure::internal)?;
@@ -107,4 +137,27 @@ fn query_string(query: &impl Serialize) -> Result<String, Failure> {
         out.push_str(&percent_encoded(&value));
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_may_not_open_the_socket_reads_whose_it_is_and_what_to_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("data/admin.sock");
+        let said = not_reached(&socket, &std::io::ErrorKind::PermissionDenied.into());
+        let me = format!("(uid {})", nix::unistd::geteuid());
+        for part in [
+            "data/admin.sock",
+            "sudo",
+            &format!("{} belongs to", directory.path().display()),
+            &me,
+        ] {
+            assert!(said.contains(part), "{part:?} is not in: {said}");
+        }
+        let said = not_reached(&socket, &std::io::ErrorKind::NotFound.into());
+        assert!(said.contains("on the auth node") && !said.contains("sudo"), "{said}");
+    }
 }

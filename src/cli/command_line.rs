@@ -1,10 +1,9 @@
-//! From the arguments of the process to the command that is meant, under each of the program's names; and what is said about
-//! a flag of Teleport's that Postern does not have.
+//! From the arguments of the process to the command that is meant, under each of the program's names.
 
 use super::ctl::CtlArgs;
 use super::names::Program;
-use super::{Cli, Command, Failure, NodeCommand};
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use super::{Cli, Command, Failure, NodeCommand, refused_flags};
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
 use std::ffi::OsString;
 
@@ -16,61 +15,48 @@ struct NodeCli {
     command: NodeCommand,
 }
 
-/// Flags that are known and refused: which they are, and the sentence about them.
-const REFUSED_FLAGS: &[(&[&str], &str)] = &[
-    (
-        &["--insecure"],
-        "is not supported: a node must know the cluster that it gives its token to; give --ca-pin with what `postern ctl \
-         status` prints on the auth node",
-    ),
-    (
-        &["--labels", "--node-labels"],
-        "is not supported: labels are of databases; give them to `postern db start --labels`, or as static_labels of a \
-         database in the file",
-    ),
-    (
-        &["--cert-file", "--key-file"],
-        "is not supported by this version of Postern: the proxy serves a certificate of the cluster's own host authority; leave \
-         it out",
-    ),
-    (&["--fips"], "is not supported: Postern has no FIPS build; leave it out"),
-    (
-        &["--permit-user-env"],
-        "is of Teleport's SSH service, which Postern does not have; leave it out",
-    ),
-    (
-        &["--insecure-no-tls"],
-        "is not supported: the proxy speaks TLS itself, always; leave it out, and let a load balancer pass TCP on as it is",
-    ),
-    (
-        &["--advertise-ip"],
-        "is not supported: a node is reached through the tunnel that it dials, and a proxy by the public_addr of its \
-         proxy_service; leave it out",
-    ),
-    (
-        &["--app-"],
-        "is of Teleport's application service, which Postern does not have; leave it out",
-    ),
-    (
-        &["--aws-", "--gcp-", "--azure-", "--ad-"],
-        "is for databases of a cloud or of Active Directory; Postern serves PostgreSQL by certificates of its own: leave it out \
-         and name the database by --uri",
-    ),
-];
-
 /// The command that `arguments` (the first is the program's name) ask for. Help, the version and a mistake of the command line
 /// end the process, as clap has it.
 ///
 /// # Errors
 /// A flag of Teleport's that is refused, or a verb of `tsh`, with a sentence of its own.
 pub fn read(program: Program, arguments: &[OsString]) -> Result<Command, Failure> {
+    let arguments = &global_flags_last(arguments);
     let read = match program {
         Program::Postern => parse::<Cli>(program, arguments).map(|cli| cli.command),
         Program::Teleport => parse::<NodeCli>(program, arguments).map(|cli| Command::Node(cli.command)),
         Program::Tctl => tctl(arguments),
         Program::Tsh => return tsh(arguments),
     };
-    read.map_err(|error| refused_flag(program, arguments, &error).unwrap_or_else(|| error.exit()))
+    read.map_err(|error| refused_flags::sentence(program, arguments, &error).unwrap_or_else(|| error.exit()))
+}
+
+/// Global flags that stand before the verb, behind everything: each verb takes those that it has.
+fn global_flags_last(arguments: &[OsString]) -> Vec<OsString> {
+    let Some((name, mut rest)) = arguments.split_first() else {
+        return Vec::new();
+    };
+    let mut flags = Vec::new();
+    while let Some((flag, after)) = rest.split_first() {
+        let text = flag.to_string_lossy();
+        let with_value = matches!(text.as_ref(), "-c" | "--config" | "--data-dir");
+        let alone = matches!(text.as_ref(), "-d" | "--debug")
+            || ["--config=", "--data-dir="].iter().any(|begin| text.starts_with(begin));
+        let taken = match (with_value, alone) {
+            (true, _) if !after.is_empty() => 2,
+            (_, true) => 1,
+            _ => break,
+        };
+        let (these, others) = rest.split_at(taken);
+        flags.extend_from_slice(these);
+        rest = others;
+    }
+    let mut all = vec![name.clone()];
+    all.extend_from_slice(rest);
+    // What follows a bare `--` would not be read as flags; help of the program itself is asked for without a verb.
+    let place = all.iter().position(|word| word == "--").unwrap_or(all.len());
+    all.splice(place..place, flags);
+    all
 }
 
 fn parse<C: CommandFactory + FromArgMatches>(program: Program, arguments: &[OsString]) -> Result<C, clap::Error> {
@@ -109,7 +95,9 @@ fn tsh(arguments: &[OsString]) -> Result<Command, Failure> {
         Ok(matches) if matches.subcommand_name() == Some("version") => Ok(Command::Node(NodeCommand::Version)),
         Ok(matches) => Err(no_login(matches.subcommand_name().unwrap_or_default())),
         // `tsh --proxy=… login`: the flags of verbs that there are not are not known either.
-        Err(error) if error.kind() == ErrorKind::UnknownArgument => Err(no_login(&invalid_argument(&error))),
+        Err(error) if error.kind() == ErrorKind::UnknownArgument => {
+            Err(no_login(&refused_flags::invalid_argument(&error)))
+        }
         Err(error) => error.exit(),
     }
 }
@@ -125,36 +113,6 @@ fn no_login(asked: &str) -> Failure {
         "`tsh {asked}` is not there yet: this version of Postern has no login of people; an administrator makes the certificate \
          for psql, with `tctl auth sign --format=file --user=NAME --db-service=DATABASE --out=NAME`"
     ))
-}
-
-fn invalid_argument(error: &clap::Error) -> String {
-    match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(argument)) => argument.clone(),
-        _ => String::new(),
-    }
-}
-
-/// The sentence about a flag of Teleport's, where `error` is about one.
-fn refused_flag(program: Program, arguments: &[OsString], error: &clap::Error) -> Option<Failure> {
-    let of_nodes = match program {
-        Program::Teleport => true,
-        Program::Postern => arguments
-            .get(1)
-            .is_some_and(|verb| verb == "start" || verb == "configure" || verb == "db"),
-        Program::Tctl | Program::Tsh => false,
-    };
-    if !of_nodes || error.kind() != ErrorKind::UnknownArgument {
-        return None;
-    }
-    let flag = invalid_argument(error);
-    let flag = flag.split(['=', ' ']).next().unwrap_or_default();
-    let named = |names: &[&str]| {
-        names
-            .iter()
-            .any(|name| flag == *name || (name.ends_with('-') && flag.starts_with(name)))
-    };
-    let (_, sentence) = REFUSED_FLAGS.iter().find(|(names, _)| named(names))?;
-    Some(Failure::usage(format!("{flag} {sentence}")))
 }
 
 #[cfg(test)]
@@ -188,6 +146,10 @@ mod tests {
             "get role/access",
             "rm user/alice",
             "db ls",
+            "db ls env=dev,team=x --search=a -v",
+            "nodes ls",
+            "edit role/access",
+            "auth export --type=db-client",
             "audit ls --since 1h",
             "auth sign --format=db --host=a,b --out=server --ttl=2190h",
         ] {
@@ -197,6 +159,20 @@ mod tests {
             assert_eq!(parsed(&format!("tctl --data-dir /d {verb}")), after);
             assert_eq!(parsed(&format!("postern ctl --data-dir /d {verb}")), after);
         }
+    }
+
+    #[test]
+    fn global_flags_stand_before_or_after_the_verb_of_every_program() {
+        assert_eq!(parsed("teleport -d -c /x start"), parsed("teleport start -c /x -d"));
+        assert_eq!(parsed("postern --config=/x start"), parsed("postern start -c /x"));
+        assert_eq!(
+            parsed("tctl -d -c /x status"),
+            parsed("postern ctl status -c /x --debug")
+        );
+        assert_eq!(
+            parsed("postern --data-dir /d ctl status"),
+            parsed("tctl status --data-dir=/d")
+        );
     }
 
     #[test]
@@ -230,14 +206,19 @@ mod tests {
             ("postern start --aws-region=eu-west-1", "cloud"),
             ("postern start --ad-domain x", "Active Directory"),
             ("teleport start --labels=env=dev", "static_labels"),
+            ("teleport start --skip-version-check", "any version"),
+            ("postern start --bootstrap=state.yaml", "ctl create -f"),
+            ("teleport start --apply-on-startup=x.yaml", "ctl create -f"),
+            ("teleport start --config-string=eA==", "--config"),
+            ("teleport version --raw", "first line"),
+            ("tctl status --auth-server=a:3025", "auth node"),
+            ("postern ctl --insecure status", "socket"),
+            ("tctl status -i key", "auth node"),
         ];
         for (line, reason) in refused {
             let said = parsed(line);
-            let flag = line
-                .split(' ')
-                .nth(2)
-                .and_then(|flag| flag.split('=').next())
-                .unwrap_or_default();
+            let flag = line.split(' ').find(|word| word.starts_with('-'));
+            let flag = flag.and_then(|flag| flag.split('=').next()).unwrap_or_default();
             assert!(said.starts_with(flag) && said.contains(reason), "{line}: {said}");
         }
     }

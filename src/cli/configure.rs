@@ -4,7 +4,7 @@ use super::names::Program;
 use super::node_flags::{self, JoinFlags};
 use super::start::NO_ACME;
 use super::{Failure, Outcome};
-use crate::config::{AcmeSetting, Config, DEFAULT_DATA_DIR, Settings, Written};
+use crate::config::{AcmeSetting, Config, DEFAULT_DATA_DIR, KeyPairSetting, Settings, Written};
 use crate::model::{Endpoint, NodeKind};
 use crate::pki::pem::create_private;
 use clap::{Args, ValueEnum};
@@ -29,6 +29,12 @@ pub struct ConfigureArgs {
     /// Where the issuer of the certificate writes to.
     #[arg(long, value_name = "ADDRESS", requires = "acme")]
     acme_email: Option<String>,
+    /// The certificate that the proxy presents to people, with its chain, PEM.
+    #[arg(long, value_name = "FILE", requires = "key_file", conflicts_with = "acme")]
+    cert_file: Option<String>,
+    /// The key of that certificate, PEM.
+    #[arg(long, value_name = "FILE", requires = "cert_file")]
+    key_file: Option<String>,
     /// What clients and agents connect to, host:port; 443 when no port is given.
     #[arg(long, value_name = "ADDRESS")]
     public_addr: Option<String>,
@@ -36,10 +42,10 @@ pub struct ConfigureArgs {
     #[arg(long, value_name = "ROLES", value_delimiter = ',', value_parser = node_flags::role)]
     roles: Vec<NodeKind>,
     /// Where a proxy without auth joins, host:port.
-    #[arg(long, value_name = "ADDRESS", conflicts_with = "proxy")]
-    auth_server: Option<String>,
-    /// The proxy that an agent joins through; see `db configure create`.
     #[arg(long, value_name = "ADDRESS")]
+    auth_server: Option<String>,
+    /// Refused: an agent joins through a proxy, and `db configure create` makes its configuration.
+    #[arg(long, value_name = "ADDRESS", hide = true)]
     proxy: Option<String>,
     #[command(flatten)]
     join: JoinFlags,
@@ -125,8 +131,13 @@ fn warn_of_acme(config: &Config) {
 
 impl ConfigureArgs {
     fn settings(&self, program: Program) -> Result<Settings, Failure> {
-        let join = node_flags::join_at("--auth-server", self.auth_server.as_ref(), false)
-            .or_else(|| node_flags::join_at("--proxy", self.proxy.as_ref(), true));
+        if self.proxy.is_some() {
+            return Err(Failure::usage(format!(
+                "--proxy is where an agent joins, and this makes no configuration of one: make it with `{program} db configure \
+                 create --proxy=…`; a proxy without auth joins at auth itself, by --auth-server"
+            )));
+        }
+        let join = node_flags::join_at("--auth-server", self.auth_server.as_ref(), false);
         let services = if self.roles.is_empty() {
             vec![NodeKind::Auth, NodeKind::Proxy]
         } else {
@@ -140,6 +151,7 @@ impl ConfigureArgs {
         for (flag, said, needs) in [
             ("--cluster-name", self.cluster_name.is_some(), NodeKind::Auth),
             ("--acme", self.acme, NodeKind::Proxy),
+            ("--cert-file", self.cert_file.is_some(), NodeKind::Proxy),
             ("--public-addr", self.public_addr.is_some(), NodeKind::Proxy),
         ] {
             // A proxy alone takes its cluster's name from auth; the flag then is the name of the certificate that ACME asks for.
@@ -164,9 +176,22 @@ impl ConfigureArgs {
             acme: self.acme.then(|| AcmeSetting {
                 email: self.acme_email.clone(),
             }),
+            keypair: self.keypair()?,
             ..self.join.settings()
         };
         Ok(settings)
+    }
+
+    /// A certificate comes with its key, or not at all: clap sees to that.
+    fn keypair(&self) -> Result<Option<KeyPairSetting>, Failure> {
+        let paths = (
+            node_flags::absolute(self.cert_file.as_ref())?,
+            node_flags::absolute(self.key_file.as_ref())?,
+        );
+        Ok(match paths {
+            (Some(cert_file), Some(key_file)) => Some(KeyPairSetting { cert_file, key_file }),
+            _ => None,
+        })
     }
 
     /// As in Teleport: the proxy listens on the port of its public address, and with ACME that is port 443 of the cluster's name.
@@ -317,7 +342,7 @@ mod tests {
             ("--roles=db", "db configure create"),
             ("--roles=node", "SSH"),
             ("--token=x", "joins none"),
-            ("--proxy=p:443", "joins none"),
+            ("--proxy=p:443", "db configure create --proxy"),
             ("--roles=proxy", "needs \"auth_server\""),
             ("--roles=proxy --auth-server=a --cluster-name=x", "leave it out"),
             ("--roles=auth --public-addr=x", "leave it out"),

@@ -250,7 +250,15 @@ async fn create_person(client: &AdminClient) -> Outcome {
          db_users: [{DB_USER}]\n    db_names: [{DB_NAME}]\n"
     );
     let _put: ResourcesPut = client
-        .send(Method::PUT, "/v1/resources", &PutResources { yaml, replace: true })
+        .send(
+            Method::PUT,
+            "/v1/resources",
+            &PutResources {
+                yaml,
+                replace: true,
+                instead_of: None,
+            },
+        )
         .await?;
     Ok(())
 }

@@ -5,6 +5,7 @@
 
 mod admin_client;
 mod audit;
+mod auth_export;
 mod auth_sign;
 mod command_line;
 mod configure;
@@ -12,10 +13,15 @@ mod ctl;
 mod db_service;
 mod dev;
 mod dev_database;
+mod edit;
+mod inventory;
 mod names;
 mod node_flags;
+mod refused_flags;
+mod resources;
 mod signals;
 mod start;
+mod status;
 mod terminal;
 pub mod throwaway_postgres;
 mod tokens;
@@ -85,6 +91,12 @@ impl Failure {
         }
     }
 
+    /// The same, with what to do next.
+    fn and(self, next: &str) -> Self {
+        let message = format!("{}; {next}", self.message);
+        Self { message, ..self }
+    }
+
     fn usage(message: impl ToString) -> Self {
         Self {
             code: WRONG_USAGE,
@@ -137,7 +149,7 @@ fn carry_out(program: Program, command: Command) -> Outcome {
         Command::Node(NodeCommand::Db(verb)) => db_service::run(program, &verb),
         Command::Node(NodeCommand::Version) => version(),
         Command::Dev(args) => dev::run(args),
-        Command::Ctl(args) => ctl::run(args),
+        Command::Ctl(args) => ctl::run(program, args),
     }
 }
 

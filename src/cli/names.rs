@@ -39,6 +39,14 @@ impl Program {
         }
     }
 
+    /// What an administrator types before a verb, where the program is called so.
+    pub const fn ctl(self) -> &'static str {
+        match self {
+            Self::Tctl | Self::Teleport => "tctl",
+            Self::Postern | Self::Tsh => "postern ctl",
+        }
+    }
+
     /// An example of this program as it is typed under the name that it was called by.
     fn example(self, text: &str) -> String {
         let verbs = if self == Self::Tctl {

@@ -20,14 +20,39 @@ fn escape(text: &str, keep_line_feeds: bool) -> String {
             '\n' if keep_line_feeds => out.push(c),
             '\n' => out.push_str("\\n"),
             '\t' => out.push_str("\\t"),
-            // Directional overrides make a text look like another one (CVE-2021-42574).
-            c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
+            c if is_obeyed(c) => {
                 let _cannot_fail = write!(out, "\\u{{{:x}}}", u32::from(c));
             }
             c => out.push(c),
         }
     }
     out
+}
+
+fn is_obeyed(c: char) -> bool {
+    // Directional overrides make a text look like another one (CVE-2021-42574).
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// JSON with what a terminal obeys written as escapes, which mean the same there. All of them stand in strings: what is outside
+/// of strings in JSON is ASCII, of whose control characters only line feeds are used.
+pub fn printable_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c != '\n' && is_obeyed(c) {
+            // Every one of them is in the basic plane: four digits. Writing to a String cannot fail.
+            let _ = write!(out, "\\u{:04x}", u32::from(c));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// `1 node`, `2 nodes`.
+pub fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
 }
 
 /// Reads a duration as people write it: `12h`, `30m`, `2h30m`.
@@ -47,6 +72,19 @@ mod tests {
     fn control_characters_are_shown_and_not_sent() {
         assert_eq!(one_line("a\x1b[2Jb\nc\u{202e}"), "a\\u{1b}[2Jb\\nc\\u{202e}");
         assert_eq!(printable("a\nb\r"), "a\nb\\u{d}");
+    }
+
+    #[test]
+    fn json_for_a_terminal_means_the_same() {
+        let text = "a\u{1b}\u{9b}\u{202e}\u{7f}é\n";
+        let json = serde_json::to_string_pretty(&[text]).unwrap();
+        let shown = printable_json(&json);
+        assert!(shown.chars().all(|c| c == '\n' || !is_obeyed(c)), "{shown}");
+        assert_eq!(serde_json::from_str::<[String; 1]>(&shown).unwrap(), [text]);
+        assert_eq!(
+            (counted(1, "node"), counted(0, "node")),
+            ("1 node".to_owned(), "0 nodes".to_owned())
+        );
     }
 
     #[test]

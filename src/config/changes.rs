@@ -92,10 +92,12 @@ fn proxy_keys(changes: &mut Changes, old: &ProxyConfig, new: &ProxyConfig) {
     let ProxyConfig {
         web_listen_addr,
         public_addr,
+        https_keypairs,
         acme,
     } = old;
     changes.note("proxy_service.web_listen_addr", *web_listen_addr == new.web_listen_addr);
     changes.note("proxy_service.public_addr", *public_addr == new.public_addr);
+    changes.note("proxy_service.https_keypairs", *https_keypairs == new.https_keypairs);
     changes.note("proxy_service.acme", *acme == new.acme);
 }
 

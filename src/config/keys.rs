@@ -118,12 +118,11 @@ pub(super) const AUTH: Keys = Keys {
 };
 
 pub(super) const PROXY: Keys = Keys {
-    supported: &["acme", "enabled", "public_addr", "web_listen_addr"],
+    supported: &["acme", "enabled", "https_keypairs", "public_addr", "web_listen_addr"],
     not_yet: &[
         "automatic_upgrades_channels",
         "https_cert_file",
         "https_key_file",
-        "https_keypairs",
         "https_keypairs_reload_interval",
         "idp",
         "kube_listen_addr",
@@ -146,6 +145,12 @@ pub(super) const PROXY: Keys = Keys {
         "tunnel_public_addr",
         "ui",
     ],
+    foreign: &[],
+};
+
+pub(super) const KEYPAIR: Keys = Keys {
+    supported: &["cert_file", "key_file"],
+    not_yet: &[],
     foreign: &[],
 };
 

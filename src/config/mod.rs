@@ -25,7 +25,7 @@ pub use crate::model::Endpoint;
 pub use address::{AddressError, ListenAddr, ListenHost};
 pub use error::{ConfigError, Place};
 pub use secret_file::{MIN_STATIC_TOKEN_BYTES, PinSource, StaticToken, TokenSource};
-pub use settings::{AcmeSetting, DatabaseSetting, JoinSetting, Settings, Written};
+pub use settings::{AcmeSetting, DatabaseSetting, JoinSetting, KeyPairSetting, Settings, Written};
 
 use crate::model::{ClusterName, Labels, NodeKind, NodeName, ServiceName};
 use crate::policy::{DatabaseTlsMode, ResourceMatcher};
@@ -144,11 +144,21 @@ pub struct AuthConfig {
     pub policy_max_age: Duration,
 }
 
+/// The files of a certificate that the proxy presents to people, PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyPair {
+    /// The chain, the proxy's own certificate first.
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxyConfig {
     pub web_listen_addr: ListenAddr,
     /// What clients and agents connect to; the first is printed in commands. Empty: the node's name and the listening port.
     pub public_addr: Vec<Endpoint>,
+    /// What is presented to people; without one the host authority's certificate.
+    pub https_keypairs: Vec<KeyPair>,
     /// Asked for, and not acted on by this version: whoever starts the proxy warns of it.
     pub acme: Option<AcmeConfig>,
 }

@@ -2,11 +2,12 @@
 
 use super::address::ListenAddr;
 use super::error::ConfigError;
-use super::file::Node;
+use super::file::{Node, Value};
+use super::resolve::absolute_path;
 use super::secret_file::StaticToken;
 use super::section::Section;
 use super::{
-    AcmeConfig, AuthConfig, DEFAULT_AUTH_PORT, DEFAULT_POLICY_MAX_AGE, DEFAULT_WEB_PORT, MAX_POLICY_MAX_AGE,
+    AcmeConfig, AuthConfig, DEFAULT_AUTH_PORT, DEFAULT_POLICY_MAX_AGE, DEFAULT_WEB_PORT, KeyPair, MAX_POLICY_MAX_AGE,
     MIN_POLICY_MAX_AGE, ProxyConfig, keys,
 };
 use crate::model::Endpoint;
@@ -86,9 +87,36 @@ pub(super) fn proxy(node: Node) -> Result<Option<ProxyConfig>, ConfigError> {
     let config = ProxyConfig {
         web_listen_addr,
         public_addr,
+        https_keypairs: keypairs(&mut section)?,
         acme: acme(&mut section)?,
     };
     Ok(enabled.then_some(config))
+}
+
+fn keypairs(section: &mut Section) -> Result<Vec<KeyPair>, ConfigError> {
+    let entries = match section.take("https_keypairs") {
+        None => return Ok(Vec::new()),
+        Some(Node {
+            value: Value::List(entries),
+            ..
+        }) => entries,
+        Some(other) => {
+            return Err(other.wrong_type("https_keypairs in proxy_service", "a list of cert_file and key_file"));
+        }
+    };
+    entries.into_iter().map(keypair).collect()
+}
+
+fn keypair(node: Node) -> Result<KeyPair, ConfigError> {
+    let mut pair = Section::open(node, "an entry of https_keypairs", &keys::KEYPAIR)?;
+    let mut path = |key: &'static str| match pair.text(key, "a path")? {
+        Some(text) => absolute_path(&text),
+        None => Err(pair.missing(key, "a certificate is of no use without its key")),
+    };
+    Ok(KeyPair {
+        cert_file: path("cert_file")?,
+        key_file: path("key_file")?,
+    })
 }
 
 /// Off unless it says `enabled: yes`, as in Teleport: a file may keep the e-mail address of an issuer that it does not use.

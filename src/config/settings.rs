@@ -33,6 +33,7 @@ pub struct Settings {
     pub web_listen_addr: Option<String>,
     pub public_addr: Option<String>,
     pub acme: Option<AcmeSetting>,
+    pub keypair: Option<KeyPairSetting>,
     /// One database more than the file has.
     pub database: Option<DatabaseSetting>,
 }
@@ -45,6 +46,13 @@ pub struct JoinSetting {
     pub address: String,
     /// Whether the address is a proxy's; the format's versions 1 and 2 do not tell them apart.
     pub is_proxy: bool,
+}
+
+/// Absolute paths.
+#[derive(Debug, Clone)]
+pub struct KeyPairSetting {
+    pub cert_file: String,
+    pub key_file: String,
 }
 
 #[derive(Debug, Clone)]
@@ -172,6 +180,12 @@ impl Settings {
                 "--acme-email",
                 acme.email.as_deref(),
             );
+        }
+        if let Some(pair) = &self.keypair {
+            let mut entry = node("--cert-file", Value::Map(Vec::new()));
+            entry.put(&["cert_file"], text("--cert-file", &pair.cert_file));
+            entry.put(&["key_file"], text("--key-file", &pair.key_file));
+            root.push(&["proxy_service", "https_keypairs"], entry);
         }
         if let Some(database) = &self.database {
             root.push(&["db_service", "databases"], database.node());

@@ -68,6 +68,7 @@ fn every_supported_key_stands_in_an_example() {
         keys::AUTH,
         keys::PROXY,
         keys::ACME,
+        keys::KEYPAIR,
         keys::DB,
         keys::DATABASE,
         keys::DATABASE_TLS,

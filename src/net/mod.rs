@@ -14,6 +14,7 @@ pub mod socket;
 pub mod tls;
 pub mod upstream;
 pub mod upstream_tls;
+pub mod web_certificates;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 

@@ -10,6 +10,7 @@
 
 use super::big_reads::BigReads;
 use super::socket::Tcp;
+use super::web_certificates::{Resolver, WebCertificates};
 use crate::model::{NodeKind, SharedClock};
 use crate::pki::{CaPin, CertificateError, PrivateKey, TrustAnchors, chains_to_user_ca};
 use crate::protocol::alpn;
@@ -51,7 +52,7 @@ pub struct Credentials {
     pub key: PrivateKey,
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
@@ -100,18 +101,26 @@ pub enum Spoken {
 }
 
 impl ServerSides {
-    pub fn new(host: &Credentials, anchors: &TrustAnchors, clock: &SharedClock) -> Result<Self, TlsError> {
-        let server = |verifier: Arc<dyn ClientCertVerifier>, alpn: &[&[u8]]| -> Result<Arc<ServerConfig>, TlsError> {
+    /// `web` is presented to people; nodes are shown the host certificate.
+    pub fn new(
+        host: &Credentials,
+        web: &WebCertificates,
+        anchors: &TrustAnchors,
+        clock: &SharedClock,
+    ) -> Result<Self, TlsError> {
+        let to_people = Arc::new(Resolver::new(web.clone(), host, &provider())?);
+        let to_nodes = Arc::new(Resolver::new(WebCertificates::default(), host, &provider())?);
+        let server = |verifier: Arc<dyn ClientCertVerifier>, presented: &Arc<Resolver>, alpn: &[&[u8]]| {
             let mut config = ServerConfig::builder_with_details(provider(), Arc::new(ClockTime(clock.clone())))
                 .with_safe_default_protocol_versions()?
                 .with_client_cert_verifier(verifier)
-                .with_single_cert(host.chain.clone(), host.key.to_rustls())?;
+                .with_cert_resolver(presented.clone());
             config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
             // No tickets: PostgreSQL's clients never use them, and a resumed session would keep a certificate that has
             // been revoked since.
             config.send_tls13_tickets = 0;
             config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-            Ok(Arc::new(config))
+            Ok::<_, TlsError>(Arc::new(config))
         };
         let nodes = WebPkiClientVerifier::builder_with_provider(roots(&anchors.host)?, provider()).build()?;
         let people = Arc::new(PeopleVerifier {
@@ -120,10 +129,10 @@ impl ServerSides {
         });
         let nobody = WebPkiClientVerifier::no_client_auth;
         Ok(Self {
-            postgres: server(people, &[alpn::POSTGRESQL])?,
-            node: server(nodes, &[alpn::TUNNEL, alpn::NODE])?,
-            join: server(nobody(), &[alpn::JOIN, alpn::TO_AUTH])?,
-            web: server(nobody(), &[alpn::HTTP_1])?,
+            postgres: server(people, &to_people, &[alpn::POSTGRESQL])?,
+            node: server(nodes, &to_nodes, &[alpn::TUNNEL, alpn::NODE])?,
+            join: server(nobody(), &to_nodes, &[alpn::JOIN, alpn::TO_AUTH])?,
+            web: server(nobody(), &to_people, &[alpn::HTTP_1])?,
         })
     }
 

@@ -123,6 +123,14 @@ impl Node {
     /// What of a configuration that was read again differs from the one in use. Nothing of it is taken over while the node runs.
     fn reload(&self, config: &Config) {
         let changed = self.common.config.changed_keys(config);
+        let keypairs = super::proxy::keypairs(&self.common.config);
+        match self.common.web.load(keypairs) {
+            Ok(()) if keypairs.is_empty() => {}
+            Ok(()) => tracing::info!("the files of proxy_service.https_keypairs were read again"),
+            Err(error) => {
+                tracing::error!(%error, "proxy_service.https_keypairs: those read before are still presented")
+            }
+        }
         if changed.is_empty() {
             tracing::info!("configuration read again: nothing has changed");
         }

@@ -34,6 +34,7 @@ use crate::audit::{EventContext, EventKind, Spool, SpoolLimits};
 use crate::config::{Config, ConfigError, JoinAddress};
 use crate::model::{NodeKind, SharedClock};
 use crate::net::auth_dialer::AuthRoute;
+use crate::net::web_certificates::WebCertificates;
 use crate::pki::entropy;
 use crate::protocol::tunnel::NodeReport;
 use roots::Roots;
@@ -66,6 +67,8 @@ pub enum StartError {
     Pki(#[from] crate::pki::PkiError),
     #[error(transparent)]
     Tls(#[from] crate::net::tls::TlsError),
+    #[error("proxy_service.https_keypairs: {0}")]
+    WebCertificate(#[from] crate::net::web_certificates::WebCertificateError),
     #[error(transparent)]
     Resource(#[from] crate::policy::ResourceError),
     #[error(transparent)]
@@ -127,6 +130,8 @@ pub(crate) struct Common {
     pub proxies: ProxiesStock,
     /// Why this node must not go on, once auth has said so.
     pub condemned: Arc<watch::Sender<Option<String>>>,
+    /// What the proxy presents to people.
+    pub web: WebCertificates,
 }
 
 /// What a node asks of auth, wherever auth is.
@@ -180,7 +185,9 @@ pub async fn start(
             Policy::new(stock.clone(), clock.clone())
         })
     };
-    let identity_stock = IdentityStock::new(InUse::new(identity.clone(), &clock)?);
+    let web = WebCertificates::default();
+    web.load(proxy::keypairs(&config))?;
+    let identity_stock = IdentityStock::new(InUse::new(identity.clone(), &web, &clock)?);
     let databases = DatabasesStock::default();
     let report = NodeReport {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -196,6 +203,7 @@ pub async fn start(
         report: Arc::new(watch::Sender::new(report)),
         proxies: ProxiesStock::default(),
         condemned: Arc::default(),
+        web,
         config,
         runtimes,
         clock,
@@ -324,6 +332,7 @@ fn start_identity(
         directory,
         kinds: common.config.services(),
         hosts: proxy::host_names(&common.config),
+        web: common.web.clone(),
         issue: addresses.issue_host.clone(),
         clock: common.clock.clone(),
     });

@@ -8,7 +8,7 @@ use crate::actors::connection::{ConnectionParts, ProxyParts, TO_AUTH_MAX};
 use crate::actors::host::Spec;
 use crate::actors::listener::{Port, PortListener};
 use crate::actors::tunnels::{RoutesStock, ServeLocally, Tunnels};
-use crate::config::{Config, JoinAddress, ListenAddr, ListenHost, ProxyConfig};
+use crate::config::{Config, JoinAddress, KeyPair, ListenAddr, ListenHost, ProxyConfig};
 use crate::model::{Endpoint, NodeKind};
 use crate::net::socket::Listener;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
@@ -96,6 +96,13 @@ fn auth_endpoints(config: &Config, local: Option<SocketAddr>) -> Result<Vec<Endp
             "a proxy without an auth service beside it needs the address of one: set auth_server".to_owned(),
         )),
     }
+}
+
+pub(super) fn keypairs(config: &Config) -> &[KeyPair] {
+    config
+        .proxy
+        .as_ref()
+        .map_or(&[], |proxy| proxy.https_keypairs.as_slice())
 }
 
 /// Where others reach this proxy: its public addresses, or else where it listens, by this node's name if that is everywhere.

@@ -15,6 +15,7 @@ pub mod pin;
 pub mod profile;
 mod reading;
 pub mod seal;
+mod summary;
 pub mod verify;
 
 pub use anchors::{PlainTrustAnchors, TrustAnchors};
@@ -24,6 +25,7 @@ pub use key::{PrivateKey, PublicKey};
 pub use pin::CaPin;
 pub use profile::{DbClientProfile, DbServerProfile, HostName, HostProfile, PersonProfile};
 pub use seal::SealKey;
+pub use summary::{CertificateSummary, summary};
 pub use verify::{
     CertificateFacts, HostIdentity, PeerUsage, chains_to_user_ca, verify_db_server, verify_host, verify_person,
 };

@@ -208,7 +208,7 @@ fn missing(what: &str) -> CertificateError {
     CertificateError::malformed(format!("{what} is missing"))
 }
 
-fn timestamp(time: Time) -> Timestamp {
+pub(super) fn timestamp(time: Time) -> Timestamp {
     let micros = i64::try_from(time.to_unix_duration().as_micros());
     Timestamp::from_micros(micros.unwrap_or(i64::MAX))
 }

@@ -2,14 +2,43 @@
 
 use serde::{Deserialize, Serialize};
 
-/// `GET /v1/status`
+/// `GET /v1/status`: facts; what follows from them is the reader's.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Status {
     pub cluster: String,
     pub version: String,
     pub ca_pins: Vec<String>,
     pub policy_version: Option<u64>,
+    /// Auth's clock.
+    pub time: String,
+    pub authorities: Vec<AuthorityStatus>,
     pub nodes: Vec<NodeStatus>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AuthorityStatus {
+    /// `user`, `host`, `db`, `db-client`.
+    pub authority: String,
+    pub rotation: String,
+    pub algorithm: String,
+    pub valid_until: String,
+}
+
+/// `GET /v1/authorities`: each certificate of each, in the order of `CaKind::ALL`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Authorities {
+    pub authorities: Vec<Authority>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Authority {
+    #[serde(flatten)]
+    pub status: AuthorityStatus,
+    /// Upper-case hexadecimal, as openssl prints it.
+    pub serial: String,
+    /// SHA-256 of the public key, as in a CA pin.
+    pub fingerprint: String,
+    pub certificate: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -17,6 +46,10 @@ pub struct NodeStatus {
     pub id: String,
     pub name: String,
     pub kinds: Vec<String>,
+    /// Empty when the node does not say.
+    pub version: String,
+    /// Where people and agents reach its proxy.
+    pub addresses: Vec<String>,
     pub databases: Vec<DatabaseStatus>,
 }
 
@@ -29,16 +62,34 @@ pub struct DatabaseStatus {
     pub health: HealthStatus,
 }
 
-/// How a database is, as the agent sees it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthStatus {
-    /// `unknown`, `healthy` or `unhealthy`.
-    pub status: String,
+    pub state: HealthWord,
     pub since: Option<String>,
-    /// What is wrong, in a sentence; empty when nothing is.
+    /// A sentence; empty while there is nothing to say.
     pub detail: String,
     /// When the certificate ends that PostgreSQL presented last.
     pub certificate_until: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthWord {
+    Healthy,
+    Unhealthy,
+    /// Not looked at yet, or by an agent that does not look.
+    #[default]
+    Unknown,
+}
+
+impl HealthWord {
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// `PUT /v1/resources`: one or more YAML documents.
@@ -47,6 +98,9 @@ pub struct PutResources {
     pub yaml: String,
     /// Replace what is there.
     pub replace: bool,
+    /// The one document is written only if this is what is stored: nobody's change in between is overwritten.
+    #[serde(default)]
+    pub instead_of: Option<serde_json::Value>,
 }
 
 /// The answer: what became of each, in order.

@@ -4,7 +4,10 @@
 pub mod admin;
 pub mod api;
 pub mod diag;
+pub mod kinds;
+mod listed;
 pub mod people_api;
 mod routes;
+mod status;
 mod token_routes;
 mod user_routes;

@@ -2,10 +2,10 @@
 
 use super::admin::AdminParts;
 use super::api::{
-    AuditEvents, AuditQuery, DatabaseStatus, HealthStatus, NodeStatus, Problem, PutResources, ResourceDone,
-    ResourceQuery, Resources, ResourcesPut, SignDatabase, SignPerson, SignedCertificate, Status,
+    AuditEvents, AuditQuery, Problem, PutResources, ResourceDone, ResourceQuery, Resources, ResourcesPut, SignDatabase,
+    SignPerson, SignedCertificate,
 };
-use super::{token_routes, user_routes};
+use super::{kinds, listed, status, token_routes, user_routes};
 use crate::actors::address::{AskError, Origin};
 use crate::actors::audit_log::QueryAudit;
 use crate::actors::ca::{IssueDbServer, IssuePerson, Issued};
@@ -16,7 +16,6 @@ use crate::model::{LockName, NodeId, NodeKind, PersonName, Refusal, RoleName, Se
 use crate::pki::CaPin;
 use crate::pki::pem::certificates_to_pem;
 use crate::policy::{PolicySnapshot, Resource, parse_resources};
-use crate::protocol::tunnel::{DatabaseHealth, HealthState};
 use axum::Json;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path, Query as UrlQuery, State};
@@ -53,7 +52,8 @@ pub(super) struct Api {
 
 pub fn router(parts: Arc<AdminParts>, caller: Caller) -> Router {
     Router::new()
-        .route("/v1/status", get(status))
+        .route("/v1/status", get(status::status))
+        .route("/v1/authorities", get(status::authorities))
         .route("/v1/resources", put(put_resources).get(get_resources))
         .route("/v1/resources/{kind}/{name}", delete(remove_resource))
         .route("/v1/certificates/person", post(sign_person))
@@ -96,7 +96,7 @@ impl From<AskError> for Failed {
 impl From<RbacError> for Failed {
     fn from(error: RbacError) -> Self {
         let status = match error {
-            RbacError::Exists { .. } => StatusCode::CONFLICT,
+            RbacError::Exists { .. } | RbacError::Changed { .. } => StatusCode::CONFLICT,
             RbacError::TooMany | RbacError::TooLarge { .. } => StatusCode::BAD_REQUEST,
             RbacError::NotAudited(_) | RbacError::Unreadable(_) | RbacError::Store(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
@@ -170,58 +170,23 @@ pub(super) fn pins(api: &Api) -> Result<Vec<String>, Failed> {
         .map_err(bad)
 }
 
-async fn status(State(api): State<Api>) -> Answer<Status> {
-    Ok(Json(Status {
-        cluster: api.parts.cluster.to_string(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        ca_pins: pins(&api)?,
-        policy_version: api.parts.published.borrow().as_ref().map(|snapshot| snapshot.version),
-        nodes: api.parts.inventory.nodes().into_iter().map(node_status).collect(),
-    }))
-}
-
-fn node_status(record: NodeRecord) -> NodeStatus {
-    NodeStatus {
-        id: record.node.to_string(),
-        name: record.name.to_string(),
-        kinds: record.kinds.iter().map(ToString::to_string).collect(),
-        databases: record
-            .report
-            .databases
-            .into_iter()
-            .map(|database| DatabaseStatus {
-                health: health_status(&record.report.health, &database.service),
-                name: database.service.to_string(),
-                description: database.description,
-                labels: database.labels.0,
-                uri: database.uri,
-            })
-            .collect(),
-    }
-}
-
-fn health_status(known: &[DatabaseHealth], service: &ServiceName) -> HealthStatus {
-    let health = known.iter().find(|health| health.service == *service);
-    HealthStatus {
-        status: health
-            .map_or(HealthState::Unknown, |health| health.state)
-            .label()
-            .to_owned(),
-        since: health.map(|health| health.since.to_string()),
-        detail: health.map(|health| health.detail.clone()).unwrap_or_default(),
-        certificate_until: health.and_then(|health| Some(health.certificate_until?.to_string())),
-    }
-}
-
 async fn put_resources(State(api): State<Api>, Json(ask): Json<PutResources>) -> Answer<ResourcesPut> {
     // All documents are read before the first one is stored: a mistake in the last one stores none.
     let resources = parse_resources(&ask.yaml).map_err(bad)?;
+    let instead_of = ask
+        .instead_of
+        .map(|document| Resource::from_json(&document.to_string()));
+    let instead_of = instead_of.transpose().map_err(bad)?;
+    if instead_of.is_some() && resources.len() != 1 {
+        return Err(bad("one document is written instead of another, and this is not one"));
+    }
     let mut done = Vec::new();
     for resource in resources {
         let (kind, name) = (resource.kind().to_owned(), resource.name().to_owned());
         let message = PutResource {
             resource,
             replace: ask.replace,
+            instead_of: instead_of.clone(),
             by: api.caller.name(),
         };
         let put = api.parts.put.ask(&api.origin(), message, ASK_DEADLINE).await??;
@@ -235,27 +200,21 @@ async fn put_resources(State(api): State<Api>, Json(ask): Json<PutResources>) ->
 }
 
 async fn get_resources(State(api): State<Api>, UrlQuery(query): UrlQuery<ResourceQuery>) -> Answer<Resources> {
-    if matches!(query.kind.as_str(), "node" | "nodes") {
-        return get_nodes(&api, query.name.as_deref());
-    }
+    let kind = kinds::find(&query.kind).map_err(bad)?;
     let snapshot = api.snapshot()?;
     let wanted = |name: &str| query.name.as_ref().is_none_or(|want| want == name);
-    let found: Vec<Resource> = match query.kind.as_str() {
-        "role" | "roles" => snapshot.roles.values().cloned().map(Resource::Role).collect(),
-        "user" | "users" => snapshot.users.values().cloned().map(Resource::User).collect(),
-        "db" | "dbs" => snapshot.databases.values().cloned().map(Resource::Db).collect(),
-        "lock" | "locks" => snapshot.locks.iter().cloned().map(Resource::Lock).collect(),
-        other => {
-            return Err(bad(format!(
-                "{other:?} is not a kind of resource; there are role, user, db, lock and node"
-            )));
-        }
+    let found: Vec<Resource> = match kind.name {
+        "role" => snapshot.roles.values().cloned().map(Resource::Role).collect(),
+        "user" => snapshot.users.values().cloned().map(Resource::User).collect(),
+        "db" => snapshot.databases.values().cloned().map(Resource::Db).collect(),
+        "lock" => snapshot.locks.iter().cloned().map(Resource::Lock).collect(),
+        _ => return listed::get(&api, kind, query.name.as_deref()).await,
     };
     let found: Vec<Resource> = found.into_iter().filter(|resource| wanted(resource.name())).collect();
     if let (true, Some(name)) = (found.is_empty(), &query.name) {
         return Err(Failed(
             StatusCode::NOT_FOUND,
-            format!("there is no {} called {name:?}", query.kind),
+            format!("there is no {} called {name:?}", kind.name),
         ));
     }
     let documents = found.iter().map(|resource| serde_json::from_str(&resource.to_json()));
@@ -269,56 +228,26 @@ async fn get_resources(State(api): State<Api>, UrlQuery(query): UrlQuery<Resourc
     }))
 }
 
-/// The nodes that are alive, as documents.
-fn get_nodes(api: &Api, name: Option<&str>) -> Answer<Resources> {
-    let nodes = api.parts.inventory.nodes().into_iter().map(node_status);
-    let nodes: Vec<NodeStatus> = nodes
-        .filter(|node| name.is_none_or(|name| node.name == name || node.id == name))
-        .collect();
-    if let (true, Some(name)) = (nodes.is_empty(), name) {
-        return Err(Failed(
-            StatusCode::NOT_FOUND,
-            format!("no node called {name:?} is alive"),
-        ));
-    }
-    let documents: Vec<serde_json::Value> = nodes
-        .iter()
-        .map(|node| {
-            serde_json::json!({
-                "kind": "node", "version": "v2", "metadata": { "name": node.name },
-                "spec": { "id": node.id, "services": node.kinds, "databases": node.databases },
-            })
-        })
-        .collect();
-    let yaml = documents.iter().map(serde_saphyr::to_string);
-    Ok(Json(Resources {
-        yaml: yaml.collect::<Result<_, _>>().map_err(bad)?,
-        documents,
-    }))
-}
-
 async fn remove_resource(
     State(api): State<Api>,
     Path((kind, name)): Path<(String, String)>,
 ) -> Answer<serde_json::Value> {
-    if kind == "node" {
-        return remove_node(&api, &name).await;
-    }
-    let was_there = match kind.as_str() {
+    let kind = kinds::find(&kind).map_err(bad)?;
+    let was_there = match kind.name {
         "role" => remove(&api, ResourceRef::Role(RoleName::new(name.as_str()).map_err(bad)?)).await?,
         "db" => remove(&api, ResourceRef::Db(ServiceName::new(name.as_str()).map_err(bad)?)).await?,
         "lock" => remove(&api, ResourceRef::Lock(LockName::new(name.as_str()).map_err(bad)?)).await?,
         "user" => user_routes::removed(&api, &PersonName::new(name.as_str()).map_err(bad)?).await?,
-        other => {
-            return Err(bad(format!(
-                "{other:?} is not a kind of resource; there are role, user, db, lock and node"
-            )));
+        "node" => return remove_node(&api, &name).await,
+        _ => {
+            let why = kind.not_removed.unwrap_or("it is removed another way");
+            return Err(bad(format!("a {} cannot be removed so: {why}", kind.name)));
         }
     };
     if !was_there {
         return Err(Failed(
             StatusCode::NOT_FOUND,
-            format!("there is no {kind} called {name:?}"),
+            format!("there is no {} called {name:?}", kind.name),
         ));
     }
     Ok(Json(serde_json::json!({ "removed": name })))

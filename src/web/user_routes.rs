@@ -38,7 +38,7 @@ async fn added(api: Api, ask: AddUser) -> Answer<UserInvited> {
     if api.snapshot()?.users.contains_key(&person) {
         return Err(exists(&person));
     }
-    put(&api, record, false).await?;
+    put(&api, record, None).await?;
     let made = invite(&api, &person, ttl, InviteKind::Invite).await;
     let (token, expires) = made.map_err(|Failed(status, why)| {
         let why = format!("the user was made, but not the link: {why}; make one: ctl users reset {person}");
@@ -87,12 +87,13 @@ fn existing_roles(api: &Api, names: &[String]) -> Result<Vec<RoleName>, Failed> 
 }
 
 /// Stores the document of a person, read back first: what the policy does not take is refused with its place.
-async fn put(api: &Api, record: UserRecord, replace: bool) -> Result<(), Failed> {
+async fn put(api: &Api, record: UserRecord, instead_of: Option<UserRecord>) -> Result<(), Failed> {
     let name = record.name.clone();
     let resource = Resource::from_json(&Resource::User(record).to_json()).map_err(bad)?;
     let message = PutResource {
         resource,
-        replace,
+        replace: instead_of.is_some(),
+        instead_of: instead_of.map(Resource::User),
         by: api.caller.name(),
     };
     let put = api.parts.put.ask(&api.origin(), message, ASK_DEADLINE).await?;
@@ -161,7 +162,8 @@ async fn updated(api: Api, name: String, ask: UpdateUser) -> Answer<UserUpdated>
     let person = PersonName::new(name).map_err(bad)?;
     let snapshot = api.snapshot()?;
     let record = snapshot.users.get(&person).cloned();
-    let mut record = record.ok_or_else(|| no_such(&person))?;
+    let before = record.ok_or_else(|| no_such(&person))?;
+    let mut record = before.clone();
     if let Some(roles) = &ask.roles {
         record.roles = existing_roles(&api, roles)?;
     }
@@ -172,7 +174,7 @@ async fn updated(api: Api, name: String, ask: UpdateUser) -> Answer<UserUpdated>
         };
     }
     let updated = UserUpdated { user: status(&record) };
-    put(&api, record, true).await?;
+    put(&api, record, Some(before)).await?;
     Ok(Json(updated))
 }
 

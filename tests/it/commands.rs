@@ -86,7 +86,10 @@ fn every_command_answers_help_with_an_example_under_its_own_name() {
         "tctl users update",
         "tctl users reset",
         "tctl users rm",
+        "tctl edit",
+        "tctl nodes ls",
         "tctl auth sign",
+        "tctl auth export",
         "tctl version",
         "tsh version",
     ] {
@@ -104,7 +107,15 @@ fn tctl_is_postern_ctl_with_global_flags_before_or_after_the_verb() {
     let before = typed(&directory, &format!("tctl --data-dir {data_dir} status")).ok();
     let after = typed(&directory, &format!("tctl status --data-dir {data_dir}")).ok();
     for status in [before, after] {
-        holds(&status, &["Cluster  test.example", &cluster.ca_pin(), "agent-1"]);
+        holds(
+            &status,
+            &[
+                "Cluster  test.example",
+                &cluster.ca_pin(),
+                "1 auth, 1 proxy",
+                "never updated",
+            ],
+        );
     }
     let role = directory.write("role.yaml", crate::harness::cluster::role("by-tctl", "nobody"));
     let create = format!("tctl create -f {} --data-dir {data_dir}", role.display());
@@ -130,7 +141,6 @@ fn flags_of_teleport_that_postern_does_not_have_are_refused_in_one_sentence() {
         ("teleport start --advertise-ip=10.0.0.1", "tunnel"),
         ("teleport db start --insecure --name=a --uri=b", "--ca-pin"),
         ("postern configure --app-name=x --app-uri=y", "application service"),
-        ("postern configure --cert-file=/x --key-file=/y", "host authority"),
         ("postern db start --aws-region=eu-west-1", "cloud"),
         ("teleport db start --gcp-project-id x", "cloud"),
         ("teleport db configure create --ad-domain=x", "Active Directory"),

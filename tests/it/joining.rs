@@ -95,7 +95,7 @@ fn refused(output: Output, code: i32, words: &[&str]) {
 #[test]
 fn a_token_is_made_listed_masked_and_removed() {
     let other = other_cluster();
-    let pin = ca_pin(other);
+    let (pin, port) = (ca_pin(other), other.config.proxy_port.expect("it listens"));
     assert_eq!(ctl(other, &["tokens", "ls"]).ok(), "No active tokens found.\n");
 
     let text = ctl(other, &["tokens", "add", "--type=db"]).ok();
@@ -106,7 +106,7 @@ fn a_token_is_made_listed_masked_and_removed() {
         &[
             "\nThis token will expire in 30 minutes.\n",
             "\n> postern db configure create \\\n",
-            &format!("\n   --token={first} \\\n   --ca-pin={pin} \\\n   --proxy=localhost:3080 \\\n"),
+            &format!("\n   --token={first} \\\n   --ca-pin={pin} \\\n   --proxy=localhost:{port} \\\n"),
             "\n> postern start -c /etc/postern.yaml\n",
         ],
     );

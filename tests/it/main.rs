@@ -1,6 +1,8 @@
 //! The behaviour of Postern as its users meet it: real processes, a real PostgreSQL, real clients. One binary, a module per
 //! behaviour; `make test` installs what it needs and runs it.
 
+/// What administrators read and change with `ctl`.
+mod administration;
 /// The rules about the source: which room may use which, and what may be named where.
 mod architecture;
 /// A configuration, a resource, a port or a data directory that cannot be used: what is said, and the exit code.
@@ -52,3 +54,5 @@ mod revoked;
 mod stopped;
 /// People: added, listed, changed, reset and removed by an administrator.
 mod users;
+/// A certificate of the operator's own, which the proxy presents to people.
+mod web_certificate;

@@ -11,6 +11,7 @@ use postern::net::frames::{read_frame, write_frame};
 use postern::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
 use postern::net::socket::{self, Listener};
 use postern::net::tls::{NodeClient, ServerSides, Spoken};
+use postern::net::web_certificates::WebCertificates;
 use postern::node::Identity;
 use postern::protocol::alpn;
 use postern::protocol::tunnel::{
@@ -268,7 +269,13 @@ fn an_agent_refuses_what_a_proxy_may_not_say_and_the_tunnel_lives() {
         let any = "127.0.0.1:0".parse().expect("an address");
         let listener = Listener::bind(any, "proxy").expect("a port");
         let port = listener.local_addr().expect("bound").port();
-        let sides = ServerSides::new(&proxy.credentials, &proxy.anchors, &clock()).expect("an identity");
+        let sides = ServerSides::new(
+            &proxy.credentials,
+            &WebCertificates::default(),
+            &proxy.anchors,
+            &clock(),
+        )
+        .expect("an identity");
         let (_agent, data_dir) = agent_that_dials(port, &directory);
         let (mux, _inbound, mut control) = accept_tunnel(&listener, &sides).await;
         let not_a_proxys = frame(12, DbToProxy::CancelForwarded);

@@ -6,6 +6,7 @@ use crate::harness::wait::until_ok;
 use crate::harness::{
     Client, Cluster, FIVE_SECONDS, Form, Kind, NodeConfig, PATIENCE, Stopwatch, TestDir, Wire, figure, until,
 };
+use nix::sys::signal::Signal;
 
 /// The cluster's other nodes; their files are removed with them.
 struct More {
@@ -151,4 +152,62 @@ fn a_database_of_another_agent_is_served_by_that_agent_only() {
     let refused = until("its loss is told", FIVE_SECONDS, || Wire::connect(&reports).err());
     assert!(refused.words().contains("agent-2"), "{refused:?}");
     Wire::connect(&cluster.client_for(SERVICE, "alice", "app", "app")).expect("the first agent's database is there");
+}
+
+#[test]
+fn a_proxy_restarted_under_fifty_sessions_lets_transactions_finish_and_has_its_agents_back_within_five_seconds() {
+    const SESSIONS: usize = 50;
+    let mut cluster = Cluster::start(Form::Apart);
+    let mut more = More::new();
+    let uri = format!("localhost:{}", cluster.postgres.port);
+    for (name, service) in [("agent-2", "reports"), ("agent-3", "stock")] {
+        more.agent(&cluster, name, &database(service, &uri, ""));
+    }
+    let clients: Vec<Client> = [SERVICE, "reports", "stock"]
+        .iter()
+        .map(|service| cluster.client_for(service, "alice", "app", "app"))
+        .collect();
+    for client in &clients {
+        drop(connects("each agent serves", client));
+    }
+    let mut sessions: Vec<Wire> = (0..SESSIONS)
+        .map(|number| connects("a session", &clients[number % clients.len()]))
+        .collect();
+    // Every fifth is in a transaction that has written something.
+    let busy = |number: usize| number.is_multiple_of(5);
+    for (number, wire) in sessions.iter_mut().enumerate().filter(|(number, _)| busy(*number)) {
+        wire.query("begin").expect("allowed");
+        let insert = format!(
+            "insert into orders values ({}, 'while the proxy drains')",
+            1000 + number
+        );
+        wire.query(&insert).expect("allowed");
+    }
+
+    cluster.node(Kind::Proxy).process().send(Signal::SIGQUIT);
+    for (_, wire) in sessions.iter_mut().enumerate().filter(|(number, _)| !busy(*number)) {
+        assert_eq!(wire.ended_with(FIVE_SECONDS).code, "57P01");
+    }
+    for (_, wire) in sessions.iter_mut().enumerate().filter(|(number, _)| busy(*number)) {
+        wire.query("commit").expect("the transaction finishes");
+        assert_eq!(wire.ended_with(FIVE_SECONDS).code, "57P01");
+    }
+    assert_eq!(cluster.node_mut(Kind::Proxy).wait(PATIENCE), 0, "it ended by itself");
+    let kept = cluster.postgres.admin(
+        "app",
+        "select count(*) from orders where item = 'while the proxy drains'",
+    );
+    assert_eq!(kept.trim(), "10");
+
+    cluster.node_mut(Kind::Proxy).start();
+    let back = Stopwatch::start();
+    for client in &clients {
+        drop(connects("each agent is back", client));
+    }
+    let took = back.elapsed();
+    figure(&format!(
+        "proxy restarted under {SESSIONS} sessions: its three agents back after {} ms",
+        took.as_millis()
+    ));
+    assert!(took < FIVE_SECONDS, "{took:?}");
 }

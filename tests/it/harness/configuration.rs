@@ -23,6 +23,8 @@ pub struct NodeConfig {
     pub databases: Option<String>,
     /// More lines of the section about the process.
     pub process: String,
+    /// More lines of `proxy_service`.
+    pub proxy: String,
     /// Where a node without auth joins, and by which authority it knows that it is there.
     pub join: Option<Join>,
 }
@@ -71,6 +73,7 @@ impl NodeConfig {
             proxy_port: None,
             databases: None,
             process: String::new(),
+            proxy: String::new(),
             join: None,
         }
     }
@@ -133,6 +136,7 @@ impl NodeConfig {
             text += &format!(
                 "proxy_service:\n  enabled: yes\n  web_listen_addr: 127.0.0.1:{port}\n  public_addr: localhost\n"
             );
+            text += &self.proxy;
         }
         if let Some(databases) = &self.databases {
             text += &format!("db_service:\n  enabled: yes\n  databases:\n{databases}");
