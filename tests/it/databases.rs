@@ -31,7 +31,7 @@ fn health(cluster: &Cluster, node: &str, name: &str, status: &str) -> Value {
     until_ok(&format!("{name} is {status}"), PATIENCE, || {
         let found = listed(cluster, node, name);
         match &found {
-            Some(database) if database["health"]["status"] == status => Ok(database["health"].clone()),
+            Some(database) if database["health"]["state"] == status => Ok(database["health"].clone()),
             _ => Err(format!("{found:?}")),
         }
     })
