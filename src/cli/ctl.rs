@@ -3,6 +3,7 @@
 use super::admin_client::AdminClient;
 use super::audit::{self, AuditArgs};
 use super::auth_sign::{self, AuthArgs};
+use super::lock::{self, AccessVerb, LockArgs};
 use super::tokens::{self, TokenVerb};
 use super::users::{self, UserVerb};
 use super::{Failure, Outcome, terminal};
@@ -63,6 +64,14 @@ enum Verb {
     /// Tokens by which nodes join the cluster.
     #[command(subcommand)]
     Tokens(TokenVerb),
+    /// Keep a person, a role or a node out of all sessions: those that are open end.
+    #[command(after_help = "Examples:\n  \
+        postern ctl lock --user=alice --message='under investigation' --ttl=12h\n  \
+        postern ctl get locks")]
+    Lock(LockArgs),
+    /// Who may use what, and why.
+    #[command(subcommand)]
+    Access(AccessVerb),
     /// The audit log.
     #[command(subcommand)]
     Audit(AuditVerb),
@@ -123,6 +132,8 @@ async fn carry_out(client: &AdminClient, verb: Verb) -> Outcome {
         Verb::Db(DbVerb::Ls { format }) => databases(client, format).await,
         Verb::Users(verb) => users::run(client, verb).await,
         Verb::Tokens(verb) => tokens::run(client, verb).await,
+        Verb::Lock(args) => lock::lock(client, args).await,
+        Verb::Access(verb) => lock::access(client, verb).await,
         Verb::Audit(AuditVerb::Ls(args)) => audit::list(client, args).await,
         Verb::Auth(args) => auth_sign::run(client, args).await,
     }

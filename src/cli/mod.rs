@@ -12,6 +12,7 @@ mod ctl;
 mod db_service;
 mod dev;
 mod dev_database;
+mod lock;
 mod names;
 mod node_flags;
 mod signals;

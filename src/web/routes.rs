@@ -5,7 +5,7 @@ use super::api::{
     AuditEvents, AuditQuery, DatabaseStatus, NodeStatus, Problem, PutResources, ResourceDone, ResourceQuery, Resources,
     ResourcesPut, SignDatabase, SignPerson, SignedCertificate, Status,
 };
-use super::{token_routes, user_routes};
+use super::{access_routes, token_routes, user_routes};
 use crate::actors::address::{AskError, Origin};
 use crate::actors::audit_log::QueryAudit;
 use crate::actors::ca::{IssueDbServer, IssuePerson, Issued};
@@ -65,6 +65,8 @@ pub fn router(parts: Arc<AdminParts>, caller: Caller) -> Router {
             patch(user_routes::update).delete(user_routes::remove),
         )
         .route("/v1/users/{name}/reset", post(user_routes::reset))
+        .route("/v1/locks", post(access_routes::add_lock))
+        .route("/v1/access/explain", get(access_routes::explain_access))
         .route("/v1/audit", get(audit))
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
         .with_state(Api { parts, caller })
@@ -286,14 +288,14 @@ async fn remove_resource(
     State(api): State<Api>,
     Path((kind, name)): Path<(String, String)>,
 ) -> Answer<serde_json::Value> {
-    if kind == "node" {
+    if matches!(kind.as_str(), "node" | "nodes") {
         return remove_node(&api, &name).await;
     }
     let was_there = match kind.as_str() {
-        "role" => remove(&api, ResourceRef::Role(RoleName::new(name.as_str()).map_err(bad)?)).await?,
-        "db" => remove(&api, ResourceRef::Db(ServiceName::new(name.as_str()).map_err(bad)?)).await?,
-        "lock" => remove(&api, ResourceRef::Lock(LockName::new(name.as_str()).map_err(bad)?)).await?,
-        "user" => user_routes::removed(&api, &PersonName::new(name.as_str()).map_err(bad)?).await?,
+        "role" | "roles" => remove(&api, ResourceRef::Role(RoleName::new(name.as_str()).map_err(bad)?)).await?,
+        "db" | "dbs" => remove(&api, ResourceRef::Db(ServiceName::new(name.as_str()).map_err(bad)?)).await?,
+        "lock" | "locks" => remove(&api, ResourceRef::Lock(LockName::new(name.as_str()).map_err(bad)?)).await?,
+        "user" | "users" => user_routes::removed(&api, &PersonName::new(name.as_str()).map_err(bad)?).await?,
         other => {
             return Err(bad(format!(
                 "{other:?} is not a kind of resource; there are role, user, db, lock and node"
