@@ -16,6 +16,7 @@ use crate::model::{ConnectionId, Refusal, RefusalKind, SessionId, SharedClock};
 use crate::net::copy::{ENDS, End};
 use crate::policy::{AccessRequest, Denial, PolicySnapshot, SessionOptions, decide};
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -198,14 +199,19 @@ fn still_allowed(
     request: &AccessRequest,
     now: crate::model::Timestamp,
 ) -> Result<SessionOptions, Refusal> {
-    let at = now.min(request.principal.valid_until - Duration::from_micros(1));
-    match decide(snapshot, request, at) {
+    let valid = (now >= request.principal.valid_until).then(|| {
+        let mut valid = request.clone();
+        Arc::make_mut(&mut valid.principal).valid_until = now + Duration::from_secs(1);
+        valid
+    });
+    match decide(snapshot, valid.as_ref().unwrap_or(request), now) {
         Ok(permit) => Ok(*permit.options()),
         Err(denial) => {
             tracing::debug!(%denial, "no longer allowed");
             if let Denial::Locked(lock) = &denial {
                 let why = format!("this session is over: {}", lock.sentence());
-                return Err(Refusal::new(RefusalKind::AccessRevoked, why));
+                return Err(Refusal::new(RefusalKind::AccessRevoked, why)
+                    .hint("ask an administrator; it lasts until the lock expires or is removed"));
             }
             Err(Refusal::new(
                 RefusalKind::AccessRevoked,

@@ -5,7 +5,6 @@ use crate::actors::address::{Message, Origin};
 use crate::model::clock::{Clock as _, HeldClock};
 use crate::model::{ClusterName, DbName, DbUser, Labels, PersonName, Principal, ServiceName, Timestamp, Traits};
 use crate::policy::parse_resources;
-use std::sync::Arc;
 
 /// More than any limit of these tests, on a machine that is busy.
 const SOON: Duration = Duration::from_secs(20);
@@ -204,7 +203,13 @@ fn a_lock_that_has_expired_keeps_nobody_out_though_no_news_came() {
         assert!(decide_now());
         let mut session = room.open(1).await.unwrap();
         room.publish(3, "max_connections: 9", &lock).await;
-        room.open(2).await.unwrap();
+        let _second = room.open(2).await.unwrap();
         assert!(session.end.try_recv().is_err());
+        // Not even one whose certificate ended while the lock was in force.
+        room.clock.move_to(START + HOUR);
+        let rules = snapshot(4, "", &lock);
+        let mut old = request();
+        Arc::make_mut(&mut old.principal).valid_until = START + Duration::from_secs(1);
+        assert!(still_allowed(&rules, &old, room.clock.now()).is_ok());
     });
 }

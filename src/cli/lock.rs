@@ -8,9 +8,10 @@ use crate::web::access_api::{AddLock, ExplainQuery, Explanations, LockAdded, Loc
 use clap::{Args, Subcommand};
 use hyper::Method;
 
+/// Whom a lock is about.
 #[derive(Debug, Args)]
-#[group(id = "target", args = ["user", "role", "node", "server_id"], required = true, multiple = false)]
-pub struct LockArgs {
+#[group(required = true, multiple = false)]
+struct Target {
     /// A person.
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
@@ -23,6 +24,12 @@ pub struct LockArgs {
     /// The same, as Teleport calls it.
     #[arg(long, value_name = "ID")]
     server_id: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct LockArgs {
+    #[command(flatten)]
+    target: Target,
     /// What those read whom it meets.
     #[arg(long)]
     message: Option<String>,
@@ -38,10 +45,11 @@ pub async fn lock(client: &AdminClient, args: LockArgs) -> Outcome {
     if args.ttl.is_some() && args.expires.is_some() {
         return Err(Failure::usage("use only one of --expires and --ttl"));
     }
+    let on = args.target;
     let ttl = args.ttl.as_deref().map(parse_duration).transpose();
     let ask = AddLock {
         ttl_secs: ttl.map_err(Failure::usage)?.map(|ttl| ttl.as_secs()),
-        target: match (args.user, args.role, args.node.or(args.server_id)) {
+        target: match (on.user, on.role, on.node.or(on.server_id)) {
             (Some(user), _, _) => LockOn::User(user),
             (None, Some(role), _) => LockOn::Role(role),
             (None, None, Some(node)) => LockOn::Node(node),

@@ -60,7 +60,8 @@ fn a_lock_on_a_person_or_a_role_ends_open_sessions_and_lets_in_again_when_it_exp
     cluster.create(&person_with("lockee", "")).ok();
     let client = cluster.client("lockee", "app", "app");
     let mut psql = Session::open(&client);
-    psql.ask("select 'con' || 'nected';", "connected");
+    psql.say("select pg_sleep(60) /* of a lockee */;");
+    cluster.postgres.wait_until_runs("app", "of a lockee");
     let on_role = locked(&cluster, &["--role=role-of-lockee", "--message=closed", "--ttl=1h"]);
     let said = psql.hears("lock targeting", FIVE_SECONDS);
     assert!(
