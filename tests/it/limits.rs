@@ -2,8 +2,15 @@
 //! `ctl access explain` says of it.
 
 use crate::harness::cluster::user;
+use crate::harness::configuration::SERVICE;
 use crate::harness::wire::ServerError;
-use crate::harness::{Cluster, FIVE_SECONDS, Form, Kind, PATIENCE, Session, Wire, in_both_forms, shared, until};
+use crate::harness::{
+    Client, Cluster, FIVE_SECONDS, Form, Kind, PATIENCE, Session, Wire, in_both_forms, shared, until,
+};
+use postern::model::{PersonName, Route, ServiceName, SystemClock, Traits};
+use postern::pki::pem::certificates_to_pem;
+use postern::pki::{CertificateAuthority, PersonProfile, PrivateKey, SealKey};
+use postern::store::{SqliteStore, Store as _};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -14,6 +21,7 @@ in_both_forms! {
     a_session_ends_with_its_certificate_where_a_role_says_so_and_lives_on_where_none_does,
     a_shorter_limit_takes_effect_on_open_sessions,
     more_sessions_than_the_roles_allow_are_refused,
+    a_certificate_pinned_to_another_address_is_refused_where_a_role_asks_for_it,
     a_certificate_that_is_not_pinned_is_refused_where_a_role_asks_for_it,
     an_explanation_names_roles_rules_options_and_locks,
 }
@@ -129,7 +137,7 @@ fn a_session_ends_with_its_certificate_where_a_role_says_so_and_lives_on_where_n
         .create(&person_with("short", "disconnect_expired_cert: true"))
         .ok();
     cluster.create(&person_with("long", "")).ok();
-    let options = ["--db-service", crate::harness::configuration::SERVICE, "--ttl=6s"];
+    let options = ["--db-service", SERVICE, "--ttl=6s"];
     let connect = |person| Wire::connect(&cluster.signed_client(&options, person, "app", "app")).expect("allowed");
     let (mut lives_on, mut ending) = (connect("long"), connect("short"));
     let error = ending.ended_with(FIVE_SECONDS * 2);
@@ -185,10 +193,57 @@ fn a_certificate_that_is_not_pinned_is_refused_where_a_role_asks_for_it(form: Fo
     );
 }
 
+fn a_certificate_pinned_to_another_address_is_refused_where_a_role_asks_for_it(form: Form) {
+    let cluster = shared(form);
+    cluster.create(&person_with("elsewhere", "pin_source_ip: true")).ok();
+    let client = cluster.client("elsewhere", "app", "app");
+    pin(&cluster, &client, "elsewhere", "192.0.2.7");
+    let error = Wire::connect(&client).err().expect("pinned to another address");
+    assert_eq!(
+        (error.code.as_str(), error.message.as_str()),
+        ("42501", "pinned IP doesn't match observed client IP")
+    );
+    assert!(error.hint.contains("address"), "{error:?}");
+    pin(&cluster, &client, "elsewhere", "127.0.0.1");
+    let mut wire = Wire::connect(&client).expect("pinned to this address");
+    wire.query("select 1").expect("allowed");
+}
+
+/// Puts a certificate in place of the client's that is pinned to an address, as a login makes them: by the cluster's own
+/// authority, read from auth's data directory.
+fn pin(cluster: &Cluster, client: &Client, person: &str, address: &str) {
+    let data_dir = &cluster.node(Kind::Auth).config.data_dir;
+    let clock = SystemClock::shared();
+    let store = SqliteStore::open(&data_dir.join("backend/state.sqlite"), clock.clone()).expect("the store");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let record = runtime.expect("a runtime").block_on(store.get("/ca/user"));
+    let record = record.expect("the store answers").expect("the authority");
+    let seal = SealKey::load_or_create(&data_dir.join("seal.key")).expect("the key");
+    let authority = CertificateAuthority::from_record(&record.value, &seal).expect("the authority");
+    let profile = PersonProfile {
+        name: PersonName::new(person).expect("a name"),
+        roles: Vec::new(),
+        traits: Traits::new(),
+        mfa: true,
+        route: Some(Route {
+            service: ServiceName::new(SERVICE).expect("a name"),
+            db_user: None,
+            db_name: None,
+        }),
+        pinned_ip: Some(address.parse().expect("an address")),
+    };
+    let key = std::fs::read_to_string(client.prefix.with_extension("key")).expect("the client's key");
+    let key = PrivateKey::from_pem(&key).expect("a key").public_key();
+    let now = clock.now();
+    let signed = authority.issue_person(&profile, &key, now + Duration::from_secs(600), now);
+    let pem = certificates_to_pem(&[signed.expect("a certificate")]).expect("PEM");
+    std::fs::write(client.prefix.with_extension("crt"), pem).expect("ours");
+}
+
 fn an_explanation_names_roles_rules_options_and_locks(form: Form) {
     let cluster = shared(form);
     cluster.create(&person_with("why", "max_connections: 7")).ok();
-    let service = format!("--db={}", crate::harness::configuration::SERVICE);
+    let service = format!("--db={}", SERVICE);
     let explain = ["access", "explain", "why", service.as_str(), "--db-user=app"];
     let said = cluster.ctl(&explain).ok();
     for words in [
@@ -212,7 +267,7 @@ fn an_explanation_names_roles_rules_options_and_locks(form: Form) {
     let nobody = ["access", "explain", "why", "--db=nowhere", "--db-user=app"];
     let said = cluster.ctl(&nobody).failed_with(1);
     assert!(
-        said.contains("no agent serves database \"nowhere\"") && said.contains(crate::harness::configuration::SERVICE),
+        said.contains("no agent serves database \"nowhere\"") && said.contains(SERVICE),
         "{said}"
     );
 }
