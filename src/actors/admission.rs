@@ -8,7 +8,7 @@ use super::address::{Address, AskError, Origin};
 use super::agent::{AgentParts, GetUpstreamClient, not_served};
 use super::cancels::{ForgetKey, UpstreamKey, UpstreamTarget};
 use super::certificate_words::certificate_refusal;
-use super::sessions::{EndSignal, RegisterSession, SessionClosed};
+use super::sessions::{RegisterSession, SessionClosed, Watched};
 use super::trail::About;
 use crate::audit::{EventBuilder, EventKind, SessionFields};
 use crate::model::{ConnectionId, DbName, DbUser, Refusal, RefusalKind, Secret, ServiceName, SessionId};
@@ -69,7 +69,7 @@ pub struct OpenRelay {
 /// An allowed session with its PostgreSQL.
 pub struct Ready {
     pub permit: Permit,
-    pub end: EndSignal,
+    pub watched: Watched,
     pub session: OpenSession,
     pub postgres: ClientTls<Tcp>,
     pub process_id: u32,
@@ -173,19 +173,30 @@ async fn attempt(
         connection: ask.connection,
         request: request.clone(),
         policy_version: permit.policy_version(),
+        options: *permit.options(),
     };
-    let end = parts
-        .register
-        .ask(origin, register, ASK_DEADLINE)
-        .await
-        .map_err(|error| unavailable(&error))??;
-    // Only now: from here on the news that it is not served any more reaches this session.
     let database = parts
         .databases
         .get(permit.service())
         .ok_or_else(|| not_served(permit.service()))?;
     let uri = database.endpoint.to_string();
     let fields = parts.trail.session_fields(about(ask, &request, &uri));
+    let watched = match parts.register.ask(origin, register, ASK_DEADLINE).await {
+        Ok(Ok(watched)) => watched,
+        Ok(Err(refusal)) if refusal.kind == RefusalKind::MaxConnections => {
+            parts.trail.reject(&fields, &refusal).await?;
+            let declined = Declined::Refused(refusal);
+            let audited = true;
+            return Err(Failed { declined, audited });
+        }
+        Ok(Err(refusal)) => return Err(refusal.into()),
+        Err(error) => return Err(unavailable(&error).into()),
+    };
+    // Again: from here on the news that it is not served any more, or not as it was, reaches this session.
+    let database = parts
+        .databases
+        .get(permit.service())
+        .ok_or_else(|| not_served(permit.service()))?;
     let mut session = OpenSession {
         session: ask.session,
         connection: ask.connection,
@@ -250,7 +261,7 @@ async fn attempt(
         .map_err(|error| unavailable(&error))?;
     Ok(Ready {
         permit,
-        end,
+        watched,
         session,
         postgres: opened.stream,
         process_id,

@@ -20,7 +20,7 @@ use super::sessions::{RegisterSession, SessionClosed};
 use super::trail::Trail;
 use super::tunnel::refusal_event;
 use super::tunnels::{AdoptTunnel, RoutesView};
-use crate::audit::EventKind;
+use crate::audit::{EventKind, SessionFields};
 use crate::model::{ClusterName, ConnectionId, Endpoint, NodeKind, Refusal, RefusalKind, SharedClock};
 use crate::net::copy::NoTap;
 use crate::net::greeting::{self, Greeted};
@@ -89,6 +89,7 @@ pub struct OpenSession {
     pub session: crate::model::SessionId,
     pub connection: ConnectionId,
     pub origin: Origin,
+    pub fields: Arc<SessionFields>,
     pub parts: Arc<ConnectionParts>,
     /// Gone with the session; its cancel key holds a weak reference.
     pub alive: Arc<()>,
@@ -177,7 +178,7 @@ impl Connection {
     ) {
         let routing::OpenedSession {
             permit,
-            end,
+            watched,
             session,
             stream,
             agent,
@@ -195,13 +196,20 @@ impl Connection {
             if let Some(negotiation) = negotiation {
                 tls.write_all(&negotiation).await?;
             }
-            let relay = SessionRelay::new(permit, tls, stream, NoTap);
-            Ok::<_, std::io::Error>(relay.run(end, |permit| agent_lost(permit, &agent)).await)
+            let relay = SessionRelay::new(permit, watched, tls, stream, NoTap);
+            Ok::<_, std::io::Error>(relay.run(|permit| agent_lost(permit, &agent)).await)
         });
         ctx.run(task.join(), |connection, outcome, ctx| connection.ended(outcome, ctx));
     }
 
     fn ended(&mut self, outcome: Result<std::io::Result<SessionOutcome>, String>, ctx: &mut Ctx<'_, Self>) {
+        if let (Ok(Ok(outcome)), Some(session)) = (&outcome, &self.session)
+            && let Some(event) = outcome.disconnected(&self.parts.trail, &session.fields)
+        {
+            self.parts
+                .trail
+                .note_now(event.field("addr.remote", self.peer.to_string()));
+        }
         match outcome {
             Ok(Ok(SessionOutcome { counts, refusal })) => tracing::info!(
                 connection = %self.id, bytes_from_client = counts.to_upstream, bytes_to_client = counts.to_client,

@@ -3,7 +3,7 @@
 //! A [`SessionRelay`] cannot be built without a [`Permit`]: that is the whole point of the type.
 
 use super::session_taps::{BoundaryTap, RequestTap, taps};
-use super::sessions::EndSignal;
+use super::sessions::{EndSignal, Watched};
 use super::trail::{Trail, not_written};
 use crate::audit::{AuditError, EventBuilder, EventKind, Full, SessionFields};
 use crate::model::{Refusal, RefusalKind};
@@ -24,6 +24,7 @@ const MALFORMED_SHOWN_BYTES: usize = 1024;
 /// The relay of one allowed session.
 pub struct SessionRelay<C, U, TU> {
     permit: Permit,
+    end: EndSignal,
     relay: Relay<C, U, RequestTap<TU>, BoundaryTap>,
 }
 
@@ -35,25 +36,40 @@ pub struct SessionOutcome {
     pub refusal: Option<Refusal>,
 }
 
+impl SessionOutcome {
+    /// The event of a session that this node ended because of its limits, a lock or the rules; nothing for other ends.
+    pub fn disconnected(&self, trail: &Trail, session: &SessionFields) -> Option<EventBuilder> {
+        use RefusalKind::{AccessRevoked, CertificateExpired, IdleTimeout};
+        let refusal = self.refusal.as_ref()?;
+        let ours = matches!(refusal.kind, AccessRevoked | CertificateExpired | IdleTimeout);
+        ours.then(|| {
+            trail
+                .session_event(EventKind::ClientDisconnected, session)
+                .field("reason", refusal.message.as_str())
+        })
+    }
+}
+
 impl<C, U, TU> SessionRelay<C, U, TU>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
     TU: Tap,
 {
-    pub fn new(permit: Permit, client: C, upstream: U, to_upstream: TU) -> Self {
-        let (to_upstream, to_client) = taps(to_upstream);
+    pub fn new(permit: Permit, watched: Watched, client: C, upstream: U, to_upstream: TU) -> Self {
+        let (to_upstream, to_client) = taps(to_upstream, watched.rest);
         Self {
             permit,
+            end: watched.end,
             relay: Relay::new(client, upstream, to_upstream, to_client),
         }
     }
 
     /// Copies until the end, and tells the client why where that is for us to say. `upstream_lost` words the loss of the
     /// other side.
-    pub async fn run(mut self, end: EndSignal, upstream_lost: impl FnOnce(&Permit) -> Refusal) -> SessionOutcome {
-        let refusal = match self.relay.run(end).await {
-            RelayEnd::Finished | RelayEnd::UpstreamLost(_) if self.ends_as_expected() => None,
+    pub async fn run(mut self, upstream_lost: impl FnOnce(&Permit) -> Refusal) -> SessionOutcome {
+        let refusal = match self.relay.run(self.end).await {
+            RelayEnd::Finished | RelayEnd::UpstreamLost(_) if ends_as_expected(&self.relay) => None,
             RelayEnd::Finished | RelayEnd::UpstreamLost(_) => Some(upstream_lost(&self.permit)),
             RelayEnd::Refused(refusal) => Some(refusal),
             RelayEnd::Unwatched => Some(unwatched()),
@@ -71,13 +87,16 @@ where
             refusal,
         }
     }
+}
 
-    /// The client was done, or the upstream has said why it is.
-    fn ends_as_expected(&self) -> bool {
-        self.relay.client_closed()
-            || self.relay.to_upstream_tap().said_goodbye()
-            || self.relay.to_client_tap().explained()
-    }
+/// The client was done, or the upstream has said why it is.
+fn ends_as_expected<C, U, TU>(relay: &Relay<C, U, RequestTap<TU>, BoundaryTap>) -> bool
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+    TU: Tap,
+{
+    relay.client_closed() || relay.to_upstream_tap().said_goodbye() || relay.to_client_tap().explained()
 }
 
 fn unwatched() -> Refusal {

@@ -7,7 +7,7 @@ use super::address::Origin;
 use super::cancels::{ClientKey, FindClientKey};
 use super::certificate_words::certificate_refusal;
 use super::connection::{ConnectionParts, OpenSession, ProxyParts};
-use super::sessions::{EndSignal, RegisterSession};
+use super::sessions::{RegisterSession, Watched};
 use super::trail::About;
 use super::tunnels::{Candidate, Lookup};
 use crate::audit::EventKind;
@@ -52,7 +52,7 @@ pub enum Opened {
 
 pub struct OpenedSession {
     pub permit: Permit,
-    pub end: EndSignal,
+    pub watched: Watched,
     pub session: OpenSession,
     pub stream: BoxStream,
     pub agent: String,
@@ -126,21 +126,28 @@ async fn attempt(
         connection: client.connection,
         request: request.clone(),
         policy_version: permit.policy_version(),
+        options: *permit.options(),
     };
-    let end = proxy
-        .register
-        .ask(origin, register, ASK_DEADLINE)
-        .await
-        .map_err(|error| unavailable(&error))??;
+    let fields = parts
+        .trail
+        .session_fields(about(client, &request, session, &candidates[0].uri));
+    let watched = match proxy.register.ask(origin, register, ASK_DEADLINE).await {
+        Ok(Ok(watched)) => watched,
+        Ok(Err(refusal)) if refusal.kind == RefusalKind::MaxConnections => {
+            parts.trail.reject(&fields, &refusal).await?;
+            return Err(Failed::audited(refusal));
+        }
+        Ok(Err(refusal)) => return Err(refusal.into()),
+        Err(error) => return Err(unavailable(&error).into()),
+    };
     let open = OpenSession {
         session,
         connection: client.connection,
         origin: origin.clone(),
+        fields: fields.clone(),
         parts: parts.clone(),
         alive: Arc::new(()),
     };
-    let about = about(client, &request, session, &candidates[0].uri);
-    let fields = parts.trail.session_fields(about);
     let event = parts
         .trail
         .session_event(EventKind::SessionRouted, &fields)
@@ -187,7 +194,7 @@ async fn attempt(
         .map_err(|error| unavailable(&error))?;
     Ok(Opened::Session(Box::new(OpenedSession {
         permit,
-        end,
+        watched,
         session: open,
         stream,
         agent: candidate.node_name.to_string(),

@@ -1,5 +1,6 @@
 //! What follows the messages of a session in its two directions: where they end, and whether the session is idle.
 
+use super::session_limits::RestMark;
 use crate::model::{Refusal, RefusalKind};
 use crate::net::copy::Tap;
 use crate::protocol::postgres::{Direction, Exchange, FrameWalker};
@@ -10,17 +11,19 @@ use std::task::{Context, Poll};
 /// Both directions' knowledge of the session. They are polled by one task.
 type Shared = Rc<RefCell<Exchange>>;
 
-/// The taps of one session: towards PostgreSQL around `to_upstream`, and towards the client.
-pub fn taps<T: Tap>(to_upstream: T) -> (RequestTap<T>, BoundaryTap) {
+/// The taps of one session: towards PostgreSQL around `to_upstream`, and towards the client. Both write into `rest`.
+pub fn taps<T: Tap>(to_upstream: T, rest: RestMark) -> (RequestTap<T>, BoundaryTap) {
     let exchange = Shared::default();
     let requests = RequestTap {
         inner: to_upstream,
         frames: FrameWalker::new(Direction::Frontend),
         exchange: exchange.clone(),
+        rest: rest.clone(),
     };
     let boundary = BoundaryTap {
         frames: FrameWalker::new(Direction::Backend),
         exchange,
+        rest,
     };
     (requests, boundary)
 }
@@ -30,6 +33,7 @@ pub struct RequestTap<T> {
     inner: T,
     frames: FrameWalker,
     exchange: Shared,
+    rest: RestMark,
 }
 
 impl<T: Tap> Tap for RequestTap<T> {
@@ -44,6 +48,8 @@ impl<T: Tap> Tap for RequestTap<T> {
         if followed.is_err() {
             exchange.lose();
         }
+        self.rest
+            .client_spoke(self.frames.at_boundary() && exchange.is_answered());
         drop(exchange);
         self.inner.observe(chunk)
     }
@@ -65,6 +71,7 @@ impl<T: Tap> Tap for RequestTap<T> {
 pub struct BoundaryTap {
     frames: FrameWalker,
     exchange: Shared,
+    rest: RestMark,
 }
 
 impl BoundaryTap {
@@ -80,7 +87,10 @@ impl Tap for BoundaryTap {
         let followed = self
             .frames
             .walk(chunk, |piece| match (piece.last(), piece.message_type) {
-                (true, b'Z') => exchange.ready(piece.body.first().copied().unwrap_or_default()),
+                (true, b'Z') => {
+                    exchange.ready(piece.body.first().copied().unwrap_or_default());
+                    self.rest.answered(exchange.is_answered());
+                }
                 (true, other) => exchange.received(other),
                 (false, _) => {}
             });
@@ -110,8 +120,12 @@ impl Tap for BoundaryTap {
 
 #[cfg(test)]
 mod tests {
+    use super::super::session_limits::Limits;
     use super::*;
+    use crate::model::Timestamp;
     use crate::net::copy::NoTap;
+    use crate::policy::SessionOptions;
+    use std::time::Duration;
 
     fn message(message_type: u8, body: &[u8]) -> Vec<u8> {
         let length = u32::try_from(body.len() + 4).expect("short");
@@ -129,7 +143,7 @@ mod tests {
 
     /// A session whose start-up is answered.
     fn session() -> (RequestTap<NoTap>, BoundaryTap) {
-        let mut session = taps(NoTap);
+        let mut session = taps(NoTap, RestMark::default());
         assert!(!is_idle(&session), "the start-up is not answered");
         session.1.observe(&ready(b'I')).expect("sound");
         assert!(is_idle(&session));
@@ -169,6 +183,39 @@ mod tests {
         session.0.observe(&message(b'Q', b"rollback\0")).expect("sound");
         session.1.observe(&ready(b'I')).expect("sound");
         assert!(is_idle(&session));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_the_client_sends_begins_a_rest_anew_and_an_open_transaction_rests() {
+        let rest = RestMark::default();
+        let mut session = taps(NoTap, rest.clone());
+        let options = SessionOptions {
+            client_idle_timeout: Some(Duration::from_secs(60)),
+            ..SessionOptions::default()
+        };
+        let mut limits = Limits::new(options, Timestamp::from_secs(2), rest);
+        let mut idle_in = async |seconds: u64| {
+            // One look to find the rest, one at its end.
+            let _found = limits.overstepped(Timestamp::from_secs(1));
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            limits.overstepped(Timestamp::from_secs(1)).is_some()
+        };
+        assert!(!idle_in(600).await, "the start-up is not answered");
+        session.1.observe(&ready(b'I')).expect("sound");
+        session.0.observe(&message(b'Q', b"begin\0")).expect("sound");
+        assert!(!idle_in(600).await, "the query is not answered");
+        session.1.observe(&ready(b'T')).expect("sound");
+        assert!(!idle_in(50).await);
+        session.1.observe(&message(b'A', b"\0\0\0\0n\0\0")).expect("sound");
+        assert!(idle_in(10).await, "a notification is nothing that the client sent");
+        session.0.observe(&message(b'Q', b"commit\0")[..3]).expect("sound");
+        assert!(!idle_in(600).await, "a request is under way");
+        session.0.observe(&message(b'Q', b"commit\0")[3..]).expect("sound");
+        session.1.observe(&ready(b'I')).expect("sound");
+        assert!(!idle_in(59).await);
+        session.0.observe(&message(b'H', b"")).expect("sound");
+        assert!(!idle_in(59).await, "a Flush asks for nothing, but somebody sent it");
+        assert!(idle_in(1).await);
     }
 
     #[test]

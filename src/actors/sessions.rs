@@ -1,6 +1,6 @@
 //! The sessions that are open on this node.
 //!
-//! **Owns** every open session: what was allowed, and the way to end it.
+//! **Owns** every open session: what was allowed, its limits, and the way to end it.
 //! **Hears** `RegisterSession` (asked before the first byte), `SessionClosed`, `EndService`, `Drain`, `EndAll`.
 //! **Tells** a session's relay that it is over, at once or as soon as it is idle, with the reason that its client reads.
 //! **Never** touches a byte of a session.
@@ -9,11 +9,14 @@
 
 use super::address::{Promise, Reply, message};
 use super::host::{Behavior, Ctx, Handle};
+use super::open_sessions::{Open, OpenSessions};
 use super::policy::PolicyView;
+use super::session_limits::{Limits, RestMark};
 use crate::model::{ConnectionId, Refusal, RefusalKind, ServiceName, SessionId, SharedClock};
 use crate::net::copy::{ENDS, End};
-use crate::policy::{AccessRequest, Denial, PolicySnapshot, decide};
-use std::collections::{HashMap, HashSet};
+use crate::policy::{AccessRequest, Denial, PolicySnapshot, SessionOptions, decide};
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -32,20 +35,31 @@ const DRAIN_LOG_EVERY: Duration = Duration::from_secs(5);
 /// How long a session that is over may stay in the list when its mailbox was full.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
-/// A session is about to begin. The answer is its end signal: the relay gets it, and ends when it is told to, or when the other
-/// end of it is dropped.
+/// How often every session's limits are looked at: one look costs some nanoseconds, and none of them ends later than this after
+/// its time.
+const LIMITS_EVERY: Duration = Duration::from_secs(1);
+
+/// A session is about to begin. The answer is what its relay gets: it ends when its end signal says so, or when the other end of
+/// that is dropped.
 pub struct RegisterSession {
     pub session: SessionId,
     pub connection: ConnectionId,
     pub request: AccessRequest,
     /// Of the decision that allowed it.
     pub policy_version: u64,
+    pub options: SessionOptions,
 }
 
 pub struct SessionClosed(pub SessionId);
 
 /// Says when the session has to end. Closed without a word, it means that nobody watches over the session any more.
 pub type EndSignal = mpsc::Receiver<End>;
+
+/// What binds a relay to whoever watches over its session.
+pub struct Watched {
+    pub end: EndSignal,
+    pub rest: RestMark,
+}
 
 /// The node is going down: every session ends with this reason as soon as it is idle, and none begins any more. Answered when
 /// the last one has ended, however long that takes; whoever does not want to wait any longer sends [`EndAll`].
@@ -62,21 +76,15 @@ pub struct EndService {
 }
 
 message!(
-    RegisterSession => Result<EndSignal, Refusal>,
+    RegisterSession => Result<Watched, Refusal>,
     SessionClosed => (),
     EndService => (),
     Drain => (),
     EndAll => (),
 );
 
-struct Open {
-    connection: ConnectionId,
-    request: AccessRequest,
-    end: mpsc::Sender<End>,
-}
-
 pub struct Sessions {
-    open: HashMap<SessionId, Open>,
+    open: OpenSessions,
     /// Those that were told to end and may still be at their last words.
     ending: HashSet<SessionId>,
     /// Why no session begins any more.
@@ -88,7 +96,7 @@ pub struct Sessions {
 impl Sessions {
     pub fn new(policy: PolicyView, clock: SharedClock) -> Self {
         Self {
-            open: HashMap::new(),
+            open: OpenSessions::default(),
             ending: HashSet::new(),
             going_down: None,
             policy,
@@ -113,8 +121,17 @@ impl Sessions {
     /// A session whose relay is gone says so; where its word did not find room in the mailbox, this finds it.
     fn sweep_later(ctx: &mut Ctx<'_, Self>) {
         ctx.after(SWEEP_EVERY, |sessions, ctx| {
-            sessions.open.retain(|_, open| !open.end.is_closed());
+            sessions.open.sweep();
             Self::sweep_later(ctx);
+        });
+    }
+
+    /// Certificates end and rests grow without any news.
+    fn look_at_limits_later(ctx: &mut Ctx<'_, Self>) {
+        ctx.after(LIMITS_EVERY, |sessions, ctx| {
+            let now = sessions.clock.now();
+            sessions.end_those(|open| open.limits.overstepped(now));
+            Self::look_at_limits_later(ctx);
         });
     }
 
@@ -143,18 +160,47 @@ impl Sessions {
 
     fn decide_again(&mut self, snapshot: &PolicySnapshot) {
         let now = self.clock.now();
-        let denied: Vec<(SessionId, Refusal)> = self
-            .open
-            .iter()
-            .filter_map(|(id, open)| Some((*id, still_allowed(snapshot, &open.request, now).err()?)))
-            .collect();
-        for (id, refusal) in denied {
-            if let Some(open) = self.open.remove(&id) {
+        self.end_those(|open| match still_allowed(snapshot, &open.request, now) {
+            Ok(options) => {
+                open.limits.options = options;
+                None
+            }
+            Err(refusal) => Some(refusal),
+        });
+    }
+
+    /// Ends the sessions for which there is a reason.
+    fn end_those(&mut self, mut reason: impl FnMut(&mut Open) -> Option<Refusal>) {
+        let over = self.open.iter_mut();
+        let over: Vec<_> = over.filter_map(|(id, open)| Some((id, reason(open)?))).collect();
+        for (id, refusal) in over {
+            if let Some(open) = self.open.remove(id) {
                 tracing::info!(session = %id, connection = %open.connection, reason = %refusal, "session ended");
                 // A relay that is gone already needs no reason.
                 let _gone = open.end.try_send(End::Now(refusal));
             }
         }
+    }
+
+    /// Whether the person may have one more.
+    fn check_room(&self, request: &AccessRequest, options: &SessionOptions) -> Result<(), Refusal> {
+        if self.open.len() >= SESSIONS_MAX {
+            return Err(Refusal::new(
+                RefusalKind::TooMany,
+                format!("this node has {SESSIONS_MAX} sessions open, which is its limit"),
+            ));
+        }
+        let (Some(limit), person) = (options.max_connections, &request.principal.name) else {
+            return Ok(());
+        };
+        if u64::try_from(self.open.count_of(person)).is_ok_and(|count| count < u64::from(limit.get())) {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            RefusalKind::MaxConnections,
+            format!("too many connections: {person} may have {limit} at a time here (max_connections of the roles)"),
+        )
+        .hint("close a connection that is not needed, or ask an administrator"))
     }
 }
 
@@ -164,15 +210,20 @@ fn still_allowed(
     snapshot: &PolicySnapshot,
     request: &AccessRequest,
     now: crate::model::Timestamp,
-) -> Result<(), Refusal> {
-    let at = now.min(request.principal.valid_until - Duration::from_micros(1));
-    match decide(snapshot, request, at) {
-        Ok(_permit) => Ok(()),
+) -> Result<SessionOptions, Refusal> {
+    let valid = (now >= request.principal.valid_until).then(|| {
+        let mut valid = request.clone();
+        Arc::make_mut(&mut valid.principal).valid_until = now + Duration::from_secs(1);
+        valid
+    });
+    match decide(snapshot, valid.as_ref().unwrap_or(request), now) {
+        Ok(permit) => Ok(*permit.options()),
         Err(denial) => {
             tracing::debug!(%denial, "no longer allowed");
             if let Denial::Locked(lock) = &denial {
                 let why = format!("this session is over: {}", lock.sentence());
-                return Err(Refusal::new(RefusalKind::AccessRevoked, why));
+                return Err(Refusal::new(RefusalKind::AccessRevoked, why)
+                    .hint("ask an administrator; it lasts until the lock expires or is removed"));
             }
             Err(Refusal::new(
                 RefusalKind::AccessRevoked,
@@ -194,6 +245,7 @@ impl Behavior for Sessions {
     fn started(&mut self, ctx: &mut Ctx<'_, Self>) {
         self.await_news(ctx);
         Self::sweep_later(ctx);
+        Self::look_at_limits_later(ctx);
     }
 }
 
@@ -205,17 +257,12 @@ impl Handle<RegisterSession> for Sessions {
             connection,
             request,
             policy_version,
+            mut options,
         }: RegisterSession,
         _: &mut Ctx<'_, Self>,
-    ) -> Reply<Result<EndSignal, Refusal>> {
+    ) -> Reply<Result<Watched, Refusal>> {
         if let Some(refusal) = &self.going_down {
             return Reply::Now(Err(refusal.clone()));
-        }
-        if self.open.len() >= SESSIONS_MAX {
-            return Reply::Now(Err(Refusal::new(
-                RefusalKind::TooMany,
-                format!("this node has {SESSIONS_MAX} sessions open, which is its limit"),
-            )));
         }
         // The rules may have changed between the decision and now; from now on the news reaches this session.
         if self.policy.version().is_some_and(|newest| newest > policy_version) {
@@ -223,30 +270,37 @@ impl Handle<RegisterSession> for Sessions {
                 .policy
                 .current()
                 .and_then(|snapshot| still_allowed(&snapshot, &request, self.clock.now()));
-            if let Err(refusal) = again {
-                return Reply::Now(Err(refusal));
+            match again {
+                Ok(newer) => options = newer,
+                Err(refusal) => return Reply::Now(Err(refusal)),
             }
         }
-        if self.open.contains_key(&session) {
+        if let Err(refusal) = self.check_room(&request, &options) {
+            return Reply::Now(Err(refusal));
+        }
+        if self.open.contains(session) {
             tracing::error!(%session, "a session of this id is open already");
             return Reply::Now(Err(Refusal::new(RefusalKind::Internal, "this session is open already")));
         }
         let (end, signal) = mpsc::channel(ENDS);
+        let rest = RestMark::default();
+        let limits = Limits::new(options, request.principal.valid_until, rest.clone());
         self.open.insert(
             session,
             Open {
                 connection,
                 request,
+                limits,
                 end,
             },
         );
-        Reply::Now(Ok(signal))
+        Reply::Now(Ok(Watched { end: signal, rest }))
     }
 }
 
 impl Handle<SessionClosed> for Sessions {
     fn handle(&mut self, SessionClosed(session): SessionClosed, _: &mut Ctx<'_, Self>) -> Reply<()> {
-        self.open.remove(&session);
+        self.open.remove(session);
         self.ending.remove(&session);
         Reply::Now(())
     }
@@ -254,15 +308,11 @@ impl Handle<SessionClosed> for Sessions {
 
 impl Handle<EndService> for Sessions {
     fn handle(&mut self, EndService { service, refusal }: EndService, _: &mut Ctx<'_, Self>) -> Reply<()> {
-        self.open.retain(|id, open| {
-            let is_of_it = open.request.service == service;
-            if is_of_it {
-                tracing::info!(session = %id, connection = %open.connection, reason = %refusal, "session ended");
-                // A relay that is gone already needs no reason.
-                let _gone = open.end.try_send(End::Now(refusal.clone()));
-            }
-            !is_of_it
-        });
+        for (id, open) in self.open.take_of(&service) {
+            tracing::info!(session = %id, connection = %open.connection, reason = %refusal, "session ended");
+            // A relay that is gone already needs no reason.
+            let _gone = open.end.try_send(End::Now(refusal.clone()));
+        }
         Reply::Now(())
     }
 }
@@ -296,3 +346,7 @@ impl Handle<EndAll> for Sessions {
         reply
     }
 }
+
+#[cfg(test)]
+#[path = "sessions_tests.rs"]
+mod tests;

@@ -76,6 +76,16 @@ impl Trail {
         self.write(event).await
     }
 
+    /// Writes that a session is refused because of those that are open; the client hears of it when it is on disk.
+    pub async fn reject(&self, session: &SessionFields, refusal: &Refusal) -> Result<(), Refusal> {
+        let event = self
+            .session_event(EventKind::SessionRejected, session)
+            .field("success", false)
+            .field("reason", "max-connections")
+            .field("error", refusal.message.as_str());
+        self.write(event).await
+    }
+
     /// Writes the end of a session. It has ended whether that can be written or not; where it cannot, the log has the event.
     pub async fn write_end(&self, event: EventBuilder) {
         let line = event.finish();

@@ -126,7 +126,7 @@ impl Upstream {
     fn relay(&mut self, ready: Ready, id: u64, mut stream: BoxStream, ctx: &mut Ctx<'_, Self>) {
         let Ready {
             permit,
-            end,
+            watched,
             session,
             postgres,
             process_id,
@@ -138,8 +138,8 @@ impl Upstream {
             write_frame(&mut stream, &answer(id, DbToProxy::RelayOpened { process_id })).await?;
             stream.write_all(&greeting).await?;
             stream.flush().await?;
-            let relay = SessionRelay::new(permit, stream, postgres, tap);
-            Ok::<_, io::Error>(relay.run(end, upstream_lost).await)
+            let relay = SessionRelay::new(permit, watched, stream, postgres, tap);
+            Ok::<_, io::Error>(relay.run(upstream_lost).await)
         });
         ctx.run(task.join(), |upstream, outcome, ctx| upstream.ended(outcome, ctx));
     }
@@ -150,6 +150,11 @@ impl Upstream {
         };
         session.ended = true;
         let trail = self.parts.trail.clone();
+        if let Ok(Ok(outcome)) = &outcome
+            && let Some(event) = outcome.disconnected(&trail, &session.fields)
+        {
+            trail.note_now(event);
+        }
         let mut event = trail.session_event(EventKind::SessionEnded, &session.fields);
         event = match outcome {
             Ok(Ok(SessionOutcome { counts, refusal })) => {

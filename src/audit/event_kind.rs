@@ -60,6 +60,10 @@ events! {
     NodeJoinFailed => "instance.join", "TJ002E";
     /// The proxy's own decision that a connection may go to an agent, which decides again.
     SessionRouted => "db.session.route", "PDB00I";
+    /// A session that Postern ended: its limits, a lock, or rules that changed.
+    ClientDisconnected => "client.disconnect", "T3006I";
+    /// A session that was refused because of those that are open.
+    SessionRejected => "session.rejected", "T1006W";
     SessionCancelled => "db.session.cancel", "PDB01I";
     /// A message of a peer that its kind may not send.
     PeerRefused => "peer.refused", "PND01W";

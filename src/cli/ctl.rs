@@ -4,6 +4,7 @@ use super::admin_client::AdminClient;
 use super::audit::{self, AuditArgs};
 use super::auth_sign::{self, AuthArgs};
 use super::inventory::{self, DbVerb, NodeVerb};
+use super::lock::{self, AccessVerb, LockArgs};
 use super::names::Program;
 use super::terminal::{printable, printable_json};
 use super::tokens::{self, TokenVerb};
@@ -84,6 +85,14 @@ enum Verb {
     /// Tokens by which nodes join the cluster.
     #[command(subcommand)]
     Tokens(TokenVerb),
+    /// Keep a person, a role or a node out of all sessions: those that are open end.
+    #[command(after_help = "Examples:\n  \
+        postern ctl lock --user=alice --message='under investigation' --ttl=12h\n  \
+        postern ctl get locks")]
+    Lock(LockArgs),
+    /// Who may use what, and why.
+    #[command(subcommand)]
+    Access(AccessVerb),
     /// The audit log.
     #[command(subcommand)]
     Audit(AuditVerb),
@@ -141,6 +150,8 @@ async fn carry_out(client: &AdminClient, program: Program, verb: Verb) -> Outcom
         Verb::Db(verb) => inventory::databases(client, verb).await,
         Verb::Users(verb) => users::run(client, verb).await,
         Verb::Tokens(verb) => tokens::run(client, verb).await,
+        Verb::Lock(args) => lock::lock(client, args).await,
+        Verb::Access(verb) => lock::access(client, verb).await,
         Verb::Audit(AuditVerb::Ls(args)) => audit::list(client, args).await,
         Verb::Auth(args) => auth_sign::run(client, program, args).await,
     }

@@ -15,6 +15,7 @@ mod dev;
 mod dev_database;
 mod edit;
 mod inventory;
+mod lock;
 mod names;
 mod node_flags;
 mod refused_flags;

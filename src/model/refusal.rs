@@ -82,6 +82,10 @@ kinds! {
     Internal => "internal", "XX000", Us;
     /// A lock on the person, a role or a node is in force: insufficient privilege, as without a role, until it is lifted.
     Locked => "locked", "42501", Client;
+    /// The client sent nothing for as long as its roles allow.
+    IdleTimeout => "idle_timeout", "57P05", Client;
+    /// The person has as many sessions as their roles allow.
+    MaxConnections => "max_connections", "53300", Client;
 }
 
 /// A refusal as the client reads it.

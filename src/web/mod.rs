@@ -1,6 +1,8 @@
 //! What people and programs say to Postern over HTTP and JSON: the administrator's half, on a socket of the machine, and the
 //! diagnostic port.
 
+pub mod access_api;
+mod access_routes;
 pub mod admin;
 pub mod api;
 pub mod diag;

@@ -5,7 +5,7 @@ use super::api::{
     AuditEvents, AuditQuery, Problem, PutResources, ResourceDone, ResourceQuery, Resources, ResourcesPut, SignDatabase,
     SignPerson, SignedCertificate,
 };
-use super::{kinds, listed, status, token_routes, user_routes};
+use super::{access_routes, kinds, listed, status, token_routes, user_routes};
 use crate::actors::address::{AskError, Origin};
 use crate::actors::audit_log::QueryAudit;
 use crate::actors::ca::{IssueDbServer, IssuePerson, Issued};
@@ -66,6 +66,8 @@ pub fn router(parts: Arc<AdminParts>, caller: Caller) -> Router {
             patch(user_routes::update).delete(user_routes::remove),
         )
         .route("/v1/users/{name}/reset", post(user_routes::reset))
+        .route("/v1/locks", post(access_routes::add_lock))
+        .route("/v1/access/explain", get(access_routes::explain_access))
         .route("/v1/audit", get(audit))
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
         .with_state(Api { parts, caller })

@@ -18,11 +18,14 @@ fn agent(cluster: &Cluster, name: &'static str, databases: &str) -> Node {
 
 /// A database as auth lists it for a node.
 fn listed(cluster: &Cluster, node: &str, name: &str) -> Option<Value> {
-    let status: Value = serde_json::from_str(&cluster.ctl(&["status", "--format", "json"]).ok()).expect("JSON");
-    let nodes = status["nodes"].as_array().expect("a list");
-    let node = nodes.iter().find(|found| found["name"] == node)?;
-    let databases = node["databases"].as_array().expect("a list");
-    databases.iter().find(|database| database["name"] == name).cloned()
+    let rows = json(cluster, &["db", "ls", "--format", "json"]);
+    let rows = rows.as_array().expect("a list");
+    let is_it = |row: &&Value| row["agent"] == node && row["name"] == name;
+    rows.iter().find(is_it).cloned()
+}
+
+fn json(cluster: &Cluster, arguments: &[&str]) -> Value {
+    serde_json::from_str(&cluster.ctl(arguments).ok()).expect("JSON")
 }
 
 /// Waits until auth lists the database with this health.
@@ -226,8 +229,8 @@ fn an_agent_makes_and_renews_the_certificate_of_its_postgresql_and_reloads_it() 
 }
 
 fn node_id(cluster: &Cluster, name: &str) -> String {
-    let status: Value = serde_json::from_str(&cluster.ctl(&["status", "--format", "json"]).ok()).expect("JSON");
-    let nodes = status["nodes"].as_array().expect("a list");
+    let nodes = json(cluster, &["nodes", "ls", "--format", "json"]);
+    let nodes = nodes.as_array().expect("a list");
     let node = nodes.iter().find(|found| found["name"] == name).expect("it lives");
     node["id"].as_str().expect("an id").to_owned()
 }

@@ -38,6 +38,8 @@ mod hung_up;
 mod joining;
 /// `kill -9` of a node, and of all of them.
 mod killed;
+/// What ends or refuses a session before its time: locks, idle and expired sessions, too many of them, another address.
+mod limits;
 /// Nodes that say what they may not.
 mod peers;
 /// Several proxies, and several agents of one database.

@@ -53,8 +53,13 @@ impl Default for Exchange {
 impl Exchange {
     /// Nothing is owed to the client, and it has nothing open.
     pub fn is_idle(&self) -> bool {
+        self.is_answered() && !self.in_transaction
+    }
+
+    /// Nothing is owed to the client; a transaction may be open.
+    pub fn is_answered(&self) -> bool {
         let answered = self.waiting.iter().all(|(sent, _)| *sent == Sent::CopyEnd);
-        answered && !(self.unsynced || self.copying || self.in_transaction || self.lost)
+        answered && !(self.unsynced || self.copying || self.lost)
     }
 
     /// The messages cannot be followed: the session counts as busy from here on.
