@@ -86,7 +86,17 @@ pub struct ServerSides {
     postgres: Arc<ServerConfig>,
     node: Arc<ServerConfig>,
     join: Arc<ServerConfig>,
+    /// What browsers speak, and programs over HTTP.
     web: Arc<ServerConfig>,
+    /// The same where HTTP is answered with one text, in HTTP/1.1.
+    plain_web: Arc<ServerConfig>,
+}
+
+/// What a port has for those that speak HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Http {
+    Pages,
+    OneText,
 }
 
 /// What a TLS client wants to speak.
@@ -132,11 +142,12 @@ impl ServerSides {
             postgres: server(people, &to_people, &[alpn::POSTGRESQL])?,
             node: server(nodes, &to_nodes, &[alpn::TUNNEL, alpn::NODE])?,
             join: server(nobody(), &to_nodes, &[alpn::JOIN, alpn::TO_AUTH])?,
-            web: server(nobody(), &to_people, &[alpn::HTTP_1])?,
+            web: server(nobody(), &to_people, &[alpn::HTTP_2, alpn::HTTP_1])?,
+            plain_web: server(nobody(), &to_people, &[alpn::HTTP_1])?,
         })
     }
 
-    fn choose(&self, offered: &[Vec<u8>]) -> (Spoken, &Arc<ServerConfig>) {
+    fn choose(&self, offered: &[Vec<u8>], http: Http) -> (Spoken, &Arc<ServerConfig>) {
         let offers = |name: &[u8]| offered.iter().any(|o| o == name);
         if offers(alpn::POSTGRESQL) {
             (Spoken::PostgreSql, &self.postgres)
@@ -148,8 +159,10 @@ impl ServerSides {
             (Spoken::Join, &self.join)
         } else if offers(alpn::TO_AUTH) {
             (Spoken::ToAuth, &self.join)
-        } else {
+        } else if http == Http::Pages {
             (Spoken::Http, &self.web)
+        } else {
+            (Spoken::Http, &self.plain_web)
         }
     }
 
@@ -162,7 +175,7 @@ impl ServerSides {
     }
 
     /// The handshake of a connection that begins with TLS.
-    pub async fn accept(&self, tcp: Tcp) -> io::Result<(Spoken, ServerTls)> {
+    pub async fn accept(&self, tcp: Tcp, http: Http) -> io::Result<(Spoken, ServerTls)> {
         let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), BigReads::new(tcp));
         let hello = acceptor.await?;
         let offered: Vec<Vec<u8>> = hello
@@ -170,11 +183,16 @@ impl ServerSides {
             .alpn()
             .map(|names| names.map(<[u8]>::to_vec).collect())
             .unwrap_or_default();
-        let (spoken, config) = self.choose(&offered);
+        let (spoken, config) = self.choose(&offered, http);
         let mut stream = hello.into_stream(config.clone()).await?;
         stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER_BYTES));
         Ok((spoken, stream))
     }
+}
+
+/// Whether the peer of an accepted connection chose HTTP/2.
+pub fn speaks_http_2(stream: &ServerTls) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(alpn::HTTP_2)
 }
 
 /// The certificate chain that the peer of an accepted connection presented.

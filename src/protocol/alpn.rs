@@ -11,6 +11,7 @@ pub const JOIN: &[u8] = b"postern-join/1";
 /// On a proxy: what follows the handshake are the bytes of a `NODE` or `JOIN` connection to auth.
 pub const TO_AUTH: &[u8] = b"postern-to-auth/1";
 pub const HTTP_1: &[u8] = b"http/1.1";
+pub const HTTP_2: &[u8] = b"h2";
 
 /// What a peer that opens a connection speaks, by its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-//! What people and programs say to Postern over HTTP and JSON: the administrator's half, on a socket of the machine, and the
-//! diagnostic port.
+//! What people and programs say to Postern over HTTP: the administrator's half, on a socket of the machine, the pages and answers of
+//! a proxy, and the diagnostic port.
 
 pub mod access_api;
 mod access_routes;
@@ -8,6 +8,7 @@ pub mod api;
 pub mod diag;
 pub mod kinds;
 mod listed;
+pub mod pages;
 pub mod people_api;
 mod routes;
 mod status;

@@ -210,7 +210,7 @@ impl Reader {
         let path = self.as_typed(path);
         if block.printed {
             for line in &block.body {
-                let printed = line.replace("'/etc/postgresql/", "'/path/to/");
+                let printed = line.replace("'/etc/postgresql/", "'/root/");
                 assert!(
                     self.printed.lines().any(|line| line == printed),
                     "docs/guide.md:{}: no command printed {printed:?}",
