@@ -11,3 +11,6 @@ mod permits;
 mod routes;
 mod token_routes;
 mod user_routes;
+
+#[cfg(test)]
+mod tests;
