@@ -6,7 +6,7 @@
 
 use super::admin::AdminParts;
 use super::people_routes;
-use super::permits::Caller;
+use super::permits::{Caller, only_for_people};
 use super::routes::{self, Api, Failed};
 use crate::actors::carried::{PersonConnection, ServePeople};
 use crate::model::Principal;
@@ -15,7 +15,7 @@ use crate::policy::PINNED_IP_MESSAGE;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 use futures::FutureExt as _;
@@ -119,7 +119,7 @@ fn for_person(parts: Arc<AdminParts>, principal: Arc<Principal>, client: SocketA
         .route("/v1/certificates", post(people_routes::renew))
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
         .with_state(signed_in.clone())
-        .merge(routes::router(parts, caller))
+        .merge(routes::router(parts, caller).route_layer(from_fn(only_for_people)))
         .fallback(|| async {
             let why = "auth does not know this request; it may be of another version";
             Failed(StatusCode::NOT_FOUND, why.to_owned())

@@ -4,8 +4,46 @@
 use super::routes::{Api, Failed, bad};
 use crate::model::Principal;
 use crate::policy::{ResourceKind, RuleDenied, Verb, may};
+use axum::extract::Request;
 use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::Response;
 use std::sync::Arc;
+
+/// The routes that ask the rules, and are therefore served to people; `*` is a name. A route that is not here is for the
+/// administrator's socket only, so that a new one is closed until it asks.
+const FOR_PEOPLE: &[&str] = &[
+    "/v1/status",
+    "/v1/resources",
+    "/v1/resources/*/*",
+    "/v1/certificates/person",
+    "/v1/certificates/database",
+    "/v1/tokens",
+    "/v1/tokens/remove",
+    "/v1/users",
+    "/v1/users/*",
+    "/v1/users/*/reset",
+    "/v1/audit",
+];
+
+pub(super) fn is_for_people(path: &str) -> bool {
+    FOR_PEOPLE.iter().any(|route| {
+        let (mut parts, mut asked) = (route.split('/'), path.split('/'));
+        let same = parts
+            .by_ref()
+            .all(|part| asked.next().is_some_and(|asked| part == "*" || part == asked));
+        same && asked.next().is_none()
+    })
+}
+
+/// Lets a person through to the routes that ask the rules.
+pub(super) async fn only_for_people(request: Request, next: Next) -> Result<Response, Failed> {
+    if is_for_people(request.uri().path()) {
+        return Ok(next.run(request).await);
+    }
+    let why = "this is done on the machine of the auth service only, with its data directory";
+    Err(Failed(StatusCode::FORBIDDEN, why.to_owned()))
+}
 
 /// Who asks.
 #[derive(Debug, Clone)]
@@ -76,5 +114,27 @@ impl Api {
             self.permit_word(word, Verb::Update)?;
         }
         self.permit_word(word, Verb::Create)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_for_people;
+
+    #[test]
+    fn a_route_that_does_not_ask_the_rules_is_closed_to_people() {
+        for open in ["/v1/status", "/v1/resources/role/a", "/v1/users/alice/reset"] {
+            assert!(is_for_people(open), "{open}");
+        }
+        for closed in [
+            "/v1/new",
+            "/v1/users/alice/new",
+            "/v1/resources/role/a/b",
+            "/v1/status/",
+            "/",
+            "",
+        ] {
+            assert!(!is_for_people(closed), "{closed}");
+        }
     }
 }
