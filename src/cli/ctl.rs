@@ -3,14 +3,17 @@
 use super::admin_client::AdminClient;
 use super::audit::{self, AuditArgs};
 use super::auth_sign::{self, AuthArgs};
+use super::identity_files::IdentityFiles;
 use super::inventory::{self, DbVerb, NodeVerb};
 use super::lock::{self, AccessVerb, LockArgs};
 use super::names::Program;
+use super::people_client::PeopleClient;
 use super::terminal::{printable, printable_json};
 use super::tokens::{self, TokenVerb};
 use super::users::{self, UserVerb};
 use super::{Failure, Outcome, edit, resources, status};
-use crate::config::{Config, DEFAULT_DATA_DIR, default_config_path};
+use crate::config::{Config, DEFAULT_DATA_DIR, DEFAULT_WEB_PORT, default_config_path};
+use crate::model::Endpoint;
 use crate::telemetry::logging::{self, LogFormat, LogOutput};
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::Table;
@@ -27,6 +30,20 @@ pub struct CtlArgs {
     /// Say on standard error what is done.
     #[arg(short, long, global = true)]
     debug: bool,
+    /// Administer from another machine, as a person: PREFIX.crt, PREFIX.key and PREFIX.cas, as `ctl auth sign` writes them. The
+    /// person's roles decide what is allowed.
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "PREFIX",
+        conflicts_with = "config",
+        requires = "proxy"
+    )]
+    identity: Option<PathBuf>,
+    /// The proxy by which auth is reached with --identity.
+    #[arg(long, global = true, value_name = "HOST:PORT", requires = "identity")]
+    proxy: Option<String>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -119,14 +136,29 @@ pub fn run(program: Program, args: CtlArgs) -> Outcome {
     if args.debug {
         logging::start("debug", LogFormat::Text, LogOutput::Stderr).map_err(Failure::usage)?;
     }
-    let data_dir = data_dir(&args)?;
-    tracing::debug!(data_dir = %data_dir.display(), "auth's data directory");
-    let client = AdminClient::new(&data_dir);
+    let client = client(&args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Failure::internal)?;
     runtime.block_on(carry_out(&client, program, args.verb))
+}
+
+/// What was said on the command line, else the auth service of this machine.
+fn client(args: &CtlArgs) -> Result<AdminClient, Failure> {
+    match (&args.identity, &args.proxy) {
+        (Some(prefix), Some(proxy)) => {
+            let proxy = Endpoint::parse(proxy, DEFAULT_WEB_PORT).map_err(Failure::usage)?;
+            let files = IdentityFiles::read(prefix)?;
+            let client = PeopleClient::new(proxy, &files.host_authorities, Some(&files.credentials))?;
+            Ok(AdminClient::remote(client))
+        }
+        _ => {
+            let data_dir = data_dir(args)?;
+            tracing::debug!(data_dir = %data_dir.display(), "auth's data directory");
+            Ok(AdminClient::new(&data_dir))
+        }
+    }
 }
 
 fn data_dir(args: &CtlArgs) -> Result<PathBuf, Failure> {

@@ -65,14 +65,14 @@ const OF_NODES: Sentences = &[
 /// Of the administrator's commands.
 const OF_ADMINISTRATORS: Sentences = &[
     (
-        &["--auth-server", "-i", "--identity"],
-        "is not supported by this version of Postern, which is administered on its auth node: log in there and leave it out; \
-         --data-dir or --config names auth's data directory",
+        &["--auth-server"],
+        "is not supported: auth is asked through its socket on its own machine (--data-dir or --config), or through a proxy as \
+         whoever is logged in; leave it out",
     ),
     (
         &["--insecure"],
-        "is not supported: ctl speaks to auth through a socket of the machine, where there is no certificate to check; leave it \
-         out",
+        "is not supported: ctl speaks to auth through a socket of the machine, or with a login whose authorities it knows; leave \
+         it out",
     ),
 ];
 

@@ -15,6 +15,7 @@ pub mod tls;
 pub mod upstream;
 pub mod upstream_tls;
 pub mod web_certificates;
+pub mod web_client;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 

@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | client – proxy | web certificate | the person's certificate, or nothing: said in words after the StartupMessage |
 //! | node – node | host certificate | host certificate |
+//! | person – auth | host certificate | the person's certificate, or nothing: said in words in HTTP |
 //! | joining node – auth | host certificate, under a pinned authority | nothing, but a token |
 //! | agent – PostgreSQL | what the database has | a certificate of the db-client authority, CN = database user |
 
@@ -86,6 +87,7 @@ pub struct ServerSides {
     postgres: Arc<ServerConfig>,
     node: Arc<ServerConfig>,
     join: Arc<ServerConfig>,
+    person: Arc<ServerConfig>,
     /// What browsers speak, and programs over HTTP.
     web: Arc<ServerConfig>,
     /// The same where HTTP is answered with one text, in HTTP/1.1.
@@ -107,6 +109,12 @@ pub enum Spoken {
     Node,
     Join,
     ToAuth,
+    /// The API for people, with auth.
+    Person,
+    /// The same, with a proxy that carries it to auth.
+    PersonToAuth,
+    /// The same, carried by a proxy.
+    Carried,
     Http,
 }
 
@@ -139,9 +147,10 @@ impl ServerSides {
         });
         let nobody = WebPkiClientVerifier::no_client_auth;
         Ok(Self {
-            postgres: server(people, &to_people, &[alpn::POSTGRESQL])?,
-            node: server(nodes, &to_nodes, &[alpn::TUNNEL, alpn::NODE])?,
-            join: server(nobody(), &to_nodes, &[alpn::JOIN, alpn::TO_AUTH])?,
+            postgres: server(people.clone(), &to_people, &[alpn::POSTGRESQL])?,
+            node: server(nodes, &to_nodes, &[alpn::TUNNEL, alpn::NODE, alpn::CARRIED])?,
+            join: server(nobody(), &to_nodes, &[alpn::JOIN, alpn::TO_AUTH, alpn::PERSON_TO_AUTH])?,
+            person: server(people, &to_nodes, &[alpn::PERSON])?,
             web: server(nobody(), &to_people, &[alpn::HTTP_2, alpn::HTTP_1])?,
             plain_web: server(nobody(), &to_people, &[alpn::HTTP_1])?,
         })
@@ -159,6 +168,12 @@ impl ServerSides {
             (Spoken::Join, &self.join)
         } else if offers(alpn::TO_AUTH) {
             (Spoken::ToAuth, &self.join)
+        } else if offers(alpn::PERSON) {
+            (Spoken::Person, &self.person)
+        } else if offers(alpn::PERSON_TO_AUTH) {
+            (Spoken::PersonToAuth, &self.join)
+        } else if offers(alpn::CARRIED) {
+            (Spoken::Carried, &self.node)
         } else if http == Http::Pages {
             (Spoken::Http, &self.web)
         } else {
@@ -170,6 +185,17 @@ impl ServerSides {
     pub async fn accept_postgres(&self, tcp: Tcp) -> io::Result<ServerTls> {
         let acceptor = tokio_rustls::TlsAcceptor::from(self.postgres.clone());
         let mut stream = acceptor.accept(BigReads::new(tcp)).await?;
+        stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER_BYTES));
+        Ok(stream)
+    }
+
+    /// The handshake of a person inside of what a proxy carries.
+    pub async fn accept_person<T: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        carried: T,
+    ) -> io::Result<tokio_rustls::server::TlsStream<T>> {
+        let acceptor = tokio_rustls::TlsAcceptor::from(self.person.clone());
+        let mut stream = acceptor.accept(carried).await?;
         stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER_BYTES));
         Ok(stream)
     }
@@ -196,7 +222,7 @@ pub fn speaks_http_2(stream: &ServerTls) -> bool {
 }
 
 /// The certificate chain that the peer of an accepted connection presented.
-pub fn peer_chain(stream: &ServerTls) -> Vec<CertificateDer<'static>> {
+pub fn peer_chain<T>(stream: &tokio_rustls::server::TlsStream<T>) -> Vec<CertificateDer<'static>> {
     owned(stream.get_ref().1.peer_certificates())
 }
 
@@ -221,7 +247,7 @@ pub struct NodeClient {
 }
 
 /// The name under which every node of a kind can be verified; see `pki::profile`.
-fn kind_name(kind: NodeKind) -> Result<ServerName<'static>, TlsError> {
+pub(super) fn kind_name(kind: NodeKind) -> Result<ServerName<'static>, TlsError> {
     let name = format!("{kind}.kind.postern.internal");
     ServerName::try_from(name.clone()).map_err(|_| TlsError::Name(name))
 }
@@ -258,6 +284,29 @@ impl NodeClient {
             .dangerous()
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
+        config.alpn_protocols = vec![alpn.to_vec()];
+        config.resumption = rustls::client::Resumption::disabled();
+        Ok(Self {
+            config: Arc::new(config),
+            name: kind_name(peer)?,
+        })
+    }
+
+    /// From the machine of a person, who has a certificate or is about to get one.
+    pub fn person(
+        certificate: Option<&Credentials>,
+        host_authorities: &[CertificateDer<'static>],
+        peer: NodeKind,
+        alpn: &[u8],
+        clock: &SharedClock,
+    ) -> Result<Self, TlsError> {
+        let builder = ClientConfig::builder_with_details(provider(), Arc::new(ClockTime(clock.clone())))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots(host_authorities)?);
+        let mut config = match certificate {
+            Some(person) => builder.with_client_auth_cert(person.chain.clone(), person.key.to_rustls())?,
+            None => builder.with_no_client_auth(),
+        };
         config.alpn_protocols = vec![alpn.to_vec()];
         config.resumption = rustls::client::Resumption::disabled();
         Ok(Self {
@@ -351,9 +400,9 @@ pub(super) fn as_rustls(error: &CertificateError) -> rustls::CertificateError {
 /// Accepts a chain whose authority has a pinned key: the pin selects the trust anchor out of what is presented, then chain,
 /// expiry and name are verified as always.
 #[derive(Debug)]
-struct PinnedVerifier {
-    pins: Vec<CaPin>,
-    provider: Arc<CryptoProvider>,
+pub(super) struct PinnedVerifier {
+    pub(super) pins: Vec<CaPin>,
+    pub(super) provider: Arc<CryptoProvider>,
 }
 
 impl ServerCertVerifier for PinnedVerifier {

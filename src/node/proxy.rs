@@ -4,7 +4,8 @@ use super::roots::Roots;
 use super::{AuthAddresses, Common, EndSessions, StartError};
 use crate::actors::address::Address;
 use crate::actors::cancels::ClientKeys;
-use crate::actors::connection::{ConnectionParts, ProxyParts, TO_AUTH_MAX};
+use crate::actors::carried::ToAuthRoom;
+use crate::actors::connection::{ConnectionParts, ProxyParts};
 use crate::actors::host::Spec;
 use crate::actors::listener::{Port, PortListener};
 use crate::actors::tunnels::{RoutesStock, ServeLocally, Tunnels};
@@ -14,7 +15,6 @@ use crate::net::socket::Listener;
 use crate::web::pages::{PageParts, Pages};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
-use tokio::sync::Semaphore;
 
 pub(super) struct Proxy {
     pub listening: SocketAddr,
@@ -68,7 +68,7 @@ pub(super) fn start(
             adopt_tunnel: tunnels.address(),
             auth: auth_endpoints(&common.config, local_auth)?,
             pages: Arc::new(pages),
-            to_auth_room: Arc::new(Semaphore::new(TO_AUTH_MAX)),
+            to_auth_room: ToAuthRoom::default(),
         }),
         auth: None,
     });

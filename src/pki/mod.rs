@@ -23,7 +23,7 @@ pub use ca::{CaKind, CertificateAuthority};
 pub use error::{CertificateError, PkiError};
 pub use key::{PrivateKey, PublicKey};
 pub use pin::CaPin;
-pub use profile::{DbClientProfile, DbServerProfile, HostName, HostProfile, PersonProfile};
+pub use profile::{DbClientProfile, DbServerProfile, HostName, HostProfile, PROTOCOL, PersonProfile};
 pub use seal::SealKey;
 pub use summary::{CertificateSummary, summary};
 pub use verify::{

@@ -8,7 +8,7 @@ use crate::model::{
     ClusterName, DbUser, Labels, LockName, PersonName, Principal, RoleName, ServiceName, Timestamp, Traits,
 };
 use crate::pki::entropy;
-use crate::policy::{AccessRequest, Lock, LockTarget, Resource, effective_db_name, explain};
+use crate::policy::{AccessRequest, Lock, LockTarget, Resource, ResourceKind, Verb, effective_db_name, explain};
 use axum::Json;
 use axum::extract::{Query as UrlQuery, State};
 use axum::http::StatusCode;
@@ -20,6 +20,7 @@ use std::time::Duration;
 const SUPPOSED_LIFE: Duration = Duration::from_secs(60);
 
 pub(super) async fn add_lock(State(api): State<Api>, Json(ask): Json<AddLock>) -> Answer<LockAdded> {
+    api.permit(ResourceKind::Lock, Verb::Create)?;
     let now = api.parts.clock.now();
     let name = uuid::Builder::from_random_bytes(entropy::bytes())
         .into_uuid()
@@ -71,6 +72,9 @@ pub(super) async fn explain_access(
     State(api): State<Api>,
     UrlQuery(ask): UrlQuery<ExplainQuery>,
 ) -> Answer<Explanations> {
+    // It tells of one person and of all of their roles.
+    api.permit(ResourceKind::User, Verb::Read)?;
+    api.permit(ResourceKind::Role, Verb::Read)?;
     let person = PersonName::new(ask.user).map_err(bad)?;
     let service = ServiceName::new(ask.db).map_err(bad)?;
     let db_user = DbUser::new(ask.db_user).map_err(bad)?;

@@ -1,5 +1,5 @@
-//! What people and programs say to Postern over HTTP: the administrator's half, on a socket of the machine, the pages and answers of
-//! a proxy, and the diagnostic port.
+//! What people and programs say to Postern over HTTP: the administrator's half, on a socket of the machine; the same and logins
+//! for people, on auth's port; the pages and answers of a proxy; and the diagnostic port.
 
 pub mod access_api;
 mod access_routes;
@@ -9,8 +9,14 @@ pub mod diag;
 pub mod kinds;
 mod listed;
 pub mod pages;
+pub mod people;
 pub mod people_api;
+mod people_routes;
+mod permits;
 mod routes;
 mod status;
 mod token_routes;
 mod user_routes;
+
+#[cfg(test)]
+mod tests;

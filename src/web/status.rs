@@ -7,6 +7,7 @@ use super::routes::{Answer, Api, Failed, bad, pins};
 use crate::actors::inventory::NodeRecord;
 use crate::pki::pem::certificates_to_pem;
 use crate::pki::{CaKind, CaPin, summary};
+use crate::policy::{ResourceKind, Verb};
 use crate::protocol::tunnel::{DatabaseHealth, HealthState};
 use axum::Json;
 use axum::extract::State;
@@ -14,8 +15,16 @@ use axum::extract::State;
 /// No authority can be rotated yet, so that this is true of each.
 const NEVER_ROTATED: &str = "never updated";
 
+/// Whoever is signed in reads what the cluster is; its nodes and databases are for those who may list them.
 pub(super) async fn status(State(api): State<Api>) -> Answer<Status> {
     let authorities = all_authorities(&api)?;
+    let sees = |kind| api.permit(kind, Verb::List).is_ok();
+    let (sees_nodes, sees_databases) = (sees(ResourceKind::Node), sees(ResourceKind::DbServer));
+    let mut nodes: Vec<NodeStatus> = api.parts.inventory.nodes().into_iter().map(node_status).collect();
+    nodes.retain(|_| sees_nodes);
+    if !sees_databases {
+        nodes.iter_mut().for_each(|node| node.databases.clear());
+    }
     Ok(Json(Status {
         cluster: api.parts.cluster.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -23,11 +32,12 @@ pub(super) async fn status(State(api): State<Api>) -> Answer<Status> {
         policy_version: api.parts.published.borrow().as_ref().map(|snapshot| snapshot.version),
         time: api.parts.clock.now().to_string(),
         authorities: authorities.into_iter().map(|authority| authority.status).collect(),
-        nodes: api.parts.inventory.nodes().into_iter().map(node_status).collect(),
+        nodes,
     }))
 }
 
 pub(super) async fn authorities(State(api): State<Api>) -> Answer<Authorities> {
+    api.permit(ResourceKind::CertAuthority, Verb::Read)?;
     let authorities = all_authorities(&api)?;
     Ok(Json(Authorities { authorities }))
 }

@@ -42,6 +42,8 @@ mod killed;
 mod limits;
 /// Nodes that say what they may not.
 mod peers;
+/// What people ask of auth through a proxy, and administration by role.
+mod people;
 /// Several proxies, and several agents of one database.
 mod proxies;
 /// Queries of psql, pgbench and psycopg, and what the audit log has of them.
