@@ -364,12 +364,12 @@ fn in_a_browser(what: &str, scripts: Scripts) {
     browser.type_into("#confirm", PASSWORD);
     browser.type_into("#otp", &wrong_code(&secret));
     browser.click("button");
-    assert!(browser.text("[role=alert]").contains("one-time code is not right"));
+    browser.waits_for("[role=alert]", "one-time code is not right");
     browser.type_into("#password", PASSWORD);
     browser.type_into("#confirm", PASSWORD);
     browser.type_into("#otp", &code(&secret));
     browser.click("button");
-    assert_eq!(browser.text("h1"), "Your password is set");
+    browser.waits_for("h1", "Your password is set");
     assert!(
         browser.text("#next").ends_with("--user=alice"),
         "{}",
