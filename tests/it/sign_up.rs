@@ -344,6 +344,9 @@ fn in_a_browser(what: &str, scripts: Scripts) {
     let gate = Gate::start(Form::Apart);
     let (before, path) = gate.link("add alice --roles=access");
     let browser = Browser::start(&gate.web.chain()[0], scripts);
+    browser.open("data:text/html,<h1>off</h1><script>document.querySelector('h1').textContent='on'</script>");
+    let runs_scripts = browser.text("h1") == "on";
+    assert_eq!(runs_scripts, scripts == Scripts::On);
     browser.open(&format!("{before}{path}"));
     assert_eq!(browser.text("h1"), "Set up your account");
     assert!(browser.text("main").contains("For alice in cluster"));
@@ -361,12 +364,12 @@ fn in_a_browser(what: &str, scripts: Scripts) {
     browser.type_into("#confirm", PASSWORD);
     browser.type_into("#otp", &wrong_code(&secret));
     browser.click("button");
-    assert!(browser.text("[role=alert]").contains("one-time code is not right"));
+    browser.waits_for("[role=alert]", "one-time code is not right");
     browser.type_into("#password", PASSWORD);
     browser.type_into("#confirm", PASSWORD);
     browser.type_into("#otp", &code(&secret));
     browser.click("button");
-    assert_eq!(browser.text("h1"), "Your password is set");
+    browser.waits_for("h1", "Your password is set");
     assert!(
         browser.text("#next").ends_with("--user=alice"),
         "{}",

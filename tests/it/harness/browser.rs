@@ -1,8 +1,10 @@
 //! A real browser: Debian's Chromium without a screen, told what to do over the WebDriver protocol (W3C) by a client of a few lines.
 
+use super::PATIENCE;
 use super::process::{Process, TestDir};
-use super::{PATIENCE, until};
+use super::wait::{until, until_ok};
 use data_encoding::{BASE64, HEXLOWER};
+use nix::sys::signal::Signal;
 use postern::pki::CaPin;
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
@@ -50,6 +52,7 @@ impl Browser {
         super::clean_environment(&mut command, directory.path());
         command.arg("--port=0").env("TMPDIR", directory.path());
         let driver = Process::start("chromedriver", command, directory.join("chromedriver.log"));
+        let driver = driver.ended_with(Signal::SIGTERM);
         let port = until("chromedriver listens", PATIENCE, || {
             let log = driver.log_text();
             let (_, from) = log.split_once("started successfully on port ")?;
@@ -105,6 +108,30 @@ impl Browser {
             .as_str()
             .expect("text")
             .to_owned()
+    }
+
+    /// Waits until an element shows a text: a page that a click asks for comes a moment later.
+    #[track_caller]
+    pub fn waits_for(&self, selector: &str, text: &str) {
+        until_ok(&format!("{selector} shows {text:?}"), PATIENCE, || {
+            let wanted = json!({ "using": "css selector", "value": selector });
+            let found = self.command("POST", "/element", &wanted)?;
+            let element = found[ELEMENT].as_str().unwrap_or_default();
+            let shown = self.command("GET", &format!("/element/{element}/text"), &Value::Null)?;
+            let is_there = shown.as_str().is_some_and(|shown| shown.contains(text));
+            is_there.then_some(()).ok_or_else(|| shown.to_string())
+        });
+    }
+
+    fn command(&self, method: &str, path: &str, body: &Value) -> Result<Value, String> {
+        let path = format!("/session/{}{path}", self.session);
+        let (head, answer) = self.exchange(method, &path, body).map_err(|error| error.to_string())?;
+        let mut answered: Value = serde_json::from_str(&answer).map_err(|error| error.to_string())?;
+        if head.starts_with("HTTP/1.1 200") {
+            Ok(answered["value"].take())
+        } else {
+            Err(answer)
+        }
     }
 
     /// Width and height of an element.
@@ -164,24 +191,27 @@ impl Browser {
     /// One command; its value.
     #[track_caller]
     fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
+        let (head, answer) = self.exchange(method, path, body).expect("an answer in time");
+        let mut answered: Value = serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"));
+        assert!(head.starts_with("HTTP/1.1 200"), "{method} {path}: {answered}");
+        answered["value"].take()
+    }
+
+    fn exchange(&self, method: &str, path: &str, body: &Value) -> io::Result<(String, String)> {
         let body = if body.is_null() {
             String::new()
         } else {
             body.to_string()
         };
-        let mut socket = TcpStream::connect(("127.0.0.1", self.port)).expect("chromedriver listens");
+        let mut socket = TcpStream::connect(("127.0.0.1", self.port))?;
         // A browser takes its time to start on a machine that does other things too.
-        socket.set_read_timeout(Some(PATIENCE * 2)).expect("a socket");
+        socket.set_read_timeout(Some(PATIENCE * 2))?;
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: \
-             close\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        socket.write_all(request.as_bytes()).expect("chromedriver listens");
-        let (head, answer) = read_answer(&mut BufReader::new(socket)).expect("an answer in time");
-        let mut answered: Value = serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"));
-        assert!(head.starts_with("HTTP/1.1 200"), "{method} {path}: {answered}");
-        answered["value"].take()
+        socket.write_all(request.as_bytes())?;
+        read_answer(&mut BufReader::new(socket))
     }
 }
 
@@ -205,9 +235,9 @@ fn read_answer(from: &mut impl BufRead) -> io::Result<(String, String)> {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        if !self.session.is_empty() && !std::thread::panicking() {
-            // Ends the browser before its profile is removed.
-            self.of_session("DELETE", "", &Value::Null);
+        if !self.session.is_empty() {
+            // Ends the browser before its profile is removed, also where the test fails.
+            drop(self.exchange("DELETE", &format!("/session/{}", self.session), &Value::Null));
         }
     }
 }
