@@ -14,6 +14,7 @@ mod dev;
 mod dev_database;
 mod names;
 mod node_flags;
+pub mod profile;
 mod signals;
 mod start;
 mod terminal;
