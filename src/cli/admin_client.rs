@@ -1,30 +1,38 @@
-//! The client of the administrator's socket.
+//! The client of the administrator's API: over the socket on auth's machine, or as a person through a proxy.
 
 use super::Failure;
+use super::http_exchange::{ANSWER_DEADLINE, Answered, exchange};
+use super::people_client::PeopleClient;
 use crate::model::percent_encoded;
 use crate::net::socket;
 use crate::node::data_dir::admin_socket_in;
-use crate::web::api::Problem;
-use http_body_util::{BodyExt as _, Full};
+use hyper::Method;
 use hyper::body::Bytes;
-use hyper::{Method, Request};
-use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-/// The longest answer to a question of an administrator.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+/// How auth is reached.
+enum Way {
+    Socket(PathBuf),
+    Remote(Box<PeopleClient>),
+}
 
 pub struct AdminClient {
-    socket: PathBuf,
+    way: Way,
 }
 
 impl AdminClient {
     pub fn new(data_dir: &Path) -> Self {
         Self {
-            socket: admin_socket_in(data_dir),
+            way: Way::Socket(admin_socket_in(data_dir)),
+        }
+    }
+
+    /// As a person, whose roles decide over each question.
+    pub fn remote(client: PeopleClient) -> Self {
+        Self {
+            way: Way::Remote(Box::new(client)),
         }
     }
 
@@ -48,47 +56,25 @@ impl AdminClient {
     }
 
     async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, Failure> {
-        let answered = tokio::time::timeout(ANSWER_DEADLINE, self.exchange(method, path, body)).await;
-        let (ok, bytes) = answered.map_err(|_| Failure::failed("auth did not answer in time; its log says more"))??;
-        if ok {
-            return serde_json::from_slice(&bytes)
-                .map_err(|error| Failure::internal(format!("auth's answer is not understood: {error}")));
-        }
-        let why = serde_json::from_slice::<Problem>(&bytes).map_or_else(
-            |_| String::from_utf8_lossy(&bytes).into_owned(),
-            |problem| problem.error,
-        );
-        Err(Failure::failed(why))
-    }
-
-    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(bool, Bytes), Failure> {
-        let stream = socket::connect_admin(&self.socket).await.map_err(|error| {
-            Failure::failed(format!(
-                "no auth service answers at {}: {error}; run this on the auth node, as the account that runs it, and name its \
-                 data directory with --data-dir or --config",
-                self.socket.display()
-            ))
-        })?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(Failure::failed)?;
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "admin")
-            .header("content-type", "application/json")
-            .body(Full::new(body))
-            .map_err(Failure::internal)?;
-        let answer = async {
-            let answer = sender.send_request(request).await.map_err(Failure::failed)?;
-            let ok = answer.status().is_success();
-            let body = answer.into_body().collect().await.map_err(Failure::failed)?;
-            Ok((ok, body.to_bytes()))
+        let answered = match &self.way {
+            Way::Socket(socket) => tokio::time::timeout(ANSWER_DEADLINE, over(socket, method, path, body))
+                .await
+                .map_err(|_| Failure::failed("auth did not answer in time; its log says more"))??,
+            Way::Remote(client) => client.call(method, path, body).await?,
         };
-        // The connection has to be polled for the answer to come, and ends with it.
-        let (answer, _ended) = tokio::join!(answer, connection);
-        answer
+        answered.read()
     }
+}
+
+async fn over(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<Answered, Failure> {
+    let stream = socket::connect_admin(socket).await.map_err(|error| {
+        Failure::failed(format!(
+            "no auth service answers at {}: {error}; run this on the auth node, as the account that runs it, and name its \
+             data directory with --data-dir or --config",
+            socket.display()
+        ))
+    })?;
+    exchange(stream, "admin", method, path, body).await
 }
 
 /// `?key=value` of the fields that are set.

@@ -3,11 +3,13 @@
 use super::admin_client::AdminClient;
 use super::audit::{self, AuditArgs};
 use super::auth_sign::{self, AuthArgs};
+use super::identity_files::IdentityFiles;
+use super::people_client::PeopleClient;
 use super::tokens::{self, TokenVerb};
 use super::users::{self, UserVerb};
 use super::{Failure, Outcome, terminal};
-use crate::config::{Config, DEFAULT_DATA_DIR, default_config_path};
-use crate::model::percent_encoded;
+use crate::config::{Config, DEFAULT_DATA_DIR, DEFAULT_WEB_PORT, default_config_path};
+use crate::model::{Endpoint, percent_encoded};
 use crate::web::api::{PutResources, ResourceQuery, Resources, ResourcesPut, Status};
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::Table;
@@ -23,6 +25,20 @@ pub struct CtlArgs {
     /// Auth's configuration file, for its data directory.
     #[arg(short, long, global = true, value_name = "FILE", conflicts_with = "data_dir")]
     config: Option<PathBuf>,
+    /// Administer from another machine, as a person: PREFIX.crt, PREFIX.key and PREFIX.cas, as `ctl auth sign` writes them. The
+    /// person's roles decide what is allowed.
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "PREFIX",
+        conflicts_with = "config",
+        requires = "proxy"
+    )]
+    identity: Option<PathBuf>,
+    /// The proxy by which auth is reached with --identity.
+    #[arg(long, global = true, value_name = "HOST:PORT", requires = "identity")]
+    proxy: Option<String>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -96,12 +112,25 @@ pub enum Format {
 }
 
 pub fn run(args: CtlArgs) -> Outcome {
-    let client = AdminClient::new(&data_dir(&args)?);
+    let client = client(&args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Failure::internal)?;
     runtime.block_on(carry_out(&client, args.verb))
+}
+
+/// What was said on the command line, else the auth service of this machine.
+fn client(args: &CtlArgs) -> Result<AdminClient, Failure> {
+    match (&args.identity, &args.proxy) {
+        (Some(prefix), Some(proxy)) => {
+            let proxy = Endpoint::parse(proxy, DEFAULT_WEB_PORT).map_err(Failure::usage)?;
+            let files = IdentityFiles::read(prefix)?;
+            let client = PeopleClient::new(proxy, &files.host_authorities, Some(&files.credentials))?;
+            Ok(AdminClient::remote(client))
+        }
+        _ => Ok(AdminClient::new(&data_dir(args)?)),
+    }
 }
 
 fn data_dir(args: &CtlArgs) -> Result<PathBuf, Failure> {

@@ -88,6 +88,26 @@ impl AuthDialer {
         })
     }
 
+    /// For a person, with a certificate or before the login.
+    pub fn person(
+        route: AuthRoute,
+        certificate: Option<&tls::Credentials>,
+        host_authorities: &[CertificateDer<'static>],
+        clock: &SharedClock,
+    ) -> Result<Self, TlsError> {
+        let anchors = TrustAnchors {
+            host: host_authorities.to_vec(),
+            ..TrustAnchors::default()
+        };
+        Ok(Self {
+            route,
+            // The proxy learns nothing of the person: it forwards bytes that it cannot read.
+            to_proxy: NodeClient::person(None, host_authorities, NodeKind::Proxy, alpn::PERSON_TO_AUTH, clock)?,
+            to_auth: NodeClient::person(certificate, host_authorities, NodeKind::Auth, alpn::PERSON, clock)?,
+            checked: Some((anchors, clock.clone())),
+        })
+    }
+
     /// The addresses in turn, each with [`HANDSHAKE_DEADLINE`].
     pub async fn dial(&self) -> io::Result<BoxStream> {
         let (endpoints, through) = match &self.route {

@@ -13,6 +13,7 @@ pub mod mux;
 pub mod socket;
 pub mod tls;
 pub mod upstream;
+pub mod web_client;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 

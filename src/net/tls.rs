@@ -50,7 +50,7 @@ pub struct Credentials {
     pub key: PrivateKey,
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
@@ -64,7 +64,7 @@ fn p256_first() -> Arc<CryptoProvider> {
 }
 
 /// The time that certificates are checked at is the node's clock.
-struct ClockTime(SharedClock);
+pub(super) struct ClockTime(pub(super) SharedClock);
 
 impl fmt::Debug for ClockTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -79,7 +79,7 @@ impl rustls::time_provider::TimeProvider for ClockTime {
     }
 }
 
-fn roots(anchors: &[CertificateDer<'static>]) -> Result<Arc<RootCertStore>, TlsError> {
+pub(super) fn roots(anchors: &[CertificateDer<'static>]) -> Result<Arc<RootCertStore>, TlsError> {
     let mut store = RootCertStore::empty();
     for anchor in anchors {
         store.add(anchor.clone())?;
@@ -202,7 +202,7 @@ pub struct NodeClient {
 }
 
 /// The name under which every node of a kind can be verified; see `pki::profile`.
-fn kind_name(kind: NodeKind) -> Result<ServerName<'static>, TlsError> {
+pub(super) fn kind_name(kind: NodeKind) -> Result<ServerName<'static>, TlsError> {
     let name = format!("{kind}.kind.postern.internal");
     ServerName::try_from(name.clone()).map_err(|_| TlsError::Name(name))
 }
@@ -247,6 +247,29 @@ impl NodeClient {
         })
     }
 
+    /// From the machine of a person, who has a certificate or is about to get one.
+    pub fn person(
+        certificate: Option<&Credentials>,
+        host_authorities: &[CertificateDer<'static>],
+        peer: NodeKind,
+        alpn: &[u8],
+        clock: &SharedClock,
+    ) -> Result<Self, TlsError> {
+        let builder = ClientConfig::builder_with_details(provider(), Arc::new(ClockTime(clock.clone())))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots(host_authorities)?);
+        let mut config = match certificate {
+            Some(person) => builder.with_client_auth_cert(person.chain.clone(), person.key.to_rustls())?,
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![alpn.to_vec()];
+        config.resumption = rustls::client::Resumption::disabled();
+        Ok(Self {
+            config: Arc::new(config),
+            name: kind_name(peer)?,
+        })
+    }
+
     pub async fn connect<T: AsyncRead + AsyncWrite + Unpin>(&self, io: T) -> io::Result<ClientTls<T>> {
         connect(self.config.clone(), self.name.clone(), io).await
     }
@@ -282,7 +305,7 @@ impl UpstreamClient {
     }
 }
 
-async fn connect<T: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn connect<T: AsyncRead + AsyncWrite + Unpin>(
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
     io: T,
@@ -359,9 +382,9 @@ fn as_rustls(error: &CertificateError) -> rustls::CertificateError {
 /// Accepts a chain whose authority has a pinned key: the pin selects the trust anchor out of what is presented, then chain,
 /// expiry and name are verified as always.
 #[derive(Debug)]
-struct PinnedVerifier {
-    pins: Vec<CaPin>,
-    provider: Arc<CryptoProvider>,
+pub(super) struct PinnedVerifier {
+    pub(super) pins: Vec<CaPin>,
+    pub(super) provider: Arc<CryptoProvider>,
 }
 
 impl ServerCertVerifier for PinnedVerifier {

@@ -10,6 +10,12 @@ pub const NODE: &[u8] = b"postern-node/1";
 pub const JOIN: &[u8] = b"postern-join/1";
 /// On a proxy: what follows the handshake are the bytes of a `NODE` or `JOIN` connection to auth.
 pub const TO_AUTH: &[u8] = b"postern-to-auth/1";
+/// The API that auth offers to people: HTTP/1.1 and JSON over TLS, with or without a person's certificate.
+pub const PERSON: &[u8] = b"postern-person/1";
+/// On a proxy: what follows the handshake are the bytes of a `PERSON` connection to auth.
+pub const PERSON_TO_AUTH: &[u8] = b"postern-person-to-auth/1";
+/// On auth, from a proxy with its host certificate: the address of a client, then the bytes of its `PERSON` connection.
+pub const CARRIED: &[u8] = b"postern-carried/1";
 pub const HTTP_1: &[u8] = b"http/1.1";
 
 /// What a peer that opens a connection speaks, by its first byte.

@@ -1,7 +1,7 @@
 //! The shapes of the API for people: what the command line sends and reads when it is not on auth's machine.
 //!
 //! `GET https://PROXY/webapi/ping` answers [`Ping`], to anybody. All else is asked of auth itself: TLS to the proxy with ALPN
-//! `postern-to-auth/1`, and inside of it TLS with auth, ALPN `postern-person/1`, verified under the host authority, with the
+//! `postern-person-to-auth/1`, and inside of it TLS with auth, ALPN `postern-person/1`, verified under the host authority, with the
 //! person's certificate where there is one. The proxy forwards bytes that it cannot read, so it sees neither password nor code.
 //! Times are RFC 3339, durations are seconds, certificates are PEM, requests for certificates are PKCS#10 in base64.
 

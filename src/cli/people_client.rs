@@ -1,0 +1,135 @@
+//! The client of people: what a proxy says of its cluster, and auth's API through it. See `web/people_api.rs`.
+
+use super::Failure;
+use super::http_exchange::{ANSWER_DEADLINE, Answered, exchange};
+use crate::model::{Endpoint, SystemClock};
+use crate::net::auth_dialer::{AuthDialer, AuthRoute};
+use crate::net::tls::Credentials;
+use crate::net::web_client::WebClient;
+pub use crate::net::web_client::WebTrust;
+use crate::pki::pem::{certificates_from_pem, certificates_to_pem};
+use crate::web::people_api::{Certificates, Login, Me, MyDatabases, Ping, Renew};
+use hyper::Method;
+use hyper::body::Bytes;
+use rustls_pki_types::CertificateDer;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Asks a proxy what its cluster is. With pins, the authorities of the answer are those that have one of them.
+///
+/// # Errors
+/// Nobody answers, the proxy is not believed (the text says what would help), or it is of another cluster than the pins.
+pub async fn ping(proxy: &Endpoint, trust: &WebTrust) -> Result<Ping, Failure> {
+    let client = WebClient::new(trust.clone(), &SystemClock::shared()).map_err(Failure::failed)?;
+    let asked = async {
+        let stream = Box::pin(client.dial(proxy))
+            .await
+            .map_err(|error| Failure::failed(format!("proxy {proxy} cannot be used: {error}")))?;
+        exchange(stream, &proxy.host, Method::GET, "/webapi/ping", Bytes::new()).await
+    };
+    let answered = in_time(asked).await?;
+    if !answered.ok {
+        return Err(Failure::failed(format!(
+            "{proxy} is not a proxy of this program's cluster, or an older one: it does not answer what its cluster is"
+        )));
+    }
+    let mut ping: Ping = answered.read()?;
+    if !trust.pins.is_empty() {
+        ping.host_ca = pinned(&ping, trust)?;
+    }
+    Ok(ping)
+}
+
+fn pinned(ping: &Ping, trust: &WebTrust) -> Result<String, Failure> {
+    let mut authorities =
+        certificates_from_pem(ping.host_ca.as_bytes(), "the proxy's answer").map_err(Failure::failed)?;
+    authorities.retain(|authority| trust.pins.iter().any(|pin| pin.matches(authority)));
+    if authorities.is_empty() {
+        return Err(Failure::failed(format!(
+            "the proxy is of cluster {:?}, whose authority does not have this CA pin; compare the pin with `ctl status` on the \
+             auth node",
+            ping.cluster
+        )));
+    }
+    certificates_to_pem(&authorities).map_err(Failure::internal)
+}
+
+/// Asks auth through a proxy, as a person with a certificate or before the login.
+pub struct PeopleClient {
+    proxy: Endpoint,
+    dialer: AuthDialer,
+}
+
+impl PeopleClient {
+    /// `host_ca` are the certificates of the host authority: of the profile, or of [`ping`].
+    ///
+    /// # Errors
+    /// The certificates cannot be used.
+    pub fn new(
+        proxy: Endpoint,
+        host_ca: &[CertificateDer<'static>],
+        credentials: Option<&Credentials>,
+    ) -> Result<Self, Failure> {
+        let route = AuthRoute::ThroughProxy(vec![proxy.clone()]);
+        let dialer =
+            AuthDialer::person(route, credentials, host_ca, &SystemClock::shared()).map_err(Failure::failed)?;
+        Ok(Self { proxy, dialer })
+    }
+
+    /// `body` is JSON; `None` sends none.
+    ///
+    /// # Errors
+    /// Auth cannot be reached, or what it says where it does not do what is asked.
+    pub async fn request<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T, Failure> {
+        let body = match body {
+            Some(body) => serde_json::to_vec(body).map_err(Failure::internal)?.into(),
+            None => Bytes::new(),
+        };
+        self.call(method, path, body).await?.read()
+    }
+
+    pub(super) async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Answered, Failure> {
+        let asked = async {
+            let stream = Box::pin(self.dialer.dial()).await.map_err(|error| {
+                Failure::failed(format!("auth cannot be reached through proxy {}: {error}", self.proxy))
+            })?;
+            exchange(stream, "auth", method, path, body).await
+        };
+        in_time(asked).await
+    }
+
+    /// # Errors
+    /// As [`Self::request`].
+    pub async fn log_in(&self, login: &Login) -> Result<Certificates, Failure> {
+        self.request(Method::POST, "/v1/login", Some(login)).await
+    }
+
+    /// # Errors
+    /// As [`Self::request`].
+    pub async fn renew(&self, ask: &Renew) -> Result<Certificates, Failure> {
+        self.request(Method::POST, "/v1/certificates", Some(ask)).await
+    }
+
+    /// # Errors
+    /// As [`Self::request`].
+    pub async fn me(&self) -> Result<Me, Failure> {
+        self.request(Method::GET, "/v1/me", None::<&()>).await
+    }
+
+    /// # Errors
+    /// As [`Self::request`].
+    pub async fn databases(&self) -> Result<MyDatabases, Failure> {
+        self.request(Method::GET, "/v1/databases", None::<&()>).await
+    }
+}
+
+async fn in_time<T>(asked: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::time::timeout(ANSWER_DEADLINE, asked)
+        .await
+        .unwrap_or_else(|_| Err(Failure::failed("no answer came in time")))
+}
