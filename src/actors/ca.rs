@@ -1,7 +1,7 @@
 //! The cluster's four certificate authorities, on auth.
 //!
 //! **Owns** the authorities' keys.
-//! **Hears** `IssueDbClient` from agents, `IssuePerson`, `IssueDbServer` from administrators, `IssueHost` from nodes that join.
+//! **Hears** `IssueDbClient` from agents, `IssuePerson` and `IssueDbServer` from the API of administrators and people, `IssueHost` from nodes that join.
 //! **Tells** the audit trail, before it answers: a certificate that is not on the record is not given out.
 //! **Never** signs for an agent without deciding itself: this person's certificate, a database that this agent serves, this
 //! user.
@@ -22,6 +22,7 @@ use crate::pki::{
 };
 use crate::policy::{AccessRequest, PolicySnapshot, decide, max_session_ttl};
 use rustls_pki_types::CertificateDer;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,12 +61,20 @@ pub struct IssueDbClient {
     pub csr: Vec<u8>,
 }
 
-/// A person's certificate, for a local administrator.
+/// A person's certificate: for an administrator, or for the person who has logged in.
 pub struct IssuePerson {
     pub by: String,
     pub name: PersonName,
-    pub service: Option<ServiceName>,
+    pub route: Option<Route>,
+    /// No longer than the roles allow.
     pub ttl: Duration,
+    /// Not beyond this: where it is made by virtue of another certificate.
+    pub until: Option<Timestamp>,
+    /// The second factor was proved.
+    pub mfa: bool,
+    /// Where the person connects from; `None` when whoever asks is not the person. The certificate is pinned to it where a role
+    /// asks for that.
+    pub client_ip: Option<IpAddr>,
     pub csr: Vec<u8>,
 }
 
@@ -271,18 +280,15 @@ impl Ca {
             .unwrap_or(PERSON_TTL_MAX)
             .min(PERSON_TTL_MAX);
         let not_after = now + ask.ttl.min(longest);
+        let not_after = ask.until.map_or(not_after, |until| not_after.min(until));
+        let is_pinned = snapshot.options_of(&ask.name).pin_source_ip;
         let profile = PersonProfile {
             name: ask.name.clone(),
             roles: record.roles.clone(),
             traits: record.traits.clone(),
-            mfa: false,
-            route: ask.service.clone().map(|service| Route {
-                service,
-                db_user: None,
-                db_name: None,
-            }),
-            // Whoever asks here is an administrator, not the client.
-            pinned_ip: None,
+            mfa: ask.mfa,
+            route: ask.route.clone(),
+            pinned_ip: ask.client_ip.filter(|_| is_pinned).map(|ip| ip.to_canonical()),
         };
         let certificate = self
             .authorities
@@ -294,7 +300,10 @@ impl Ca {
             asked_by: ask.by.clone(),
             identity: serde_json::json!({
                 "user": profile.name, "roles": profile.roles,
-                "route_to_database": profile.route.map(|route| serde_json::json!({"service_name": route.service})),
+                "route_to_database": profile.route.map(|route| serde_json::json!({
+                    "service_name": route.service, "username": route.db_user, "database": route.db_name,
+                })),
+                "mfa_verified": profile.mfa, "pinned_ip": profile.pinned_ip,
             }),
             issued: issued(certificate, not_after),
         })

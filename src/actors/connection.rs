@@ -9,6 +9,7 @@
 
 use super::address::{Address, Origin};
 use super::cancels::{ClientKey, FindClientKey, ForgetKey};
+use super::carried::{self, PersonConnection, ServePeople, ToAuthRoom};
 use super::host::{Behavior, Ctx, Runtime, spawn_here};
 use super::identity::IdentityView;
 use super::joins::JoinCluster;
@@ -34,13 +35,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::Semaphore;
 
 /// How long the error of a refused connection may take to reach a client that does not read.
 const REFUSAL_DEADLINE: Duration = Duration::from_secs(5);
-
-/// Connections to auth that are carried at a time: one for each agent of a large cluster, and some that join.
-pub const TO_AUTH_MAX: usize = 2048;
 
 /// What every connection of a port has in common.
 pub struct ConnectionParts {
@@ -65,14 +62,14 @@ pub struct ProxyParts {
     pub adopt_tunnel: Address<AdoptTunnel>,
     /// Where auth is, for nodes that reach it through this proxy; the first that answers.
     pub auth: Vec<Endpoint>,
-    /// At most [`TO_AUTH_MAX`] of them at a time.
-    pub to_auth_room: Arc<Semaphore>,
+    pub to_auth_room: ToAuthRoom,
 }
 
 /// What auth's connections use.
 pub struct AuthParts {
     pub adopt_link: Address<AdoptLink>,
     pub join: Address<JoinCluster>,
+    pub people: Arc<dyn ServePeople>,
 }
 
 pub struct Connection {
@@ -256,10 +253,22 @@ impl Connection {
                 return ctx.run(joined, |_, (), ctx| ctx.stop());
             }
             (Spoken::ToAuth, Some(proxy), _) => {
-                let auth = proxy.auth.clone();
-                return ctx.run(carry_to_auth(tls, auth, proxy.to_auth_room.clone()), |_, (), ctx| {
-                    ctx.stop()
-                });
+                let carried = carried::carry_node(tls, proxy.auth.clone(), proxy.to_auth_room.clone());
+                return ctx.run(carried, |_, (), ctx| ctx.stop());
+            }
+            (Spoken::PersonToAuth, Some(_), _) => {
+                let carried = carried::carry_person(tls, parts.clone(), self.peer);
+                return ctx.run(carried, |_, (), ctx| ctx.stop());
+            }
+            (Spoken::Person, _, Some(auth)) => {
+                let served = auth.people.serve(PersonConnection::direct(tls, self.peer));
+                return ctx.run(served, |_, (), ctx| ctx.stop());
+            }
+            (Spoken::Carried, _, Some(_)) => {
+                if let Some(proxy) = self.peer_node(&tls, &[NodeKind::Proxy]) {
+                    let served = carried::serve_carried(tls, parts.clone(), proxy.node_name);
+                    return ctx.run(served, |_, (), ctx| ctx.stop());
+                }
             }
             _ => {
                 let answer = greeting::http_answer(&parts.cluster);
@@ -314,34 +323,6 @@ fn hand_over<M: super::address::Message<Reply = ()>>(to: &Address<M>, message: M
     if let Err(error) = to.tell(&ctx.origin(), message) {
         tracing::warn!(%error, to = %to.to(), "a node's connection was turned away; it will come again");
     }
-}
-
-/// Bytes of a node that reaches auth through this proxy; they are TLS of its own, end to end. Whoever is at the other end has
-/// proved nothing here: auth has its own deadline for strangers, and where one side ends, both do.
-async fn carry_to_auth(tls: ServerTls, auth: Vec<Endpoint>, room: Arc<Semaphore>) {
-    let Ok(_permit) = room.try_acquire() else {
-        tracing::warn!("a node's connection to auth was turned away: {TO_AUTH_MAX} are open, which is the limit");
-        return;
-    };
-    for endpoint in auth {
-        match socket::connect(&endpoint.host, endpoint.port).await {
-            Ok(tcp) => return carry(tls, tcp).await,
-            Err(error) => tracing::warn!(auth = %endpoint, %error, "auth cannot be reached for a node"),
-        }
-    }
-}
-
-async fn carry(tls: ServerTls, tcp: socket::Tcp) {
-    if let Err(error) = socket::set_user_timeout(&tcp) {
-        tracing::debug!(%error, "TCP_USER_TIMEOUT not set");
-    }
-    let (mut from_node, mut to_node) = tokio::io::split(tls);
-    let (mut from_auth, mut to_auth) = tokio::io::split(tcp);
-    let ended = tokio::select! {
-        ended = tokio::io::copy(&mut from_node, &mut to_auth) => ended,
-        ended = tokio::io::copy(&mut from_auth, &mut to_node) => ended,
-    };
-    tracing::debug!(?ended, "a node's connection to auth ended");
 }
 
 fn agent_lost(permit: &Permit, agent: &str) -> Refusal {

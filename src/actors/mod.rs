@@ -11,6 +11,7 @@ pub mod audit_log;
 pub mod auth_link;
 pub mod ca;
 pub mod cancels;
+pub mod carried;
 pub mod certificate_words;
 pub mod connection;
 pub mod databases;

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | client – proxy | web certificate | the person's certificate, or nothing: said in words after the StartupMessage |
 //! | node – node | host certificate | host certificate |
+//! | person – auth | host certificate | the person's certificate, or nothing: said in words in HTTP |
 //! | joining node – auth | host certificate, under a pinned authority | nothing, but a token |
 //! | agent – PostgreSQL | what the database has | a certificate of the db-client authority, CN = database user |
 
@@ -93,6 +94,7 @@ pub struct ServerSides {
     postgres: Arc<ServerConfig>,
     node: Arc<ServerConfig>,
     join: Arc<ServerConfig>,
+    person: Arc<ServerConfig>,
     web: Arc<ServerConfig>,
 }
 
@@ -104,6 +106,12 @@ pub enum Spoken {
     Node,
     Join,
     ToAuth,
+    /// The API for people, with auth.
+    Person,
+    /// The same, with a proxy that carries it to auth.
+    PersonToAuth,
+    /// The same, carried by a proxy.
+    Carried,
     Http,
 }
 
@@ -128,9 +136,10 @@ impl ServerSides {
         });
         let nobody = WebPkiClientVerifier::no_client_auth;
         Ok(Self {
-            postgres: server(people, &[alpn::POSTGRESQL])?,
-            node: server(nodes, &[alpn::TUNNEL, alpn::NODE])?,
-            join: server(nobody(), &[alpn::JOIN, alpn::TO_AUTH])?,
+            postgres: server(people.clone(), &[alpn::POSTGRESQL])?,
+            node: server(nodes, &[alpn::TUNNEL, alpn::NODE, alpn::CARRIED])?,
+            join: server(nobody(), &[alpn::JOIN, alpn::TO_AUTH, alpn::PERSON_TO_AUTH])?,
+            person: server(people, &[alpn::PERSON])?,
             web: server(nobody(), &[alpn::HTTP_1])?,
         })
     }
@@ -147,6 +156,12 @@ impl ServerSides {
             (Spoken::Join, &self.join)
         } else if offers(alpn::TO_AUTH) {
             (Spoken::ToAuth, &self.join)
+        } else if offers(alpn::PERSON) {
+            (Spoken::Person, &self.person)
+        } else if offers(alpn::PERSON_TO_AUTH) {
+            (Spoken::PersonToAuth, &self.join)
+        } else if offers(alpn::CARRIED) {
+            (Spoken::Carried, &self.node)
         } else {
             (Spoken::Http, &self.web)
         }
@@ -156,6 +171,17 @@ impl ServerSides {
     pub async fn accept_postgres(&self, tcp: Tcp) -> io::Result<ServerTls> {
         let acceptor = tokio_rustls::TlsAcceptor::from(self.postgres.clone());
         let mut stream = acceptor.accept(BigReads::new(tcp)).await?;
+        stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER_BYTES));
+        Ok(stream)
+    }
+
+    /// The handshake of a person inside of what a proxy carries.
+    pub async fn accept_person<T: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        carried: T,
+    ) -> io::Result<tokio_rustls::server::TlsStream<T>> {
+        let acceptor = tokio_rustls::TlsAcceptor::from(self.person.clone());
+        let mut stream = acceptor.accept(carried).await?;
         stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER_BYTES));
         Ok(stream)
     }
@@ -177,7 +203,7 @@ impl ServerSides {
 }
 
 /// The certificate chain that the peer of an accepted connection presented.
-pub fn peer_chain(stream: &ServerTls) -> Vec<CertificateDer<'static>> {
+pub fn peer_chain<T>(stream: &tokio_rustls::server::TlsStream<T>) -> Vec<CertificateDer<'static>> {
     owned(stream.get_ref().1.peer_certificates())
 }
 

@@ -21,6 +21,7 @@ use crate::pki::{CaKind, CertificateAuthority, HostName, HostProfile, PrivateKey
 use crate::policy::{Resource, presets};
 use crate::store::{SqliteStore, Store, StoreError};
 use crate::web::admin::{Admin, AdminParts};
+use crate::web::people::PeopleApi;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -252,34 +253,13 @@ pub(super) async fn start(
         });
         roots.start(Spec::permanent("links"), move || Links::new(parts.clone()))
     };
-    let parts = Arc::new(ConnectionParts {
-        cluster: common.identity.cluster.clone(),
-        identity: common.in_use.clone(),
-        policy: common.policy.clone(),
-        clock: common.clock.clone(),
-        trail: common.trail.clone(),
-        proxy: None,
-        auth: Some(AuthParts {
-            adopt_link: links.address(),
-            join: joins.address(),
-        }),
-    });
-    super::proxy::start_listener(common, roots, "auth-listener", socket, parts);
-    follow_locally(
-        &common.runtimes.control,
-        &published,
-        config.policy_max_age,
-        received,
-        confirmed,
-    );
-    heartbeat_locally(common, inventory.address(), inventory_view.clone());
     let admin = Arc::new(AdminParts {
         cluster: common.identity.cluster.clone(),
         anchors: common.identity.anchors.clone(),
         clock: common.clock.clone(),
         trail: common.trail.clone(),
         published: published.clone(),
-        inventory: inventory_view,
+        inventory: inventory_view.clone(),
         put: rbac.address(),
         remove: rbac.address(),
         remove_node: rbac.address(),
@@ -292,7 +272,30 @@ pub(super) async fn start(
         remove_token: tokens.address(),
         create_invite: accounts.address(),
         forget_account: accounts.address(),
+        log_in: accounts.address(),
     });
+    let parts = Arc::new(ConnectionParts {
+        cluster: common.identity.cluster.clone(),
+        identity: common.in_use.clone(),
+        policy: common.policy.clone(),
+        clock: common.clock.clone(),
+        trail: common.trail.clone(),
+        proxy: None,
+        auth: Some(AuthParts {
+            adopt_link: links.address(),
+            join: joins.address(),
+            people: Arc::new(PeopleApi::new(admin.clone())),
+        }),
+    });
+    super::proxy::start_listener(common, roots, "auth-listener", socket, parts);
+    follow_locally(
+        &common.runtimes.control,
+        &published,
+        config.policy_max_age,
+        received,
+        confirmed,
+    );
+    heartbeat_locally(common, inventory.address(), inventory_view);
     start_admin(roots, data_dir, admin)?;
     first_policy(common).await?;
     tracing::info!(%listening, "auth listens");

@@ -4,7 +4,8 @@ use super::roots::Roots;
 use super::{Common, EndSessions, StartError};
 use crate::actors::address::Address;
 use crate::actors::cancels::ClientKeys;
-use crate::actors::connection::{ConnectionParts, ProxyParts, TO_AUTH_MAX};
+use crate::actors::carried::ToAuthRoom;
+use crate::actors::connection::{ConnectionParts, ProxyParts};
 use crate::actors::host::Spec;
 use crate::actors::listener::{Port, PortListener};
 use crate::actors::tunnels::{RoutesStock, ServeLocally, Tunnels};
@@ -13,7 +14,6 @@ use crate::model::{Endpoint, NodeKind};
 use crate::net::socket::Listener;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
-use tokio::sync::Semaphore;
 
 pub(super) struct Proxy {
     pub listening: SocketAddr,
@@ -55,7 +55,7 @@ pub(super) fn start(
             forget_key: cancels.address(),
             adopt_tunnel: tunnels.address(),
             auth: auth_endpoints(&common.config, local_auth)?,
-            to_auth_room: Arc::new(Semaphore::new(TO_AUTH_MAX)),
+            to_auth_room: ToAuthRoom::default(),
         }),
         auth: None,
     });

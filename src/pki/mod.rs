@@ -22,7 +22,7 @@ pub use ca::{CaKind, CertificateAuthority};
 pub use error::{CertificateError, PkiError};
 pub use key::{PrivateKey, PublicKey};
 pub use pin::CaPin;
-pub use profile::{DbClientProfile, DbServerProfile, HostName, HostProfile, PersonProfile};
+pub use profile::{DbClientProfile, DbServerProfile, HostName, HostProfile, PROTOCOL, PersonProfile};
 pub use reading::PersonClaims;
 pub use seal::SealKey;
 pub use verify::{HostIdentity, PeerUsage, chains_to_user_ca, verify_db_server, verify_host, verify_person};

@@ -89,6 +89,20 @@ impl NamePattern {
         }
     }
 
+    /// `*` for any. What is too long to be compared stands for nothing in `allow` and for all in `deny`.
+    fn values(&self, traits: &Traits, section: Section) -> Vec<String> {
+        match &self.form {
+            NameForm::Any | NameForm::Literal => vec![self.source.clone()],
+            NameForm::Template(template) => {
+                let expanded = template.expand(traits).filter_map(|value| match value {
+                    Ok(value) => Some(value.into_owned()),
+                    Err(_) => section.unreadable().then(|| WILDCARD.to_owned()),
+                });
+                expanded.collect()
+            }
+        }
+    }
+
     fn matches(&self, name: &str, traits: &Traits, section: Section) -> bool {
         match &self.form {
             NameForm::Any => true,
@@ -108,6 +122,14 @@ pub struct NamePatterns(pub Vec<NamePattern>);
 impl NamePatterns {
     pub(super) fn find(&self, name: &str, traits: &Traits, section: Section) -> Option<&NamePattern> {
         self.0.iter().find(|pattern| pattern.matches(name, traits, section))
+    }
+
+    /// The names that are meant, for a list of them.
+    pub(super) fn values(&self, traits: &Traits, section: Section) -> Vec<String> {
+        self.0
+            .iter()
+            .flat_map(|pattern| pattern.values(traits, section))
+            .collect()
     }
 }
 

@@ -29,7 +29,7 @@ macro_rules! words {
                 match self { $(Self::$variant => $label,)* }
             }
 
-            fn parse(text: &str) -> Option<Self> {
+            pub fn parse(text: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|word| word.label() == text)
             }
         }

@@ -1,5 +1,6 @@
 //! Bytes to types and back: no sockets, no clock, nothing asynchronous.
 
 pub mod alpn;
+pub mod carried;
 pub mod postgres;
 pub mod tunnel;

@@ -6,8 +6,9 @@
 //! **Never** serves more than `CONNECTIONS_MAX` at a time.
 //! **Ends** with the node. Permanent.
 
-use super::routes::{self, Caller};
-use crate::actors::accounts::{CreateInvite, ForgetAccount};
+use super::permits::Caller;
+use super::routes;
+use crate::actors::accounts::{CreateInvite, ForgetAccount, LogIn};
 use crate::actors::address::Address;
 use crate::actors::audit_log::QueryAudit;
 use crate::actors::ca::{IssueDbServer, IssuePerson};
@@ -30,7 +31,7 @@ const CONNECTIONS_MAX: usize = 64;
 /// A request that is not done by then is a client that went away without closing.
 const CONNECTION_DEADLINE: Duration = Duration::from_secs(120);
 
-/// What the API is made of.
+/// What the API is made of, for administrators and for people.
 pub struct AdminParts {
     pub cluster: ClusterName,
     pub anchors: TrustAnchors,
@@ -50,6 +51,7 @@ pub struct AdminParts {
     pub remove_token: Address<RemoveToken>,
     pub create_invite: Address<CreateInvite>,
     pub forget_account: Address<ForgetAccount>,
+    pub log_in: Address<LogIn>,
 }
 
 pub struct Admin {
@@ -90,7 +92,7 @@ impl Admin {
 }
 
 async fn serve(stream: Unix, uid: u32, parts: Arc<AdminParts>) {
-    let router = routes::router(parts, Caller { uid });
+    let router = routes::router(parts, Caller::Local { uid });
     let connection = hyper::server::conn::http1::Builder::new()
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));

@@ -1,10 +1,13 @@
-//! What people and programs say to Postern over HTTP and JSON: the administrator's half, on a socket of the machine, and the
-//! diagnostic port.
+//! What people and programs say to Postern over HTTP and JSON: the administrator's half, on a socket of the machine; the same and
+//! logins for people, on auth's port; and the diagnostic port.
 
 pub mod admin;
 pub mod api;
 pub mod diag;
+pub mod people;
 pub mod people_api;
+mod people_routes;
+mod permits;
 mod routes;
 mod token_routes;
 mod user_routes;

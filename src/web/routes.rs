@@ -1,10 +1,11 @@
-//! The administrator's API: each route asks one actor, which audits what it changed before it answers.
+//! The administrator's API: each route asks whether the caller may (`permits.rs`), and then one actor, which audits what it changed before it answers.
 
 use super::admin::AdminParts;
 use super::api::{
     AuditEvents, AuditQuery, DatabaseStatus, NodeStatus, Problem, PutResources, ResourceDone, ResourceQuery, Resources,
     ResourcesPut, SignDatabase, SignPerson, SignedCertificate, Status,
 };
+use super::permits::Caller;
 use super::{token_routes, user_routes};
 use crate::actors::address::{AskError, Origin};
 use crate::actors::audit_log::QueryAudit;
@@ -12,10 +13,10 @@ use crate::actors::ca::{IssueDbServer, IssuePerson, Issued};
 use crate::actors::inventory::{NodeForgotten, NodeRecord};
 use crate::actors::rbac::{Put, PutResource, RbacError, RemoveNode, RemoveResource, ResourceRef};
 use crate::audit::{EventBuilder, EventKind, Query};
-use crate::model::{LockName, NodeId, NodeKind, PersonName, Refusal, RoleName, ServiceName, Timestamp};
+use crate::model::{LockName, NodeId, NodeKind, PersonName, Refusal, RoleName, Route, ServiceName, Timestamp};
 use crate::pki::CaPin;
 use crate::pki::pem::certificates_to_pem;
-use crate::policy::{PolicySnapshot, Resource, parse_resources};
+use crate::policy::{PolicySnapshot, Resource, ResourceKind, Verb, parse_resources};
 use axum::Json;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path, Query as UrlQuery, State};
@@ -31,18 +32,6 @@ use std::time::Duration;
 const BODY_MAX_BYTES: usize = 8 * 1024 * 1024;
 pub(super) const ASK_DEADLINE: Duration = Duration::from_secs(15);
 const AUDIT_LIMIT: usize = 100;
-
-/// The process at the other end of the socket.
-#[derive(Debug, Clone, Copy)]
-pub struct Caller {
-    pub uid: u32,
-}
-
-impl Caller {
-    pub(super) fn name(self) -> String {
-        format!("local administrator (uid {})", self.uid)
-    }
-}
 
 #[derive(Clone)]
 pub(super) struct Api {
@@ -116,19 +105,25 @@ impl From<Refusal> for Failed {
 
 pub(super) type Answer<T> = Result<Json<T>, Failed>;
 
-impl Api {
-    pub(super) fn origin(&self) -> Origin {
-        Origin::outside("admin")
-    }
-
+impl AdminParts {
     pub(super) fn snapshot(&self) -> Result<Arc<PolicySnapshot>, Failed> {
-        let newest = self.parts.published.borrow().clone();
+        let newest = self.published.borrow().clone();
         newest.ok_or_else(|| {
             Failed(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the rules have not been read yet".to_owned(),
             )
         })
+    }
+}
+
+impl Api {
+    pub(super) fn origin(&self) -> Origin {
+        Origin::outside("admin")
+    }
+
+    pub(super) fn snapshot(&self) -> Result<Arc<PolicySnapshot>, Failed> {
+        self.parts.snapshot()
     }
 
     /// Where people and nodes reach the cluster: the proxy of this process, or else any that is alive.
@@ -169,13 +164,21 @@ pub(super) fn pins(api: &Api) -> Result<Vec<String>, Failed> {
         .map_err(bad)
 }
 
+/// Whoever is signed in reads what the cluster is; its nodes and databases are for those who may list them.
 async fn status(State(api): State<Api>) -> Answer<Status> {
+    let sees = |kind| api.permit(kind, Verb::List).is_ok();
+    let (sees_nodes, sees_databases) = (sees(ResourceKind::Node), sees(ResourceKind::DbServer));
+    let mut nodes: Vec<NodeStatus> = api.parts.inventory.nodes().into_iter().map(node_status).collect();
+    nodes.retain(|_| sees_nodes);
+    if !sees_databases {
+        nodes.iter_mut().for_each(|node| node.databases.clear());
+    }
     Ok(Json(Status {
         cluster: api.parts.cluster.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ca_pins: pins(&api)?,
         policy_version: api.parts.published.borrow().as_ref().map(|snapshot| snapshot.version),
-        nodes: api.parts.inventory.nodes().into_iter().map(node_status).collect(),
+        nodes,
     }))
 }
 
@@ -201,6 +204,9 @@ fn node_status(record: NodeRecord) -> NodeStatus {
 async fn put_resources(State(api): State<Api>, Json(ask): Json<PutResources>) -> Answer<ResourcesPut> {
     // All documents are read before the first one is stored: a mistake in the last one stores none.
     let resources = parse_resources(&ask.yaml).map_err(bad)?;
+    for resource in &resources {
+        api.permit_writing(resource.kind(), ask.replace)?;
+    }
     let mut done = Vec::new();
     for resource in resources {
         let (kind, name) = (resource.kind().to_owned(), resource.name().to_owned());
@@ -220,6 +226,7 @@ async fn put_resources(State(api): State<Api>, Json(ask): Json<PutResources>) ->
 }
 
 async fn get_resources(State(api): State<Api>, UrlQuery(query): UrlQuery<ResourceQuery>) -> Answer<Resources> {
+    api.permit_reading(&query.kind, query.name.is_none())?;
     if matches!(query.kind.as_str(), "node" | "nodes") {
         return get_nodes(&api, query.name.as_deref());
     }
@@ -286,6 +293,7 @@ async fn remove_resource(
     State(api): State<Api>,
     Path((kind, name)): Path<(String, String)>,
 ) -> Answer<serde_json::Value> {
+    api.permit_word(&kind, Verb::Delete)?;
     if kind == "node" {
         return remove_node(&api, &name).await;
     }
@@ -362,12 +370,22 @@ async fn remove_node(api: &Api, name: &str) -> Answer<serde_json::Value> {
 }
 
 async fn sign_person(State(api): State<Api>, Json(ask): Json<SignPerson>) -> Answer<SignedCertificate> {
+    // Whoever may sign for others may be anybody: no preset role has it.
+    api.permit(ResourceKind::CertAuthority, Verb::Create)?;
     let service = ask.db_service.map(ServiceName::new).transpose().map_err(bad)?;
     let message = IssuePerson {
         by: api.caller.name(),
         name: PersonName::new(ask.user).map_err(bad)?,
-        service,
+        route: service.map(|service| Route {
+            service,
+            db_user: None,
+            db_name: None,
+        }),
         ttl: Duration::from_secs(ask.ttl_secs),
+        until: None,
+        mfa: false,
+        // Whoever asks here is an administrator, not the client.
+        client_ip: None,
         csr: csr(&ask.csr)?,
     };
     let issued = api
@@ -380,6 +398,7 @@ async fn sign_person(State(api): State<Api>, Json(ask): Json<SignPerson>) -> Ans
 }
 
 async fn sign_database(State(api): State<Api>, Json(ask): Json<SignDatabase>) -> Answer<SignedCertificate> {
+    api.permit(ResourceKind::CertAuthority, Verb::Create)?;
     let message = IssueDbServer {
         by: api.caller.name(),
         hosts: ask.hosts,
@@ -395,7 +414,7 @@ async fn sign_database(State(api): State<Api>, Json(ask): Json<SignDatabase>) ->
     signed(issued, &api.parts.anchors.db_client)
 }
 
-fn csr(base64: &str) -> Result<Vec<u8>, Failed> {
+pub(super) fn csr(base64: &str) -> Result<Vec<u8>, Failed> {
     BASE64
         .decode(base64.as_bytes())
         .map_err(|error| bad(format!("the certificate request is not base64: {error}")))
@@ -411,6 +430,7 @@ fn signed(issued: Issued, authorities: &[CertificateDer<'static>]) -> Answer<Sig
 }
 
 async fn audit(State(api): State<Api>, UrlQuery(query): UrlQuery<AuditQuery>) -> Answer<AuditEvents> {
+    api.permit_reading(ResourceKind::Event.label(), true)?;
     let since = query
         .since
         .map(|text| {

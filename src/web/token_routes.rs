@@ -5,6 +5,7 @@ use super::routes::{ASK_DEADLINE, Answer, Api, Failed, bad, pins, surely};
 use crate::actors::tokens::{AddToken, ListTokens, Listed, RemoveToken, TokenError, Uses, list};
 use crate::audit::EventKind;
 use crate::model::{Labels, NodeKind, Secret};
+use crate::policy::{ResourceKind, Verb};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -27,6 +28,7 @@ pub(super) async fn add(State(api): State<Api>, Json(ask): Json<Add>) -> Answer<
 }
 
 async fn added(api: Api, ask: Add) -> Answer<TokenAdded> {
+    api.permit(ResourceKind::Token, Verb::Create)?;
     let kinds = ask.roles.iter().map(|role| role.parse::<NodeKind>());
     let kinds = kinds.collect::<Result<Vec<_>, _>>().map_err(bad)?;
     let message = AddToken {
@@ -54,6 +56,7 @@ async fn added(api: Api, ask: Add) -> Answer<TokenAdded> {
 }
 
 pub(super) async fn ls(State(api): State<Api>) -> Answer<TokenStatuses> {
+    api.permit(ResourceKind::Token, Verb::List)?;
     let listed = api
         .parts
         .list_tokens
@@ -94,6 +97,7 @@ pub(super) async fn remove(State(api): State<Api>, Json(ask): Json<Remove>) -> A
 }
 
 async fn removed(api: Api, ask: Remove) -> Answer<TokenRemoved> {
+    api.permit(ResourceKind::Token, Verb::Delete)?;
     let name = api
         .parts
         .remove_token

@@ -6,7 +6,7 @@ use super::routes::{ASK_DEADLINE, Answer, Api, Failed, bad, surely};
 use crate::actors::accounts::{AccountError, CreateInvite, ForgetAccount, InviteKind};
 use crate::actors::rbac::{PutResource, RemoveResource, ResourceRef};
 use crate::model::{PersonName, RoleName, Timestamp};
-use crate::policy::{Resource, UserRecord};
+use crate::policy::{Resource, ResourceKind, UserRecord, Verb};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -29,6 +29,7 @@ pub(super) async fn add(State(api): State<Api>, Json(ask): Json<AddUser>) -> Ans
 }
 
 async fn added(api: Api, ask: AddUser) -> Answer<UserInvited> {
+    api.permit(ResourceKind::User, Verb::Create)?;
     let person = PersonName::new(ask.name).map_err(bad)?;
     let ttl = Duration::from_secs(ask.ttl_secs);
     // Before the document is made: a user without a link would have to be reset.
@@ -140,6 +141,7 @@ pub(super) async fn reset(
     Path(name): Path<String>,
     Json(ask): Json<ResetUser>,
 ) -> Answer<UserInvited> {
+    api.permit(ResourceKind::User, Verb::Update)?;
     let person = PersonName::new(name).map_err(bad)?;
     surely(async move {
         let ttl = Duration::from_secs(ask.ttl_secs);
@@ -158,6 +160,7 @@ pub(super) async fn update(
 }
 
 async fn updated(api: Api, name: String, ask: UpdateUser) -> Answer<UserUpdated> {
+    api.permit(ResourceKind::User, Verb::Update)?;
     let person = PersonName::new(name).map_err(bad)?;
     let snapshot = api.snapshot()?;
     let record = snapshot.users.get(&person).cloned();
@@ -184,6 +187,7 @@ fn no_such(person: &PersonName) -> Failed {
 }
 
 pub(super) async fn remove(State(api): State<Api>, Path(name): Path<String>) -> Answer<serde_json::Value> {
+    api.permit(ResourceKind::User, Verb::Delete)?;
     let person = PersonName::new(name).map_err(bad)?;
     surely(async move {
         if !removed(&api, &person).await? {
@@ -211,6 +215,8 @@ pub(super) async fn removed(api: &Api, person: &PersonName) -> Result<bool, Fail
 }
 
 pub(super) async fn ls(State(api): State<Api>) -> Answer<UserStatuses> {
+    api.permit(ResourceKind::User, Verb::List)?;
+    api.permit(ResourceKind::User, Verb::ReadNoSecrets)?;
     let snapshot = api.snapshot()?;
     let users = snapshot.users.values().map(status).collect();
     Ok(Json(UserStatuses { users }))

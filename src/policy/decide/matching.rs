@@ -42,12 +42,26 @@ pub(super) struct Asked<'a> {
     pub traits: &'a Traits,
 }
 
+fn conditions(role: &Role, section: Section) -> &Conditions {
+    match section {
+        Section::Allow => &role.allow,
+        Section::Deny => &role.deny,
+    }
+}
+
+/// `None` where there are no labels to match: in `deny` without them, and in `allow` where an expression stands alone.
+pub(super) fn selector(role: &Role, section: Section) -> Option<Cow<'_, LabelSelector>> {
+    let conditions = conditions(role, section);
+    match (section, &conditions.db_labels) {
+        (_, Some(selector)) => Some(Cow::Borrowed(selector)),
+        (Section::Allow, None) if conditions.db_labels_expression.is_none() => Some(role.allowed_labels()),
+        (_, None) => None,
+    }
+}
+
 impl<'a> Asked<'a> {
     fn conditions(self) -> &'a Conditions {
-        match self.section {
-            Section::Allow => &self.role.allow,
-            Section::Deny => &self.role.deny,
-        }
+        conditions(self.role, self.section)
     }
 
     fn word(self) -> &'static str {
@@ -57,14 +71,8 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// `None` where there are no labels to match: in `deny` without them, and in `allow` where an expression stands alone.
     fn selector(self) -> Option<Cow<'a, LabelSelector>> {
-        let conditions = self.conditions();
-        match (self.section, &conditions.db_labels) {
-            (_, Some(selector)) => Some(Cow::Borrowed(selector)),
-            (Section::Allow, None) if conditions.db_labels_expression.is_none() => Some(self.role.allowed_labels()),
-            (_, None) => None,
-        }
+        selector(self.role, self.section)
     }
 
     fn facts(self) -> Facts<'a> {

@@ -16,12 +16,14 @@ mod oracle;
 mod permit;
 #[cfg(test)]
 mod tests;
+mod visible;
 
 pub use denial::{DENIED_HINT, DENIED_MESSAGE, Denial, NotAllowed, PINNED_IP_MESSAGE, Shortfall};
 pub use explain::{
     ExplainedCondition, ExplainedLock, ExplainedOption, ExplainedRole, Explanation, RoleVerdict, explain,
 };
 pub use permit::Permit;
+pub use visible::{Visible, visible};
 
 use super::options::SessionOptions;
 use super::snapshot::PolicySnapshot;
