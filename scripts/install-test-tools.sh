@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what only the tests need: iproute2, by which root gives test hosts networks of their own, and a Python environment with
-# psycopg 3, a client that binds parameters on the server, in the directory given.
+# Installs what only the tests need: iproute2, by which root gives test hosts networks of their own; Chromium with its driver, for the
+# pages; and a Python environment with psycopg 3, a client that binds parameters on the server, in the directory given.
 set -euo pipefail
 
 venv=${1:?the directory of the environment}
@@ -11,13 +11,18 @@ trap 'rm -f "$log"' EXIT
 install() {
     echo "installing $2 (apt-get install $1)"
     $sudo apt-get update -q >"$log" 2>&1 || echo "apt-get update failed; trying with the index that is there" >&2
-    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -q --no-install-recommends "$1" >>"$log" 2>&1 ||
+    # shellcheck disable=SC2086 # several packages
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -q --no-install-recommends $1 >>"$log" 2>&1 ||
         { tail -n 20 "$log" >&2; return 1; }
 }
 
 # Only root makes networks; where they cannot be made, the tests that need them say so.
 if [ "$(id -u)" = 0 ] && ! command -v ip >/dev/null && command -v apt-get >/dev/null; then
     install iproute2 "ip, for networks of test hosts" || echo "without ip, the tests that need hosts of their own are not run" >&2
+fi
+if ! { [ -x /usr/bin/chromium ] && [ -x /usr/bin/chromedriver ]; } && command -v apt-get >/dev/null; then
+    install "chromium chromium-driver" "Chromium, for the pages of a proxy" ||
+        echo "without Chromium, the tests that need a browser are not run" >&2
 fi
 "$venv/bin/python" -c 'import psycopg' 2>/dev/null && exit 0
 make_venv() { rm -rf "$venv" && mkdir -p "$(dirname "$venv")" && python3 -m venv "$venv" >/dev/null 2>&1; }

@@ -6,6 +6,8 @@
 //! **Never** repeats a question by itself: whoever asked knows whether a repeat is harmless.
 //! **Ends** with the node. Permanent.
 
+use super::account_words;
+use super::accounts::{AcceptInvite, AccountError, Invitation, LookAtInvite};
 use super::address::{Address, Origin, Reply};
 use super::audit::StoreLines;
 use super::ca::{CaError, IssueDbClient, IssueHost, Issued};
@@ -157,6 +159,8 @@ enum Question {
     Store(StoreLines),
     Issue(Box<IssueDbClient>),
     Renew(IssueHost),
+    /// In the words already: only a proxy asks it, whatever else its node is.
+    AsProxy(ProxyToAuth),
 }
 
 /// With the identity that is in use now.
@@ -179,9 +183,10 @@ async fn exchange(mux: &Mux, kind: NodeKind, header: Header, question: Question)
 
 async fn send(mux: &Mux, kind: NodeKind, header: Header, question: Question) -> io::Result<MuxStream> {
     let mut stream = mux.open().await.map_err(io::Error::other)?;
-    match kind {
-        NodeKind::Proxy => write(&mut stream, header, in_proxy_words(question)?).await?,
-        _ => write(&mut stream, header, in_db_words(question)).await?,
+    if kind == NodeKind::Proxy || matches!(question, Question::AsProxy(_)) {
+        write(&mut stream, header, in_proxy_words(question)?).await?;
+    } else {
+        write(&mut stream, header, in_db_words(question)?).await?;
     }
     Ok(stream)
 }
@@ -207,12 +212,13 @@ fn in_proxy_words(question: Question) -> io::Result<ProxyToAuth> {
             csr: ask.csr,
             hosts: ask.hosts,
         }),
+        Question::AsProxy(body) => Ok(body),
         Question::Issue(_) => Err(io::Error::other("a proxy is given no certificates for databases")),
     }
 }
 
-fn in_db_words(question: Question) -> DbToAuth {
-    match question {
+fn in_db_words(question: Question) -> io::Result<DbToAuth> {
+    Ok(match question {
         Question::WatchPolicy(have) => DbToAuth::WatchPolicy { have },
         Question::Heartbeat(report) => DbToAuth::Heartbeat { report },
         Question::Store(StoreLines {
@@ -235,7 +241,8 @@ fn in_db_words(question: Question) -> DbToAuth {
             csr: ask.csr,
             hosts: ask.hosts,
         },
-    }
+        Question::AsProxy(_) => return Err(io::Error::other("people are answered by proxies only")),
+    })
 }
 
 /// The next message of auth on a stream.
@@ -396,5 +403,26 @@ impl Handle<StoreLines> for AuthLink {
         };
         let away = |why| format!("auth cannot be reached: {why}");
         self.ask(Question::Store(lines), None, read, away, ctx)
+    }
+}
+
+impl Handle<LookAtInvite> for AuthLink {
+    fn handle(&mut self, ask: LookAtInvite, ctx: &mut Ctx<'_, Self>) -> Reply<Result<Invitation, AccountError>> {
+        let question = Question::AsProxy(ProxyToAuth::LookAtInvite {
+            token: ask.token.into(),
+        });
+        self.ask(question, None, account_words::invitation, AccountError::Away, ctx)
+    }
+}
+
+impl Handle<AcceptInvite> for AuthLink {
+    fn handle(&mut self, ask: AcceptInvite, ctx: &mut Ctx<'_, Self>) -> Reply<Result<(), AccountError>> {
+        let question = Question::AsProxy(ProxyToAuth::AcceptInvite {
+            token: ask.token.into(),
+            password: ask.password.into(),
+            code: ask.code.into(),
+            client_address: ask.client_address,
+        });
+        self.ask(question, None, account_words::accepted, AccountError::Away, ctx)
     }
 }

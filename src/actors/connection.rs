@@ -26,11 +26,12 @@ use crate::model::{ClusterName, ConnectionId, Endpoint, NodeKind, Refusal, Refus
 use crate::net::copy::NoTap;
 use crate::net::greeting::{self, Greeted};
 use crate::net::socket;
-use crate::net::tls::{HANDSHAKE_DEADLINE, ServerTls, Spoken, peer_chain};
+use crate::net::tls::{HANDSHAKE_DEADLINE, Http, ServerTls, Spoken, peer_chain};
 use crate::pki::{HostIdentity, PeerUsage, verify_host};
 use crate::policy::Permit;
 use crate::protocol::postgres::startup::CancelRequest;
 use crate::protocol::postgres::{StartupMessage, backend};
+use futures::future::BoxFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +64,13 @@ pub struct ProxyParts {
     /// Where auth is, for nodes that reach it through this proxy; the first that answers.
     pub auth: Vec<Endpoint>,
     pub to_auth_room: ToAuthRoom,
+    pub pages: Arc<dyn ServePages>,
+}
+
+/// The pages and programs' answers over HTTP; they are made to the right of the actors.
+pub trait ServePages: Send + Sync {
+    /// Answers everything that one client asks on its connection, up to its end.
+    fn serve(&self, tls: ServerTls, peer: SocketAddr, origin: Origin) -> BoxFuture<'static, ()>;
 }
 
 /// What auth's connections use.
@@ -270,6 +278,10 @@ impl Connection {
                     return ctx.run(served, |_, (), ctx| ctx.stop());
                 }
             }
+            (Spoken::Http, Some(proxy), _) => {
+                let served = proxy.pages.serve(tls, self.peer, ctx.origin());
+                return ctx.run(served, |_, (), ctx| ctx.stop());
+            }
             _ => {
                 let answer = greeting::http_answer(&parts.cluster);
                 return send_last(tls, answer, ctx);
@@ -363,10 +375,15 @@ impl Behavior for Connection {
             return ctx.stop();
         };
         let parts = self.parts.clone();
+        let pages = if parts.proxy.is_some() {
+            Http::Pages
+        } else {
+            Http::OneText
+        };
         let greeted = async move {
             tokio::time::timeout(
                 HANDSHAKE_DEADLINE,
-                greeting::greet(socket, &parts.identity.in_use().sides),
+                greeting::greet(socket, &parts.identity.in_use().sides, pages),
             )
             .await
             .unwrap_or_else(|_| Ok(Greeted::Answered("the handshake was not done in time".to_owned())))

@@ -8,6 +8,8 @@
 //! **Never** reads a message in another enum than that of the peer's kind.
 //! **Ends** with the node. A link is temporary: the node comes again.
 
+use super::account_words;
+use super::accounts::{AcceptInvite, AccountError, LookAtInvite};
 use super::address::Reply;
 use super::address::{Address, Origin, message};
 use super::audit::StoreLines;
@@ -50,6 +52,8 @@ pub struct LinkParts {
     pub renew: Address<IssueHost>,
     pub store_lines: Address<StoreLines>,
     pub heard: Address<NodeHeard>,
+    pub look_at: Address<LookAtInvite>,
+    pub accept: Address<AcceptInvite>,
     pub inventory: InventoryView,
     pub published: Published,
     pub policy_max_age: Duration,
@@ -159,6 +163,8 @@ enum Question {
     Store(StoreLines),
     Issue(IssueDbClient),
     Renew(IssueHost),
+    LookAt(LookAtInvite),
+    Accept(AcceptInvite),
 }
 
 impl Asked {
@@ -222,6 +228,18 @@ impl Asked {
                 lines,
             } => Question::Store(self.lines(&spool, first_seq, lines)),
             ProxyToAuth::RenewHost { csr, hosts } => self.renewal(csr, hosts),
+            ProxyToAuth::LookAtInvite { token } => Question::LookAt(LookAtInvite { token: token.0 }),
+            ProxyToAuth::AcceptInvite {
+                token,
+                password,
+                code,
+                client_address,
+            } => Question::Accept(AcceptInvite {
+                token: token.0,
+                password: password.0,
+                code: code.0,
+                client_address,
+            }),
         }
     }
 
@@ -321,6 +339,16 @@ impl Asked {
                 Ok(Ok(Issued { certificate, not_after })) => AuthToNode::HostIssued { certificate, not_after },
                 Ok(Err(error)) => unsigned(error),
                 Err(error) => unsigned(CaError::AuthAway(error.to_string())),
+            },
+            Question::LookAt(ask) => match self.parts.look_at.ask(&self.origin, ask, ASK_DEADLINE).await {
+                Ok(Ok(invitation)) => account_words::shown(invitation),
+                Ok(Err(error)) => account_words::refused(&error),
+                Err(error) => account_words::refused(&AccountError::Away(error.to_string())),
+            },
+            Question::Accept(ask) => match self.parts.accept.ask(&self.origin, ask, ASK_DEADLINE).await {
+                Ok(Ok(())) => AuthToNode::InviteAccepted,
+                Ok(Err(error)) => account_words::refused(&error),
+                Err(error) => account_words::refused(&AccountError::Away(error.to_string())),
             },
         };
         write_frame(stream, &answer(id, body)).await

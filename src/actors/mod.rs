@@ -2,6 +2,7 @@
 //!
 //! One file per actor; `ARCHITECTURE.md` draws who starts whom and who speaks to whom.
 
+mod account_words;
 pub mod accounts;
 pub mod address;
 pub mod admission;

@@ -58,9 +58,7 @@ pub(super) async fn exchange(
         let body = body.map_err(Failure::failed)?.to_bytes();
         Ok(Answered { ok, body })
     };
-    // The connection has to be polled for the answer to come; when the answer is there, it is not waited for.
-    tokio::select! {
-        answer = answer => answer,
-        Err(error) = connection => Err(Failure::failed(error)),
-    }
+    // The connection has to be polled for the answer to come, and ends with it; how it is closed after that is of no concern.
+    let (answer, _ended) = tokio::join!(answer, connection);
+    answer
 }

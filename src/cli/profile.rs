@@ -3,7 +3,7 @@
 //! ```text
 //! current-profile                          the proxy that commands are for
 //! PROXY.json                               user, cluster and roles of the last login
-//! keys/PROXY/certs.pem                     the host authority: whom to believe at that proxy
+//! keys/PROXY/certs.pem                     the host authority: whom to believe at that proxy (`+` for its `:`)
 //! keys/PROXY/USER.key                      the private key
 //! keys/PROXY/USER-x509.pem                 the certificate
 //! keys/PROXY/USER-db/CLUSTER/DB-x509.pem   one for each database that was logged in to, for the same key
@@ -290,11 +290,13 @@ impl Home {
     }
 
     fn keys_dir(&self, profile: &Profile) -> Result<PathBuf, ProfileError> {
-        Ok(self.dir.join("keys").join(part("the proxy", &profile.proxy)?))
+        // libpq takes what stands before a colon in `sslkey` for the name of an SSL engine.
+        let proxy = part("the proxy", &profile.proxy)?.replace(':', "+");
+        Ok(self.dir.join("keys").join(proxy))
     }
 
     fn of_user(&self, profile: &Profile, ending: &str) -> Result<PathBuf, ProfileError> {
-        let user = part("the user", &profile.user)?;
+        let user = part("the user", &profile.user)?.replace('%', "%25").replace(':', "%3A");
         Ok(self.keys_dir(profile)?.join(format!("{user}{ending}")))
     }
 

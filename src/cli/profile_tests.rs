@@ -154,6 +154,12 @@ fn names_that_a_cluster_chose_do_not_lead_out_of_the_directory() {
     assert!(home.profile("../../etc/passwd").is_err());
     alice.proxy = "/etc".to_owned();
     assert!(home.key_file(&alice).is_err());
+    let colons = profile("[::1]:443", "a:b%3Ac");
+    let path = home.key_file(&colons).unwrap();
+    assert!(
+        path.ends_with("keys/[++1]+443/a%3Ab%253Ac.key"),
+        "libpq splits at a colon: {path:?}"
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! sends in plain text after SSLRequest reaches the TLS handshake (and ends it), never the parser behind it.
 
 use super::socket::{self, Tcp};
-use super::tls::{ServerSides, ServerTls, Spoken};
+use super::tls::{Http, ServerSides, ServerTls, Spoken};
 use crate::model::{ClusterName, Refusal, RefusalKind};
 use crate::protocol::alpn::{self, FirstByte};
 use crate::protocol::postgres::startup::{CancelRequest, packet_length, parse};
@@ -29,14 +29,14 @@ pub enum Greeted {
 }
 
 /// Reads up to the StartupMessage, or to the end of the TLS handshake. The caller sets the deadline.
-pub async fn greet(socket: std::net::TcpStream, sides: &ServerSides) -> io::Result<Greeted> {
+pub async fn greet(socket: std::net::TcpStream, sides: &ServerSides, http: Http) -> io::Result<Greeted> {
     let tcp = socket::adopt(socket)?;
     let Some(first) = socket::first_byte(&tcp).await? else {
         return Ok(Greeted::Answered("closed without a byte".to_owned()));
     };
     match alpn::classify(first) {
         FirstByte::PostgreSql => negotiate(tcp, sides).await,
-        FirstByte::Tls => match sides.accept(tcp).await? {
+        FirstByte::Tls => match sides.accept(tcp, http).await? {
             (Spoken::PostgreSql, tls) => start(tls).await,
             (spoken, tls) => Ok(Greeted::Node { spoken, tls }),
         },
@@ -53,11 +53,14 @@ pub async fn greet(socket: std::net::TcpStream, sides: &ServerSides) -> io::Resu
 const PLAIN_HTTP: &str = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n\
     This port speaks TLS: use https://, or a PostgreSQL client with sslmode=verify-full.\n";
 
-/// What a browser reads: there are no pages yet.
+/// What a browser reads on a port without pages.
 pub fn http_answer(cluster: &ClusterName) -> Vec<u8> {
-    let text = format!("Postern, cluster {cluster}. Connect with a PostgreSQL client and your certificate.\n");
+    let text = format!(
+        "Postern, cluster {cluster}: this is the auth service's port, which serves nodes and has no pages. Open the address of a \
+         proxy instead.\n"
+    );
     format!(
-        "HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
+        "HTTP/1.1 404 Not Found\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
         text.len()
     )
     .into_bytes()

@@ -95,7 +95,17 @@ pub struct ServerSides {
     node: Arc<ServerConfig>,
     join: Arc<ServerConfig>,
     person: Arc<ServerConfig>,
+    /// What browsers speak, and programs over HTTP.
     web: Arc<ServerConfig>,
+    /// The same where HTTP is answered with one text, in HTTP/1.1.
+    plain_web: Arc<ServerConfig>,
+}
+
+/// What a port has for those that speak HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Http {
+    Pages,
+    OneText,
 }
 
 /// What a TLS client wants to speak.
@@ -140,11 +150,12 @@ impl ServerSides {
             node: server(nodes, &[alpn::TUNNEL, alpn::NODE, alpn::CARRIED])?,
             join: server(nobody(), &[alpn::JOIN, alpn::TO_AUTH, alpn::PERSON_TO_AUTH])?,
             person: server(people, &[alpn::PERSON])?,
-            web: server(nobody(), &[alpn::HTTP_1])?,
+            web: server(nobody(), &[alpn::HTTP_2, alpn::HTTP_1])?,
+            plain_web: server(nobody(), &[alpn::HTTP_1])?,
         })
     }
 
-    fn choose(&self, offered: &[Vec<u8>]) -> (Spoken, &Arc<ServerConfig>) {
+    fn choose(&self, offered: &[Vec<u8>], http: Http) -> (Spoken, &Arc<ServerConfig>) {
         let offers = |name: &[u8]| offered.iter().any(|o| o == name);
         if offers(alpn::POSTGRESQL) {
             (Spoken::PostgreSql, &self.postgres)
@@ -162,8 +173,10 @@ impl ServerSides {
             (Spoken::PersonToAuth, &self.join)
         } else if offers(alpn::CARRIED) {
             (Spoken::Carried, &self.node)
-        } else {
+        } else if http == Http::Pages {
             (Spoken::Http, &self.web)
+        } else {
+            (Spoken::Http, &self.plain_web)
         }
     }
 
@@ -187,7 +200,7 @@ impl ServerSides {
     }
 
     /// The handshake of a connection that begins with TLS.
-    pub async fn accept(&self, tcp: Tcp) -> io::Result<(Spoken, ServerTls)> {
+    pub async fn accept(&self, tcp: Tcp, http: Http) -> io::Result<(Spoken, ServerTls)> {
         let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), BigReads::new(tcp));
         let hello = acceptor.await?;
         let offered: Vec<Vec<u8>> = hello
@@ -195,11 +208,16 @@ impl ServerSides {
             .alpn()
             .map(|names| names.map(<[u8]>::to_vec).collect())
             .unwrap_or_default();
-        let (spoken, config) = self.choose(&offered);
+        let (spoken, config) = self.choose(&offered, http);
         let mut stream = hello.into_stream(config.clone()).await?;
         stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER_BYTES));
         Ok((spoken, stream))
     }
+}
+
+/// Whether the peer of an accepted connection chose HTTP/2.
+pub fn speaks_http_2(stream: &ServerTls) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(alpn::HTTP_2)
 }
 
 /// The certificate chain that the peer of an accepted connection presented.

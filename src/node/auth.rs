@@ -245,6 +245,8 @@ pub(super) async fn start(
             renew: ca.address(),
             store_lines: audit_log.address(),
             heard: inventory.address(),
+            look_at: accounts.address(),
+            accept: accounts.address(),
             inventory: inventory_view.clone(),
             published: published.clone(),
             policy_max_age: config.policy_max_age,
@@ -305,6 +307,8 @@ pub(super) async fn start(
             issue: ca.address(),
             store_lines: audit_log.address(),
             issue_host: ca.address(),
+            look_at: accounts.address(),
+            accept: accounts.address(),
         },
     })
 }

@@ -17,6 +17,7 @@ pub use crate::actors::identity::Identity;
 pub use data_dir::DataDir;
 pub use life::{NodeEnd, Order};
 
+use crate::actors::accounts::{AcceptInvite, LookAtInvite};
 use crate::actors::address::Address;
 use crate::actors::audit::{AuditShipper, StoreLines};
 use crate::actors::auth_link::{AuthLink, AuthLinkParts};
@@ -135,6 +136,8 @@ pub(crate) struct AuthAddresses {
     pub issue: Address<IssueDbClient>,
     pub store_lines: Address<StoreLines>,
     pub issue_host: Address<IssueHost>,
+    pub look_at: Address<LookAtInvite>,
+    pub accept: Address<AcceptInvite>,
 }
 
 /// Starts the services of a configuration.
@@ -220,7 +223,7 @@ pub async fn start(
     let mut serve_locally = None;
     let mut sessions = Vec::new();
     if common.config.proxy.is_some() {
-        let proxy = proxy::start(&common, auth_address, &mut roots)?;
+        let proxy = proxy::start(&common, &addresses, auth_address, &mut roots)?;
         proxy_address = Some(proxy.listening);
         sessions.push(proxy.end_sessions);
         serve_locally = Some(proxy.serve_locally);
@@ -283,6 +286,8 @@ fn link_to_auth(
         issue: link.address(),
         store_lines: link.address(),
         issue_host: link.address(),
+        look_at: link.address(),
+        accept: link.address(),
     })
 }
 

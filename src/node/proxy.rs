@@ -1,7 +1,7 @@
 //! The proxy service of a node.
 
 use super::roots::Roots;
-use super::{Common, EndSessions, StartError};
+use super::{AuthAddresses, Common, EndSessions, StartError};
 use crate::actors::address::Address;
 use crate::actors::cancels::ClientKeys;
 use crate::actors::carried::ToAuthRoom;
@@ -12,6 +12,7 @@ use crate::actors::tunnels::{RoutesStock, ServeLocally, Tunnels};
 use crate::config::{Config, JoinAddress, ListenAddr, ListenHost, ProxyConfig};
 use crate::model::{Endpoint, NodeKind};
 use crate::net::socket::Listener;
+use crate::web::pages::{PageParts, Pages};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ pub(super) struct Proxy {
 
 pub(super) fn start(
     common: &Arc<Common>,
+    to_auth: &AuthAddresses,
     local_auth: Option<SocketAddr>,
     roots: &mut Roots,
 ) -> Result<Proxy, StartError> {
@@ -40,6 +42,16 @@ pub(super) fn start(
     };
     let cancels = roots.start(Spec::permanent("cancels"), ClientKeys::default);
     let sessions = super::start_sessions(common, roots, "proxy-sessions");
+    let addresses = addresses(&common.config, config, listening);
+    let pages = Pages::new(PageParts {
+        cluster: common.identity.cluster.clone(),
+        // There is always one: where nothing is configured, the address that it listens on.
+        proxy: addresses.first().map(ToString::to_string).unwrap_or_default(),
+        identity: common.in_use.clone(),
+        clock: common.clock.clone(),
+        look_at: to_auth.look_at.clone(),
+        accept: to_auth.accept.clone(),
+    });
     let parts = Arc::new(ConnectionParts {
         cluster: common.identity.cluster.clone(),
         identity: common.in_use.clone(),
@@ -56,11 +68,11 @@ pub(super) fn start(
             adopt_tunnel: tunnels.address(),
             auth: auth_endpoints(&common.config, local_auth)?,
             to_auth_room: ToAuthRoom::default(),
+            pages: Arc::new(pages),
         }),
         auth: None,
     });
     start_listener(common, roots, "listener", socket, parts);
-    let addresses = addresses(&common.config, config, listening);
     common.report.send_modify(|report| report.proxy_addresses = addresses);
     tracing::info!(%listening, "the proxy listens");
     Ok(Proxy {

@@ -17,6 +17,7 @@ pub const PERSON_TO_AUTH: &[u8] = b"postern-person-to-auth/1";
 /// On auth, from a proxy with its host certificate: the address of a client, then the bytes of its `PERSON` connection.
 pub const CARRIED: &[u8] = b"postern-carried/1";
 pub const HTTP_1: &[u8] = b"http/1.1";
+pub const HTTP_2: &[u8] = b"h2";
 
 /// What a peer that opens a connection speaks, by its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

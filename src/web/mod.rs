@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod api;
 pub mod diag;
+pub mod pages;
 pub mod people;
 pub mod people_api;
 mod people_routes;

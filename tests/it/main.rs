@@ -46,6 +46,8 @@ mod removed;
 mod renewed;
 /// A role taken away from somebody who is connected.
 mod revoked;
+/// The link that sets a password, and what else a proxy answers over HTTPS.
+mod sign_up;
 /// A node that is told to stop, with somebody connected.
 mod stopped;
 /// People: added, listed, changed, reset and removed by an administrator.

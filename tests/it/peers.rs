@@ -10,7 +10,7 @@ use postern::net::auth_dialer::{AuthDialer, AuthRoute};
 use postern::net::frames::{read_frame, write_frame};
 use postern::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
 use postern::net::socket::{self, Listener};
-use postern::net::tls::{NodeClient, ServerSides, Spoken};
+use postern::net::tls::{Http, NodeClient, ServerSides, Spoken};
 use postern::node::Identity;
 use postern::protocol::alpn;
 use postern::protocol::tunnel::{
@@ -234,7 +234,7 @@ fn agent_that_dials(port: u16, directory: &TestDir) -> (Process, PathBuf) {
 async fn accept_tunnel(listener: &Listener, sides: &ServerSides) -> (Mux, Inbound, MuxStream) {
     loop {
         let (tcp, _) = listener.accept().await.expect("a connection");
-        let accepted = sides.accept(socket::adopt(tcp).expect("a socket")).await;
+        let accepted = sides.accept(socket::adopt(tcp).expect("a socket"), Http::OneText).await;
         // The agent's way to auth leads through its proxy, too; it ends here.
         let Ok((Spoken::Tunnel, tls)) = accepted else {
             continue;

@@ -4,11 +4,34 @@ use crate::model::Timestamp;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-/// Tries at once.
-const BURST: u32 = 40;
-/// Microseconds after which one more try is there: 20 in a minute.
-const REFILL_MICROS: i64 = 3_000_000;
-/// Addresses that are remembered. When it is full, and all have tried within the last two minutes, further ones share a bucket.
+/// How many tries one address has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// At once.
+    pub burst: u32,
+    /// Microseconds after which one more is there.
+    pub refill_micros: i64,
+}
+
+impl Rate {
+    /// The reference's, for whatever may guess a secret: 40, then 20 in a minute.
+    pub const GUESSES: Self = Self {
+        burst: 40,
+        refill_micros: 3_000_000,
+    };
+    /// The reference's, for what tells everybody the same: 480, then 120 in a minute.
+    pub const HIGH: Self = Self {
+        burst: 480,
+        refill_micros: 500_000,
+    };
+
+    /// What a client that was refused is told to wait.
+    pub fn refill_secs(self) -> u64 {
+        u64::try_from(self.refill_micros).unwrap_or(0).div_ceil(1_000_000)
+    }
+}
+
+/// Addresses that are remembered. When it is full, and all have tried within the last minutes, further ones share a bucket.
 const ADDRESSES_MAX: usize = 8192;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,19 +51,27 @@ struct Bucket {
 
 /// What became of a try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Try {
+pub enum Try {
     Allowed,
     /// The first that is refused since one was allowed: it is worth an event, the ones after it are not.
     FirstRefused,
     Refused,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct AddressRates {
+#[derive(Debug)]
+pub struct AddressRates {
+    rate: Rate,
     buckets: HashMap<Key, Bucket>,
 }
 
 impl AddressRates {
+    pub fn new(rate: Rate) -> Self {
+        Self {
+            rate,
+            buckets: HashMap::new(),
+        }
+    }
+
     pub fn take(&mut self, address: &str, now: Timestamp) -> Try {
         let mut key = key_of(address);
         if !self.buckets.contains_key(&key) && self.buckets.len() >= ADDRESSES_MAX {
@@ -54,26 +85,30 @@ impl AddressRates {
             told: false,
         });
         let used_micros = bucket.full_at.max(now).as_micros() - now.as_micros();
-        if used_micros > REFILL_MICROS * i64::from(BURST - 1) {
+        if used_micros > self.rate.refill_micros * i64::from(self.rate.burst - 1) {
             let told = std::mem::replace(&mut bucket.told, true);
             return if told { Try::Refused } else { Try::FirstRefused };
         }
         bucket.told = false;
-        bucket.full_at = Timestamp::from_micros(now.as_micros() + used_micros + REFILL_MICROS);
+        bucket.full_at = Timestamp::from_micros(now.as_micros() + used_micros + self.rate.refill_micros);
         Try::Allowed
     }
 }
 
-/// The address without its port. A household or a machine has a /64 of IPv6 to choose from, so that this counts as one.
+/// The address without its port.
 fn key_of(address: &str) -> Key {
     let ip = address
         .parse::<SocketAddr>()
         .map(|with_port| with_port.ip())
         .or_else(|_| address.parse::<IpAddr>());
-    match ip.map(|ip| ip.to_canonical()) {
-        Ok(IpAddr::V6(ip)) => Key::Network(IpAddr::V6((ip.to_bits() & !u128::from(u64::MAX)).into())),
-        Ok(v4) => Key::Network(v4),
-        Err(_) => Key::Others,
+    ip.map_or(Key::Others, |ip| Key::Network(network_of(ip)))
+}
+
+/// Whom an address stands for. A household or a machine has a /64 of IPv6 to choose from, so that this counts as one.
+pub fn network_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() & !u128::from(u64::MAX)).into()),
+        v4 => v4,
     }
 }
 
@@ -82,11 +117,12 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    const BURST: u32 = Rate::GUESSES.burst;
     const START: Timestamp = Timestamp::from_secs(1_700_000_000);
 
     #[test]
     fn forty_tries_at_once_then_one_every_three_seconds() {
-        let mut rates = AddressRates::default();
+        let mut rates = AddressRates::new(Rate::GUESSES);
         for _ in 0..BURST {
             assert_eq!(rates.take("192.0.2.1:5000", START), Try::Allowed);
         }
@@ -109,7 +145,7 @@ mod tests {
 
     #[test]
     fn the_table_is_bounded_and_those_beyond_it_share_a_bucket() {
-        let mut rates = AddressRates::default();
+        let mut rates = AddressRates::new(Rate::GUESSES);
         for number in 0..u32::try_from(ADDRESSES_MAX).unwrap() + 2 * BURST {
             rates.take(&std::net::Ipv4Addr::from_bits(number).to_string(), START);
         }

@@ -17,6 +17,7 @@ mod password;
 mod record;
 mod refused;
 
+pub use addresses::{AddressRates, Rate, Try, network_of};
 pub use lockout::{FAILURES_MAX, FAILURES_WITHIN, LOCKED_FOR};
 pub use password::{PASSWORD_CHARS_MAX, PASSWORD_CHARS_MIN};
 pub use refused::{AccountError, LoginRefused};
@@ -29,7 +30,6 @@ use crate::audit::{EventBuilder, EventKind};
 use crate::model::{ClusterName, PersonName, Secret, SharedClock, Timestamp};
 use crate::pki::SealKey;
 use crate::store::{Item, Store};
-use addresses::{AddressRates, Try};
 use password::Hasher;
 use record::{Account, account_key, read};
 use serde::{Deserialize, Serialize};
@@ -181,7 +181,7 @@ impl Accounts {
                 parts,
                 hasher: Hasher::new(),
             },
-            rates: AddressRates::default(),
+            rates: AddressRates::new(Rate::GUESSES),
         }
     }
 

@@ -51,6 +51,9 @@ pub enum AccountError {
     Busy,
     #[error("the users have not been read yet; try again")]
     NotReady,
+    /// What another node says of auth, or of the way to it.
+    #[error("accounts cannot be reached at the moment: {0}")]
+    Away(String),
     #[error("it was done, but the audit log could not be written: {0}")]
     NotAudited(Refusal),
     #[error("a stored account cannot be read: {0}; reset the user: ctl users reset")]
@@ -66,7 +69,7 @@ impl AccountError {
     pub fn is_internal(&self) -> bool {
         matches!(
             self,
-            Self::NotAudited(_) | Self::Unreadable(_) | Self::Pki(_) | Self::Store(_)
+            Self::Away(_) | Self::NotAudited(_) | Self::Unreadable(_) | Self::Pki(_) | Self::Store(_)
         )
     }
 }

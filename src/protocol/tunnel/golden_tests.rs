@@ -5,7 +5,9 @@
 //! that is a new version.
 
 use super::*;
-use crate::model::{ConnectionId, Endpoint, Labels, NodeId, NodeKind, Refusal, RefusalKind, SessionId, Timestamp};
+use crate::model::{
+    ConnectionId, Endpoint, Labels, NodeId, NodeKind, Refusal, RefusalKind, Secret, SessionId, Timestamp,
+};
 use data_encoding::HEXLOWER;
 use std::fmt::Write as _;
 
@@ -75,6 +77,7 @@ fn samples() -> Vec<(String, Vec<u8>)> {
     let mut all = joining();
     all.extend(to_auth());
     all.extend(from_auth());
+    all.extend(of_accounts());
     all.extend(tunnel());
     let refused = Frame::<AuthToNode>::refused(7, "no");
     all.push(("Refused".into(), refused.encode().unwrap()));
@@ -155,6 +158,16 @@ fn to_auth() -> Vec<(String, Vec<u8>)> {
             },
         ),
         sample("Heartbeat", ProxyToAuth::Heartbeat { report: report() }),
+        sample("LookAtInvite", ProxyToAuth::LookAtInvite { token: secret("ab12") }),
+        sample(
+            "AcceptInvite",
+            ProxyToAuth::AcceptInvite {
+                token: secret("ab12"),
+                password: secret("correct horse"),
+                code: secret("123456"),
+                client_address: "192.0.2.1:5000".into(),
+            },
+        ),
         sample(
             "ShipAudit",
             ProxyToAuth::ShipAudit {
@@ -164,6 +177,44 @@ fn to_auth() -> Vec<(String, Vec<u8>)> {
             },
         ),
     ]
+}
+
+fn secret(text: &str) -> SecretText {
+    SecretText(Secret::new(text.to_owned()))
+}
+
+fn of_accounts() -> Vec<(String, Vec<u8>)> {
+    let mut all = vec![
+        sample(
+            "Invitation",
+            AuthToNode::Invitation {
+                person: "alice".parse().unwrap(),
+                is_reset: true,
+                expires: Timestamp::from_secs(1_700_000_000),
+                otp_uri: secret("otpauth://totp/root:alice?secret=AB"),
+                otp_secret: secret("AB"),
+            },
+        ),
+        sample("InviteAccepted", AuthToNode::InviteAccepted),
+    ];
+    for kind in [
+        AccountRefusal::NoInvite,
+        AccountRefusal::InviteExpired,
+        AccountRefusal::InviteUsed,
+        AccountRefusal::PasswordTooShort,
+        AccountRefusal::PasswordTooLong,
+        AccountRefusal::WrongCode,
+        AccountRefusal::TooMany,
+        AccountRefusal::Busy,
+        AccountRefusal::Unavailable,
+    ] {
+        let why = "no".to_owned();
+        all.push(sample(
+            &format!("AccountRefused({kind:?})"),
+            AuthToNode::AccountRefused { kind, why },
+        ));
+    }
+    all
 }
 
 fn from_auth() -> Vec<(String, Vec<u8>)> {

@@ -3,9 +3,10 @@
 //! Which enum a peer may speak follows from the node kinds in its host certificate. Delivery is at most once; messages that
 //! change something carry what makes a repeat harmless (a sequence number, a version).
 
+use super::secret_text::SecretText;
 use crate::model::{
-    ClusterName, ConnectionId, DbName, DbUser, Endpoint, Labels, NodeId, NodeKind, NodeName, Refusal, ServiceName,
-    SessionId, Timestamp,
+    ClusterName, ConnectionId, DbName, DbUser, Endpoint, Labels, NodeId, NodeKind, NodeName, PersonName, Refusal,
+    ServiceName, SessionId, Timestamp,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -194,6 +195,18 @@ pub enum ProxyToAuth {
         csr: Vec<u8>,
         hosts: Vec<String>,
     },
+    /// What a link that sets a password is for; it uses nothing up.
+    LookAtInvite {
+        token: SecretText,
+    },
+    /// Sets the password and the second factor.
+    AcceptInvite {
+        token: SecretText,
+        password: SecretText,
+        code: SecretText,
+        /// Where the browser is, as the proxy sees it.
+        client_address: String,
+    },
 }
 
 impl Wire for ProxyToAuth {
@@ -244,6 +257,39 @@ pub enum AuthToNode {
     RunsTwice {
         why: String,
     },
+    /// The answer to [`ProxyToAuth::LookAtInvite`].
+    Invitation {
+        person: PersonName,
+        /// Of somebody who had a password already.
+        is_reset: bool,
+        expires: Timestamp,
+        otp_uri: SecretText,
+        otp_secret: SecretText,
+    },
+    InviteAccepted,
+    /// The answer to either, where it is no.
+    AccountRefused {
+        kind: AccountRefusal,
+        /// A sentence for the log of the node.
+        why: String,
+    },
+}
+
+/// Why auth does not show or accept a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AccountRefusal {
+    NoInvite,
+    InviteExpired,
+    InviteUsed,
+    PasswordTooShort,
+    PasswordTooLong,
+    WrongCode,
+    /// This client tries too often.
+    TooMany,
+    /// Auth has too much to do.
+    Busy,
+    /// Auth cannot tell at the moment, or something failed there.
+    Unavailable,
 }
 
 impl Wire for AuthToNode {

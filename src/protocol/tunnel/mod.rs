@@ -10,9 +10,11 @@ mod golden_tests;
 pub mod messages;
 #[cfg(test)]
 mod refusal_tests;
+mod secret_text;
 
 pub use frame::{Frame, FrameError, FrameKind, Header, MAX_HEADER_BYTES, PREFIX_BYTES};
 pub use messages::{
-    Anchors, AuthToNode, DatabaseHealth, DatabaseRecord, DbToAuth, DbToProxy, Dialect, HealthState, JoinAnswer,
-    JoinToAuth, NodeReport, ProxyRecord, ProxyToAuth, ProxyToDb, STREAM_ACCEPTED, Wire,
+    AccountRefusal, Anchors, AuthToNode, DatabaseHealth, DatabaseRecord, DbToAuth, DbToProxy, Dialect, HealthState,
+    JoinAnswer, JoinToAuth, NodeReport, ProxyRecord, ProxyToAuth, ProxyToDb, STREAM_ACCEPTED, Wire,
 };
+pub use secret_text::SecretText;

@@ -3,14 +3,17 @@
 //! Nothing outlives the test binary: processes end when their owner is dropped, and what a killed test run leaves behind is
 //! ended and removed by the [`process`] reaper.
 
+pub mod browser;
 pub mod client;
 pub mod cluster;
 pub mod configuration;
+pub mod https;
 pub mod namespaces;
 pub mod page;
 pub mod postgres;
 pub mod process;
 pub mod session;
+pub mod sign_up;
 pub mod wait;
 pub mod wire;
 
