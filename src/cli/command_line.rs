@@ -1,10 +1,12 @@
 //! From the arguments of the process to the command that is meant, under each of the program's names.
 
 use super::ctl::CtlArgs;
+use super::db_service::DbVerb;
 use super::names::Program;
-use super::{Cli, Command, Failure, NodeCommand, refused_flags};
-use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use super::people::{PeopleCommand, PeopleDbVerb};
+use super::{Cli, Command, DbCommand, Failure, NodeCommand, refused_flags};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
 
 /// Runs the services of a Postern node.
@@ -12,8 +14,89 @@ use std::ffi::OsString;
 #[command(name = "teleport", version, max_term_width = 100, arg_required_else_help = true)]
 struct NodeCli {
     #[command(subcommand)]
-    command: NodeCommand,
+    command: NodeLine,
 }
+
+#[derive(Debug, Subcommand)]
+enum NodeLine {
+    #[command(flatten)]
+    Node(NodeCommand),
+    /// The database service: an agent of one database.
+    #[command(subcommand)]
+    Db(DbVerb),
+}
+
+/// Use databases through Postern.
+#[derive(Debug, Parser)]
+#[command(name = "tsh", version, max_term_width = 100, arg_required_else_help = true)]
+struct PeopleCli {
+    #[command(subcommand)]
+    command: PeopleLine,
+}
+
+#[derive(Debug, Subcommand)]
+enum PeopleLine {
+    #[command(flatten)]
+    People(PeopleCommand),
+    /// Databases: list them, log in to them, connect.
+    #[command(subcommand)]
+    Db(PeopleDbVerb),
+    /// Print the version.
+    #[command(after_help = "Example:\n  postern version")]
+    Version,
+}
+
+/// Verbs of Teleport's for people that are known and refused: which, and the sentence about them.
+const REFUSED_VERBS: &[(&[&str], &str)] = &[
+    (
+        &["proxy"],
+        "is not there yet: clients of your own connect by themselves, with what `db config` prints",
+    ),
+    (
+        &["mfa"],
+        "is not there yet: a new one-time code is set by the link of `ctl users reset`",
+    ),
+    (
+        &["request", "requests"],
+        "is not there yet: ask a cluster administrator for the role",
+    ),
+    (
+        &["play", "recordings"],
+        "is not there yet: `ctl audit ls` lists what was run, on the auth node",
+    ),
+    (
+        &["exec"],
+        "is not there yet: `db connect` runs psql, which reads a script from its standard input",
+    ),
+    (
+        &["clusters", "sessions", "headless", "vnet", "bench", "device", "config"],
+        "is not supported by this version of Postern",
+    ),
+    (
+        &[
+            "ssh",
+            "scp",
+            "sftp",
+            "ls",
+            "join",
+            "resolve",
+            "kube",
+            "kubectl",
+            "app",
+            "apps",
+            "aws",
+            "az",
+            "gcloud",
+            "git",
+            "workload-identity",
+            "desktop",
+        ],
+        "is of another kind of access, which Postern does not have: it is for PostgreSQL",
+    ),
+];
+
+/// Flags that the reference takes before the verb too.
+const FLAGS_OF_ALL_VERBS: [&str; 5] = ["--proxy", "--user", "--ttl", "--ca-pin", "--insecure"];
 
 /// The command that `arguments` (the first is the program's name) ask for. Help, the version and a mistake of the command line
 /// end the process, as clap has it.
@@ -24,11 +107,21 @@ pub fn read(program: Program, arguments: &[OsString]) -> Result<Command, Failure
     let arguments = &global_flags_last(arguments);
     let read = match program {
         Program::Postern => parse::<Cli>(program, arguments).map(|cli| cli.command),
-        Program::Teleport => parse::<NodeCli>(program, arguments).map(|cli| Command::Node(cli.command)),
+        Program::Teleport => parse::<NodeCli>(program, arguments).map(|cli| match cli.command {
+            NodeLine::Node(command) => Command::Node(command),
+            NodeLine::Db(verb) => Command::Db(DbCommand::Node(verb)),
+        }),
         Program::Tctl => tctl(arguments),
-        Program::Tsh => return tsh(arguments),
+        Program::Tsh => parse::<PeopleCli>(program, &verb_first(arguments)).map(|cli| match cli.command {
+            PeopleLine::People(command) => Command::People(command),
+            PeopleLine::Db(verb) => Command::Db(DbCommand::People(verb)),
+            PeopleLine::Version => Command::Node(NodeCommand::Version),
+        }),
     };
-    read.map_err(|error| refused_flags::sentence(program, arguments, &error).unwrap_or_else(|| error.exit()))
+    let refused = |error: &clap::Error| {
+        refused_verb(program, error).or_else(|| refused_flags::sentence(program, arguments, error))
+    };
+    read.map_err(|error| refused(&error).unwrap_or_else(|| error.exit()))
 }
 
 /// Global flags that stand before the verb, behind everything: each verb takes those that it has.
@@ -82,37 +175,47 @@ fn tctl(arguments: &[OsString]) -> Result<Command, clap::Error> {
     Ok(Command::Ctl(arguments))
 }
 
-fn tsh(arguments: &[OsString]) -> Result<Command, Failure> {
-    let command = clap::Command::new("tsh")
-        .about("Use databases through Postern. This version has no login of people yet.")
-        .version(env!("CARGO_PKG_VERSION"))
-        .max_term_width(100)
-        .arg_required_else_help(true)
-        .allow_external_subcommands(true)
-        .subcommand(version_verb());
-    let matches = Program::Tsh.name_in_examples(command).try_get_matches_from(arguments);
-    match matches {
-        Ok(matches) if matches.subcommand_name() == Some("version") => Ok(Command::Node(NodeCommand::Version)),
-        Ok(matches) => Err(no_login(matches.subcommand_name().unwrap_or_default())),
-        // `tsh --proxy=… login`: the flags of verbs that there are not are not known either.
-        Err(error) if error.kind() == ErrorKind::UnknownArgument => {
-            Err(no_login(&refused_flags::invalid_argument(&error)))
+/// `tsh --proxy=… login` as `tsh login --proxy=…`.
+fn verb_first(arguments: &[OsString]) -> Vec<OsString> {
+    let mut words = arguments.iter();
+    let mut line: Vec<OsString> = words.next().cloned().into_iter().collect();
+    let mut flags = Vec::new();
+    let mut words = words.peekable();
+    while let Some(word) = words.peek() {
+        let text = word.to_string_lossy();
+        let (flag, value) = text
+            .split_once('=')
+            .map_or((text.as_ref(), false), |(flag, _)| (flag, true));
+        if !FLAGS_OF_ALL_VERBS.contains(&flag) {
+            break;
         }
-        Err(error) => error.exit(),
+        let takes_next = !value && flag != "--insecure";
+        flags.extend(words.next().cloned());
+        if takes_next {
+            flags.extend(words.next().cloned());
+        }
     }
+    line.extend(words.cloned());
+    line.extend(flags);
+    line
+}
+
+/// The sentence about a verb of Teleport's, where `error` is about one.
+fn refused_verb(program: Program, error: &clap::Error) -> Option<Failure> {
+    if !matches!(program, Program::Postern | Program::Tsh) || error.kind() != ErrorKind::InvalidSubcommand {
+        return None;
+    }
+    let Some(ContextValue::String(verb)) = error.get(ContextKind::InvalidSubcommand) else {
+        return None;
+    };
+    let (_, sentence) = REFUSED_VERBS.iter().find(|(verbs, _)| verbs.contains(&verb.as_str()))?;
+    Some(Failure::usage(format!("`{program} {verb}` {sentence}")))
 }
 
 fn version_verb() -> clap::Command {
     clap::Command::new("version")
         .about("Print the version")
         .after_help("Example:\n  postern version")
-}
-
-fn no_login(asked: &str) -> Failure {
-    Failure::usage(format!(
-        "`tsh {asked}` is not there yet: this version of Postern has no login of people; an administrator makes the certificate \
-         for psql, with `tctl auth sign --format=file --user=NAME --db-service=DATABASE --out=NAME`"
-    ))
 }
 
 #[cfg(test)]
@@ -133,6 +236,7 @@ mod tests {
     fn every_command_line_is_declared_without_contradiction() {
         Cli::command().debug_assert();
         NodeCli::command().debug_assert();
+        PeopleCli::command().debug_assert();
         CtlArgs::augment_args(clap::Command::new("tctl"))
             .subcommand(version_verb())
             .debug_assert();
@@ -184,13 +288,37 @@ mod tests {
     }
 
     #[test]
-    fn a_verb_of_tsh_that_is_not_there_is_refused_in_a_sentence() {
-        for line in ["tsh login", "tsh --proxy=p:443 login", "tsh db ls"] {
+    fn tsh_takes_what_postern_takes_of_people_with_flags_before_or_after_the_verb() {
+        for line in [
+            "login --proxy=p:443 --user=alice --ttl=60",
+            "logout",
+            "status -f json",
+            "db ls env=dev -v",
+            "db login -u reader -n app orders",
+            "db connect orders",
+            "db config --format=cmd orders",
+        ] {
+            let read = parsed(&format!("tsh {line}"));
+            assert!(read.starts_with("People(") || read.starts_with("Db(People("), "{read}");
+            assert_eq!(read, parsed(&format!("postern {line}")));
+        }
+        let after = parsed("tsh login --proxy=p:443 --user alice --insecure");
+        assert_eq!(parsed("tsh --proxy=p:443 --user alice --insecure login"), after);
+        assert_eq!(parsed("tsh --proxy p:443 login --user alice --insecure"), after);
+    }
+
+    #[test]
+    fn a_verb_of_teleport_s_that_is_not_there_is_refused_in_a_sentence() {
+        for (line, reason) in [
+            ("tsh proxy db x", "db config"),
+            ("tsh --proxy=p:443 ssh host", "PostgreSQL"),
+            ("postern mfa ls", "users reset"),
+            ("tsh db exec x", "db connect"),
+            ("tsh play x", "audit ls"),
+            ("tsh request ls", "administrator"),
+        ] {
             let said = parsed(line);
-            assert!(
-                said.contains("no login of people") && said.contains("tctl auth sign"),
-                "{said}"
-            );
+            assert!(said.starts_with('`') && said.contains(reason), "{line}: {said}");
         }
     }
 

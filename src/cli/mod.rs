@@ -20,7 +20,9 @@ mod inventory;
 mod lock;
 mod names;
 mod node_flags;
+mod people;
 pub mod people_client;
+pub mod profile;
 mod refused_flags;
 mod resources;
 mod signals;
@@ -52,11 +54,24 @@ struct Cli {
 enum Command {
     #[command(flatten)]
     Node(NodeCommand),
+    /// Databases: use them, or run the database service.
+    #[command(subcommand)]
+    Db(DbCommand),
+    #[command(flatten)]
+    People(people::PeopleCommand),
     /// Run a whole cluster in one process, with a database to try, for this machine only.
     #[command(after_help = "Example:\n  postern dev\n  eval \"$(postern dev env)\" && psql")]
     Dev(dev::DevArgs),
     /// Administer the cluster, on the machine of its auth service.
     Ctl(ctl::CtlArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum DbCommand {
+    #[command(flatten)]
+    People(people::PeopleDbVerb),
+    #[command(flatten)]
+    Node(db_service::DbVerb),
 }
 
 /// What whoever runs nodes types; also under the name `teleport`.
@@ -72,9 +87,6 @@ enum NodeCommand {
         postern configure --roles=proxy --auth-server=auth.internal:3025 --token=/tmp/token \\\n     --ca-pin=sha256:… --output=file\n  \
         postern configure --test=/etc/postern.yaml")]
     Configure(Box<configure::ConfigureArgs>),
-    /// The database service: an agent of one database.
-    #[command(subcommand)]
-    Db(db_service::DbVerb),
     /// Print the version.
     #[command(after_help = "Example:\n  postern version")]
     Version,
@@ -99,6 +111,14 @@ impl Failure {
     fn and(self, next: &str) -> Self {
         let message = format!("{}; {next}", self.message);
         Self { message, ..self }
+    }
+
+    /// With the exit code of a program that was run.
+    fn with_code(code: u8, message: impl ToString) -> Self {
+        Self {
+            code,
+            message: message.to_string(),
+        }
     }
 
     fn usage(message: impl ToString) -> Self {
@@ -150,8 +170,10 @@ fn carry_out(program: Program, command: Command) -> Outcome {
     match command {
         Command::Node(NodeCommand::Start(args)) => start::run(&args),
         Command::Node(NodeCommand::Configure(args)) => configure::run(program, &args),
-        Command::Node(NodeCommand::Db(verb)) => db_service::run(program, &verb),
         Command::Node(NodeCommand::Version) => version(),
+        Command::Db(DbCommand::Node(verb)) => db_service::run(program, &verb),
+        Command::Db(DbCommand::People(verb)) => people::run_db(program, verb),
+        Command::People(command) => people::run(program, command),
         Command::Dev(args) => dev::run(args),
         Command::Ctl(args) => ctl::run(program, args),
     }

@@ -24,6 +24,7 @@ pub use error::{CertificateError, PkiError};
 pub use key::{PrivateKey, PublicKey};
 pub use pin::CaPin;
 pub use profile::{DbClientProfile, DbServerProfile, HostName, HostProfile, PROTOCOL, PersonProfile};
+pub use reading::PersonClaims;
 pub use seal::SealKey;
 pub use summary::{CertificateSummary, summary};
 pub use verify::{

@@ -7,7 +7,8 @@ use super::profile::{
     OID_PROTOCOL, OID_SERVICE, OID_TRAITS, PROTOCOL, SEPARATOR, authority_common_name,
 };
 use super::verify::HostIdentity;
-use crate::model::{ClusterName, Principal, RoleName, Route, Timestamp, Traits};
+use crate::model::{ClusterName, PersonName, Principal, RoleName, Route, Timestamp, Traits};
+use rustls_pki_types::CertificateDer;
 use std::fmt::Display;
 use std::str::FromStr;
 use x509_cert::Certificate;
@@ -24,6 +25,37 @@ const ORGANIZATIONAL_UNIT: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.
 const EXTENDED_KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37");
 pub(super) const SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
 pub(super) const CLIENT_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
+
+/// What a person's certificate says, for showing it to its holder. Nobody has verified it: nothing may be decided by it.
+#[derive(Debug, Clone)]
+pub struct PersonClaims {
+    pub name: PersonName,
+    pub cluster: ClusterName,
+    pub roles: Vec<RoleName>,
+    pub route: Option<Route>,
+    pub valid_until: Timestamp,
+    /// SubjectPublicKeyInfo in DER.
+    pub public_key: Vec<u8>,
+}
+
+impl PersonClaims {
+    /// Reads one's own certificate.
+    ///
+    /// # Errors
+    /// [`CertificateError::Malformed`] when it is not of the form of a person's.
+    pub fn read(certificate: &CertificateDer<'_>) -> Result<Self, CertificateError> {
+        let leaf = Leaf::read(certificate)?;
+        let person = leaf.person()?;
+        Ok(Self {
+            name: person.name,
+            cluster: person.cluster,
+            roles: person.roles,
+            route: person.route,
+            valid_until: person.valid_until,
+            public_key: leaf.public_key,
+        })
+    }
+}
 
 /// A certificate, read but not believed.
 pub(super) struct Leaf {

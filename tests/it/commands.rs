@@ -92,6 +92,17 @@ fn every_command_answers_help_with_an_example_under_its_own_name() {
         "tctl auth export",
         "tctl version",
         "tsh version",
+        "tsh login",
+        "tsh logout",
+        "tsh status",
+        "tsh env",
+        "tsh db ls",
+        "tsh db login",
+        "tsh db logout",
+        "tsh db connect",
+        "tsh db env",
+        "tsh db config",
+        "postern db connect",
     ] {
         let help = typed(&directory, &format!("{line} --help")).ok();
         let (_, examples) = help.split_once("Example").unwrap_or_else(|| panic!("{line}: {help}"));
@@ -124,11 +135,10 @@ fn tctl_is_postern_ctl_with_global_flags_before_or_after_the_verb() {
 }
 
 #[test]
-fn a_verb_of_tsh_is_refused_with_what_to_do_instead() {
+fn a_verb_of_tsh_that_is_not_there_is_refused_with_what_to_do_instead() {
     let directory = TestDir::new();
-    for line in ["tsh login --proxy=p:443", "tsh --proxy=p:443 login", "tsh db ls"] {
-        holds(&refusal(&directory, line), &["no login of people", "tctl auth sign"]);
-    }
+    holds(&refusal(&directory, "tsh --proxy=p:443 proxy db x"), &["db config"]);
+    holds(&refusal(&directory, "tsh ssh host"), &["PostgreSQL"]);
 }
 
 #[test]

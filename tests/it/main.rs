@@ -58,6 +58,8 @@ mod revoked;
 mod sign_up;
 /// A node that is told to stop, with somebody connected.
 mod stopped;
+/// The commands of people who use databases.
+mod tsh;
 /// People: added, listed, changed, reset and removed by an administrator.
 mod users;
 /// A certificate of the operator's own, which the proxy presents to people.

@@ -1,0 +1,341 @@
+//! People who use databases, by the commands that they type: from the first login to the last logout.
+
+use crate::harness::cluster::out;
+use crate::harness::configuration::DB_TOKEN;
+use crate::harness::https::Https;
+use crate::harness::sign_up::shown_secret;
+use crate::harness::wait::until_ok;
+use crate::harness::{Cluster, Form, Output, PATIENCE, Process, TestDir, clean_environment, postgres, run, shared};
+use aws_lc_rs::hmac;
+use data_encoding::BASE32_NOPAD;
+use postern::model::SystemClock;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::process::Command;
+
+const PASSWORD: &str = "correct horse battery staple";
+
+/// Somebody with an account and a home directory.
+struct Person {
+    home: TestDir,
+    name: &'static str,
+    secret: String,
+    proxy: String,
+    pin: String,
+}
+
+impl Person {
+    /// Signs up by a link, with the code of the step before this one: two logins are left for the moment.
+    fn sign_up(cluster: &Cluster, name: &'static str) -> Self {
+        let user = crate::harness::cluster::user(name, "tester", "app");
+        cluster.create(&user).ok();
+        let home = TestDir::new();
+        let prefix = home.join("trust");
+        cluster
+            .ctl(&[
+                "auth",
+                "sign",
+                "--format=file",
+                &format!("--user={name}"),
+                &out(&prefix),
+            ])
+            .ok();
+        let said = cluster.ctl(&["users", "reset", name]).ok();
+        let link = said.lines().find(|line| line.contains("/web/")).expect("a link");
+        let path = &link[link.find("/web/").expect("a page")..];
+        let web = Https::new(&prefix.with_extension("cas"), cluster.proxy_port());
+        let secret = shown_secret(&web.get(path).body);
+        let fields = [
+            ("password", PASSWORD),
+            ("confirm", PASSWORD),
+            ("otp", &code_at(&secret, -1)),
+        ];
+        let answer = web.post(path, &fields);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        for program in ["postern", "tsh"] {
+            symlink(env!("CARGO_BIN_EXE_postern"), home.join(program)).expect("a link");
+        }
+        Self {
+            home,
+            name,
+            secret,
+            proxy: format!("localhost:{}", cluster.proxy_port()),
+            pin: cluster.ca_pin(),
+        }
+    }
+
+    /// Runs a line such as `tsh status`, with `input` on its standard input.
+    #[track_caller]
+    fn typed_with(&self, line: &str, input: &str) -> Output {
+        let file = self.home.write("input", input);
+        let mut words = line.split(' ');
+        let mut command = Command::new("sh");
+        command.arg("-c").arg("exec \"$0\" \"$@\" < \"$INPUT\"");
+        command.arg(self.home.join(words.next().expect("a name")));
+        command.args(words);
+        self.environment(&mut command);
+        command.env("INPUT", file);
+        run(command, PATIENCE)
+    }
+
+    fn environment(&self, command: &mut Command) {
+        clean_environment(command, self.home.path());
+        let psql = postgres::program("psql", self.home.path());
+        let programs = std::path::Path::new(psql.get_program())
+            .parent()
+            .expect("a directory")
+            .to_owned();
+        command.env("PATH", format!("{}:/usr/bin:/bin", programs.display()));
+    }
+
+    #[track_caller]
+    fn typed(&self, line: &str) -> Output {
+        self.typed_with(line, "")
+    }
+
+    #[track_caller]
+    fn log_in(&self, program: &str, step: i64) -> Output {
+        let line = format!(
+            "{program} login --proxy={} --user={} --ca-pin={}",
+            self.proxy, self.name, self.pin
+        );
+        self.typed_with(&line, &format!("{PASSWORD}\n{}\n", code_at(&self.secret, step)))
+    }
+
+    fn psql(&self, service: &str, sql: &str) -> Output {
+        let mut command = postgres::program("psql", self.home.path());
+        self.environment(&mut command);
+        command
+            .args(["-X", "-A", "-t", "-c", sql])
+            .arg(format!("service={service}"));
+        run(command, PATIENCE)
+    }
+
+    fn services(&self) -> String {
+        std::fs::read_to_string(self.home.join(".pg_service.conf")).unwrap_or_default()
+    }
+}
+
+/// The code of a step of 30 seconds that is so many after this one (RFC 6238).
+fn code_at(secret: &str, steps: i64) -> String {
+    let key = BASE32_NOPAD.decode(secret.as_bytes()).expect("base32");
+    let step = SystemClock::shared().now().as_secs().div_euclid(30) + steps;
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &key);
+    let tag = hmac::sign(&key, &step.to_be_bytes());
+    let tag = tag.as_ref();
+    let place = usize::from(tag[tag.len() - 1] & 0xf);
+    let four: [u8; 4] = tag[place..place + 4].try_into().expect("four bytes");
+    format!("{:06}", (u32::from_be_bytes(four) & 0x7fff_ffff) % 1_000_000)
+}
+
+#[track_caller]
+fn holds(text: &str, words: &[&str]) {
+    for word in words {
+        assert!(text.contains(word), "{word:?} is not in: {text}");
+    }
+}
+
+/// One more agent, with the database service `name`.
+fn another_database(cluster: &Cluster, directory: &TestDir, name: &str) -> Process {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postern"));
+    clean_environment(&mut command, directory.path());
+    let token = directory.write("token", DB_TOKEN);
+    let data_dir = directory.join("data");
+    command.args(["db", "start", "--protocol=postgres", "--labels=env=dev"]);
+    command
+        .arg(format!("--name={name}"))
+        .arg(format!("--nodename=agent-{name}"));
+    command.arg(format!("--token={}", token.display()));
+    command.arg(format!("--ca-pin={}", cluster.ca_pin()));
+    command.arg(format!("--auth-server=localhost:{}", cluster.proxy_port()));
+    command.arg(format!("--uri=localhost:{}", cluster.postgres.port));
+    command.arg(format!("--data-dir={}", data_dir.display()));
+    let mut agent = Process::start(name, command, directory.join("agent.log"));
+    until_ok("the agent is ready", PATIENCE, || {
+        assert!(agent.exit_code().is_none(), "it ended:\n{}", agent.log_tail());
+        if data_dir.join("listening.json").exists() {
+            Ok(())
+        } else {
+            Err(agent.log_tail())
+        }
+    });
+    agent
+}
+
+#[test]
+fn somebody_logs_in_uses_two_databases_at_once_and_logs_out_of_one_and_of_all() {
+    let cluster = shared(Form::Apart);
+    let directory = TestDir::new();
+    let _agent = another_database(&cluster, &directory, "by-tsh");
+    let anna = Person::sign_up(&cluster, "anna");
+    let theirs = "# mine\n[own]\nhost=elsewhere\n";
+    std::fs::write(anna.home.join(".pg_service.conf"), theirs).expect("ours");
+
+    let said = anna.log_in("tsh", 0).ok();
+    holds(
+        &said,
+        &[
+            &format!("> Profile URL:        https://{}\n", anna.proxy),
+            "\n  Logged in as:       anna\n",
+            "\n  Cluster:            test.example\n",
+            "\n  Roles:              tester\n",
+            "[valid for 1",
+        ],
+    );
+    assert_eq!(
+        anna.typed("postern login").ok(),
+        anna.typed("postern status").ok(),
+        "nothing is asked again"
+    );
+    let listed = anna.typed("tsh db ls env=dev").ok();
+    holds(
+        &listed,
+        &[
+            "Name",
+            "Description",
+            "Allowed Users",
+            "Labels",
+            "by-tsh",
+            "[app]",
+            "env=dev",
+        ],
+    );
+    holds(
+        &anna.typed("tsh db env").failed_with(1),
+        &["please login using 'tsh db login' first (use 'tsh db ls' to see registered databases)"],
+    );
+    holds(
+        &anna.typed("tsh db login").failed_with(1),
+        &["multiple databases are available ("],
+    );
+    holds(
+        &anna.typed("tsh db login nothing").failed_with(1),
+        &["database \"nothing\" not found, use 'tsh db ls' to see registered databases"],
+    );
+    holds(
+        &anna.typed("tsh db connect by-tsh").failed_with(1),
+        &["please provide the database name using the --db-name flag, allowed database names for by-tsh: [*]"],
+    );
+
+    let said = anna.typed("tsh db login --db-name=app by-tsh").ok();
+    holds(
+        &said,
+        &[
+            "Connection information for database \"by-tsh\" has been saved.",
+            "  tsh db connect by-tsh\n",
+        ],
+    );
+    anna.typed("postern db login --db-user=app --db-name=postgres orders")
+        .ok();
+    assert_eq!(
+        anna.psql("test.example-by-tsh", "select item from orders where id = 2")
+            .ok(),
+        "rope\n"
+    );
+    assert_eq!(
+        anna.psql("test.example-orders", "select current_database()").ok(),
+        "postgres\n"
+    );
+    holds(
+        &anna.typed("tsh db ls").ok(),
+        &["> by-tsh (user: app, db: app)", "> orders (user: app, db: postgres)"],
+    );
+    holds(
+        &anna.typed("tsh status").ok(),
+        &["Databases:          by-tsh, orders\n"],
+    );
+
+    let answered = anna
+        .typed_with("tsh db connect by-tsh", "select current_user, current_database();\n")
+        .ok();
+    holds(&answered, &["app", "(1 row)"]);
+    let answered = anna
+        .typed_with("tsh db connect -n postgres by-tsh", "select current_database();\n")
+        .ok();
+    holds(&answered, &["postgres"]);
+    let refused = anna
+        .typed_with("tsh db connect -u other by-tsh", "select 1;\n")
+        .failed_with(2);
+    holds(
+        &refused,
+        &["exit status 2: 'psql' exited with the above error. Use 'tsh db ls' to see"],
+    );
+    let key = anna
+        .home
+        .join(format!(".postern/keys/{}/anna.key", anna.proxy.replace(':', "+")));
+    assert_eq!(
+        std::fs::metadata(&key).expect("a key").permissions().mode() & 0o777,
+        0o600
+    );
+
+    assert_eq!(
+        anna.typed("tsh db logout orders").ok(),
+        "Logged out of database orders\n"
+    );
+    holds(
+        &anna.typed("tsh db logout orders").failed_with(1),
+        &["Not logged into database \"orders\""],
+    );
+    assert!(!anna.services().contains("test.example-orders") && anna.services().contains("[test.example-by-tsh]"));
+    anna.typed("tsh logout").ok();
+    assert_eq!(anna.services(), theirs, "what is not ours is as it was");
+    assert!(!key.exists());
+    holds(
+        &anna.typed("tsh status").failed_with(1),
+        &["not logged in; type `tsh login --proxy="],
+    );
+    holds(&anna.typed("tsh db ls").failed_with(1), &["not logged in"]);
+}
+
+#[test]
+fn a_wrong_password_and_a_proxy_that_nothing_vouches_for_are_refused_and_leave_nothing() {
+    let cluster = shared(Form::OneProcess);
+    let bert = Person::sign_up(&cluster, "bert");
+    let line = format!("tsh login --proxy={} --user=bert", bert.proxy);
+    let answers = format!("{PASSWORD}\n{}\n", code_at(&bert.secret, 0));
+    holds(
+        &bert.typed_with(&line, &answers).failed_with(1),
+        &["--ca-pin", "--insecure"],
+    );
+    let line = format!("{line} --ca-pin={}", bert.pin);
+    let wrong = format!("{PASSWORD}!\n{}\n", code_at(&bert.secret, 0));
+    let first = bert.typed_with(&line, &wrong).failed_with(1);
+    let code = bert.typed_with(&line, &format!("{PASSWORD}\n12\n")).failed_with(1);
+    assert_eq!(first, code, "one text for every wrong answer");
+    holds(&bert.typed(&line).failed_with(2), &["the password", "standard input"]);
+    bert.typed("tsh status").failed_with(1);
+
+    let insecure = format!("postern login --proxy={} --user=bert --insecure --ttl=5s", bert.proxy);
+    let answers = format!("{PASSWORD}\n{}\n", code_at(&bert.secret, 0));
+    holds(
+        &bert.typed_with(&insecure, &answers).ok(),
+        &["Logged in as:       bert"],
+    );
+    bert.typed("postern db login --db-name=app orders").ok();
+    let expired = until_ok("the login has expired", PATIENCE, || {
+        let output = bert.typed("postern status");
+        if output.code == 1 {
+            Ok(output.stderr)
+        } else {
+            Err(output.stdout)
+        }
+    });
+    holds(
+        &expired,
+        &[
+            "expired at",
+            &format!("`postern login --proxy={} --user=bert`", bert.proxy),
+        ],
+    );
+
+    // The cluster is known now, and what was logged in to comes along.
+    let answers = format!("{PASSWORD}\n{}\n", code_at(&bert.secret, 1));
+    holds(
+        &bert.typed_with("postern login", &answers).ok(),
+        &["Databases:          orders\n"],
+    );
+    assert_eq!(
+        bert.psql("test.example-orders", "select item from orders where id = 2")
+            .ok(),
+        "rope\n"
+    );
+}
