@@ -339,9 +339,8 @@ mod tests {
             ("teleport start --apply-on-startup=x.yaml", "ctl create -f"),
             ("teleport start --config-string=eA==", "--config"),
             ("teleport version --raw", "first line"),
-            ("tctl status --auth-server=a:3025", "auth node"),
+            ("tctl status --auth-server=a:3025", "--data-dir"),
             ("postern ctl --insecure status", "socket"),
-            ("tctl status -i key", "auth node"),
         ];
         for (line, reason) in refused {
             let said = parsed(line);
