@@ -241,3 +241,18 @@ fn no_room_is_a_drawer_for_anything() {
     let found: Vec<_> = sources().into_iter().filter(vague).map(|source| source.name).collect();
     assert!(found.is_empty(), "{found:?}");
 }
+
+#[test]
+fn every_file_of_tests_is_part_of_the_one_binary() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let main = std::fs::read_to_string(directory.join("main.rs")).expect("the list of modules");
+    for entry in std::fs::read_dir(&directory).expect("tests") {
+        let path = entry.expect("a file").path();
+        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        let is_module = path.is_dir() || path.extension().is_some_and(|extension| extension == "rs");
+        assert!(
+            !is_module || name == "main" || main.contains(&format!("mod {name};")),
+            "tests/it/main.rs does not name {name}, so its tests never run"
+        );
+    }
+}

@@ -15,7 +15,10 @@ fn agents() -> usize {
 fn cpu(process: &Process) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.id())).expect("the process lives");
     let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
-    let ticks: u64 = [fields[11], fields[12]].iter().map(|text| text.parse::<u64>().expect("ticks")).sum();
+    let ticks: u64 = [fields[11], fields[12]]
+        .iter()
+        .map(|text| text.parse::<u64>().expect("ticks"))
+        .sum();
     // USER_HZ is 100 on every Linux that this runs on.
     Duration::from_millis(ticks * 10)
 }
@@ -24,7 +27,11 @@ fn cpu(process: &Process) -> Duration {
 fn memory(process: &Process) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).expect("the process lives");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
-    let kib: u64 = line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).expect("a number");
+    let kib: u64 = line
+        .split_whitespace()
+        .nth(1)
+        .and_then(|text| text.parse().ok())
+        .expect("a number");
     kib / 1024
 }
 
@@ -34,7 +41,13 @@ fn served(proxy: &Process, from: usize) -> BTreeSet<String> {
     let lines = text.get(from..).unwrap_or_default().lines();
     lines
         .filter(|line| line.contains("database served"))
-        .filter_map(|line| line.split("database=").nth(1)?.split_whitespace().next().map(str::to_owned))
+        .filter_map(|line| {
+            line.split("database=")
+                .nth(1)?
+                .split_whitespace()
+                .next()
+                .map(str::to_owned)
+        })
         .collect()
 }
 
@@ -55,7 +68,11 @@ fn at_rest(node: &Node, name: &str, agents: usize) {
 fn hundreds_of_agents_come_back_after_the_proxy_was_restarted() {
     let agents = agents();
     let directory = TestDir::new();
-    let mut auth = Node::new(directory.path(), NodeConfig::new("auth-1", directory.join("auth")).with_auth(), None);
+    let mut auth = Node::new(
+        directory.path(),
+        NodeConfig::new("auth-1", directory.join("auth")).with_auth(),
+        None,
+    );
     auth.start();
     let pin = ca_pin(&auth);
     let auth_port = auth.config.auth_port.expect("it listens");

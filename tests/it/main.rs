@@ -11,6 +11,8 @@ mod bad_start;
 mod bad_upstream;
 /// Whole databases and hundreds of megabytes through the gateway.
 mod bulk;
+/// Long campaigns, which `make test` leaves out.
+mod campaigns;
 /// Ctrl-C in psql.
 mod cancel;
 /// The commands that set nodes up, under the names that the guide calls the program by.
