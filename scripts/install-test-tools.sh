@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what only the tests need: iproute2, by which root gives test hosts networks of their own; Chromium with its driver, for the
+# Installs what only the tests need: iproute2 and curl, by which root gives test hosts networks of their own and opens pages on them; Chromium with its driver, for the
 # pages; and a Python environment with psycopg 3, a client that binds parameters on the server, in the directory given.
 set -euo pipefail
 
@@ -19,6 +19,9 @@ install() {
 # Only root makes networks; where they cannot be made, the tests that need them say so.
 if [ "$(id -u)" = 0 ] && ! command -v ip >/dev/null && command -v apt-get >/dev/null; then
     install iproute2 "ip, for networks of test hosts" || echo "without ip, the tests that need hosts of their own are not run" >&2
+fi
+if [ "$(id -u)" = 0 ] && ! command -v curl >/dev/null && command -v apt-get >/dev/null; then
+    install "curl openssl" "curl, for pages on test hosts" || echo "without curl, the tests that need hosts of their own are not run" >&2
 fi
 if ! { [ -x /usr/bin/chromium ] && [ -x /usr/bin/chromedriver ]; } && command -v apt-get >/dev/null; then
     install "chromium chromium-driver" "Chromium, for the pages of a proxy" ||

@@ -73,7 +73,7 @@ fn not_reached(socket: &Path, error: &std::io::Error) -> String {
     if error.kind() != std::io::ErrorKind::PermissionDenied {
         return format!(
             "no auth service answers at {shown}: {error}; run this on the auth node, as the account that runs it, and name its \
-             data directory with --data-dir or --config"
+             data directory with --data-dir or --config; or log in on this machine, and what your roles allow is done from here"
         );
     }
     // What is in a directory that one may not enter cannot be looked at; the directory itself can.

@@ -1,4 +1,4 @@
-//! `postern ctl`: the administrator's verbs, over the socket in auth's data directory.
+//! `postern ctl`: the administrator's verbs, over the socket in auth's data directory, or as a person through a proxy.
 
 use super::admin_client::AdminClient;
 use super::audit::{self, AuditArgs};
@@ -11,13 +11,14 @@ use super::people_client::PeopleClient;
 use super::terminal::{printable, printable_json};
 use super::tokens::{self, TokenVerb};
 use super::users::{self, UserVerb};
-use super::{Failure, Outcome, edit, resources, status};
+use super::{Failure, Outcome, edit, people, resources, status};
 use crate::config::{Config, DEFAULT_DATA_DIR, DEFAULT_WEB_PORT, default_config_path};
 use crate::model::Endpoint;
+use crate::node::data_dir::admin_socket_in;
 use crate::telemetry::logging::{self, LogFormat, LogOutput};
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::Table;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 pub struct CtlArgs {
@@ -136,7 +137,7 @@ pub fn run(program: Program, args: CtlArgs) -> Outcome {
     if args.debug {
         logging::start("debug", LogFormat::Text, LogOutput::Stderr).map_err(Failure::usage)?;
     }
-    let client = client(&args)?;
+    let client = client(program, &args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -144,20 +145,32 @@ pub fn run(program: Program, args: CtlArgs) -> Outcome {
     runtime.block_on(carry_out(&client, program, args.verb))
 }
 
-/// What was said on the command line, else the auth service of this machine.
-fn client(args: &CtlArgs) -> Result<AdminClient, Failure> {
-    match (&args.identity, &args.proxy) {
-        (Some(prefix), Some(proxy)) => {
-            let proxy = Endpoint::parse(proxy, DEFAULT_WEB_PORT).map_err(Failure::usage)?;
-            let files = IdentityFiles::read(prefix)?;
-            let client = PeopleClient::new(proxy, &files.host_authorities, Some(&files.credentials))?;
-            Ok(AdminClient::remote(client))
-        }
-        _ => {
-            let data_dir = data_dir(args)?;
-            tracing::debug!(data_dir = %data_dir.display(), "auth's data directory");
-            Ok(AdminClient::new(&data_dir))
-        }
+/// What was said on the command line, else the auth service of this machine, else the login of this account.
+fn client(program: Program, args: &CtlArgs) -> Result<AdminClient, Failure> {
+    if let (Some(prefix), Some(proxy)) = (&args.identity, &args.proxy) {
+        let proxy = Endpoint::parse(proxy, DEFAULT_WEB_PORT).map_err(Failure::usage)?;
+        let files = IdentityFiles::read(prefix)?;
+        let client = PeopleClient::new(proxy, &files.host_authorities, Some(&files.credentials))?;
+        return Ok(AdminClient::remote(client));
+    }
+    let says_where = args.data_dir.is_some() || args.config.is_some();
+    if !says_where
+        && !has_auth()?
+        && let Some(client) = people::client_of_login(program)?
+    {
+        tracing::debug!("asking auth as the person who is logged in");
+        return Ok(AdminClient::remote(client));
+    }
+    let data_dir = data_dir(args)?;
+    tracing::debug!(data_dir = %data_dir.display(), "auth's data directory");
+    Ok(AdminClient::new(&data_dir))
+}
+
+/// Whether auth runs on this machine, by its configuration file at the usual place, or by what it keeps.
+fn has_auth() -> Result<bool, Failure> {
+    match default_config_path() {
+        Some(path) => Ok(Config::load(&path).map_err(Failure::usage)?.auth.is_some()),
+        None => Ok(admin_socket_in(Path::new(DEFAULT_DATA_DIR)).exists()),
     }
 }
 

@@ -62,7 +62,7 @@ enum Command {
     /// Run a whole cluster in one process, with a database to try, for this machine only.
     #[command(after_help = "Example:\n  postern dev\n  eval \"$(postern dev env)\" && psql")]
     Dev(dev::DevArgs),
-    /// Administer the cluster, on the machine of its auth service.
+    /// Administer the cluster, on the machine of its auth service, or as the person who is logged in.
     Ctl(ctl::CtlArgs),
 }
 

@@ -218,6 +218,15 @@ impl Home {
         }))
     }
 
+    /// The host authority of the profile's proxy: known to every user of this account while one of them is logged in.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn host_ca(&self, profile: &Profile) -> Result<Option<String>, ProfileError> {
+        let _lock = self.lock(false)?;
+        Ok(read(&self.ca_file(profile)?)?.map(|text| text.to_string()))
+    }
+
     /// The databases that were logged in to with the key that is there, by name; those that have expired too.
     ///
     /// # Errors

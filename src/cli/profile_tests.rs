@@ -94,6 +94,17 @@ fn logins_at_several_proxies_and_of_several_users_stay_apart() {
 }
 
 #[test]
+fn the_authority_of_a_proxy_is_known_to_the_next_user_until_the_last_one_has_logged_out() {
+    let (_dir, home) = home();
+    let (alice, bob) = (profile("one:443", "alice"), profile("one:443", "bob"));
+    assert_eq!(home.host_ca(&bob).unwrap(), None);
+    log_in(&home, &alice);
+    assert_eq!(home.host_ca(&bob).unwrap().as_deref(), Some("the authority"));
+    home.write().unwrap().remove_login(&alice).unwrap();
+    assert_eq!(home.host_ca(&bob).unwrap(), None);
+}
+
+#[test]
 fn a_certificate_for_a_database_is_listed_until_it_is_removed_or_the_key_is_another() {
     let (_dir, home) = home();
     let alice = profile("one:443", "alice");

@@ -2,6 +2,7 @@
 
 use crate::harness::namespaces::{Machine, Machines, impediment};
 use crate::harness::page::{Block, Kept, Typed, blocks};
+use crate::harness::sign_up::{App, shown_secret};
 use crate::harness::wait::until_ok;
 use crate::harness::{PATIENCE, Process, figure};
 use serde_json::Value;
@@ -19,6 +20,8 @@ const INSTALL_POSTGRESQL: &str = "\
     install -d -o postgres -g postgres /var/lib/postgresql /var/log/postgresql /run/postgresql\n\
     pg_createcluster \"$(ls /usr/lib/postgresql | sort -n | tail -n 1)\" main --start -- --no-sync";
 
+/// What everybody who signs up chooses.
+const PASSWORD: &str = "correct horse battery staple";
 /// What `version` adds in a program for tests, which no reader has.
 const OF_TEST_BUILDS: &str = "built with fault-points: for tests only\n";
 
@@ -64,6 +67,13 @@ fn the_other_names_are_put_in_place_of_ours() {
     }
 }
 
+fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
+    let found = text.split_once(before).and_then(|(_, from)| from.split_once(after));
+    found
+        .unwrap_or_else(|| panic!("nothing is between {before} and {after}: {text}"))
+        .0
+}
+
 fn under_the_other_names(text: &str) -> String {
     let mut text = text
         .replace("postern ctl ", "tctl ")
@@ -87,6 +97,7 @@ fn follow_the_guide(what: &str, ways: &[&str], names: fn(&str) -> String) {
         running: BTreeMap::new(),
         machines: Machines::boot(auth, [db, client]),
         kept: Kept::default(),
+        apps: BTreeMap::new(),
         printed: String::new(),
         names,
         typed: 0,
@@ -94,7 +105,7 @@ fn follow_the_guide(what: &str, ways: &[&str], names: fn(&str) -> String) {
     reader.machine("db").run(INSTALL_POSTGRESQL).ok();
     for block in &blocks(PAGE) {
         let taken = block.way.as_deref().is_none_or(|way| ways.contains(&way));
-        if taken && !block.later {
+        if taken {
             reader.follow(block);
         }
     }
@@ -107,6 +118,8 @@ struct Reader {
     running: BTreeMap<String, Process>,
     machines: Machines,
     kept: Kept,
+    /// By the person whose they are.
+    apps: BTreeMap<String, App>,
     /// Everything that commands printed.
     printed: String,
     /// From the page's names of the program to those that are typed.
@@ -132,6 +145,10 @@ impl Reader {
                 self.write(block, host, path);
                 continue;
             }
+            if block.form {
+                self.sign_up(block, host);
+                continue;
+            }
             for typed in block.commands() {
                 self.typed += 1;
                 if block.keeps_running {
@@ -145,14 +162,22 @@ impl Reader {
 
     fn run(&mut self, block: &Block, host: &str, typed: &Typed) {
         let command = self.as_typed(&typed.command);
+        let mut typed_into: Vec<String> = typed.typed.clone();
+        if block.answers {
+            typed_into.extend([PASSWORD.to_owned(), self.code_for(&command)]);
+        }
         let expected: Vec<String> = typed.expected.iter().map(|line| (self.names)(line)).collect();
+        // As on a terminal, where both outputs are one.
+        let mut script = format!("exec 2>&1\n{command}");
+        if !typed_into.is_empty() {
+            script += &format!(" <<'TYPED'\n{}\nTYPED", typed_into.join("\n"));
+        }
         let attempt = || {
-            // As on a terminal, where both outputs are one.
-            let mut output = self.machine(host).run(&format!("exec 2>&1\n{command}"));
+            let mut output = self.machine(host).run(&script);
             output.stdout = output.stdout.replace(OF_TEST_BUILDS, "");
             let mut kept = self.kept.clone();
             let as_expected = match output.code {
-                0 => kept.compare(&expected, &output.stdout),
+                code if (code != 0) == block.fails => kept.compare(&expected, &output.stdout),
                 code => Err(format!("exit code {code}")),
             };
             let place = format!("docs/guide.md:{}: on {host}: {command}", block.line);
@@ -167,6 +192,29 @@ impl Reader {
         };
         self.kept = kept;
         self.printed += &printed;
+    }
+
+    /// Opens the address of the block, and fills in what its page asks for.
+    fn sign_up(&mut self, block: &Block, host: &str) {
+        let link = self.as_typed(block.body.join("").trim());
+        // Where the page has put the cluster's authority, in place of the browser's store of authorities.
+        let browser = format!("curl --silent --show-error --fail --max-time 20 --cacert host.pem '{link}'");
+        let page = self.machine(host).run(&browser).ok();
+        let person = between(&page, "<bdi>", "</bdi>").to_owned();
+        let mut app = App::of(shown_secret(&page));
+        let fields = [("password", PASSWORD), ("confirm", PASSWORD), ("otp", &app.next_code())];
+        let fields = fields.map(|(name, value)| format!(" --data-urlencode '{name}={value}'"));
+        let done = self.machine(host).run(&(browser + &fields.concat())).ok();
+        assert!(done.contains(&format!("--user={person}")), "{done}");
+        self.apps.insert(person, app);
+    }
+
+    /// The one-time code of the person whose login it is.
+    fn code_for(&mut self, command: &str) -> String {
+        let (_, from) = command.split_once("--user=").expect("a login says whose it is");
+        let person = from.split_whitespace().next().unwrap_or_default();
+        let app = self.apps.get_mut(person);
+        app.unwrap_or_else(|| panic!("{person} has not signed up")).next_code()
     }
 
     /// Starts what goes on running, and waits until the node says that it is ready.
@@ -228,7 +276,8 @@ impl Reader {
         self.machine(host).run(&script).ok();
     }
 
-    /// That the page means what it says: without the certificate nobody gets in, and PostgreSQL is out of the client's reach.
+    /// That the page means what it says: without a certificate nobody gets in, PostgreSQL is out of the client's reach, and
+    /// whoever is denied gets the SQLSTATE of that.
     fn ask_for_more_than_the_page_does(&self) {
         let client = self.machine("client");
         let refused = client
@@ -237,5 +286,13 @@ impl Reader {
         assert!(refused.contains("certificate"), "{refused}");
         let unreachable = client.run("PGCONNECT_TIMEOUT=2 psql 'host=192.0.2.2 user=postgres' -c 'select 1'");
         unreachable.failed_with(2);
+        // psql does not show it, so that a start-up message of protocol 3.0 is sent as it is.
+        let denied = client.run(
+            r"cd .postern/keys/proxy.example.com+443
+            printf '\0\0\0\51\0\3\0\0user\0postgres\0database\0postgres\0\0' |
+                openssl s_client -quiet -starttls postgres -connect proxy.example.com:443 -CAfile certs.pem \
+                    -key bob.key -cert bob-db/proxy.example.com/example-x509.pem 2>&1 | tr '\0' '\n'",
+        );
+        assert!(denied.stdout.lines().any(|field| field == "C42501"), "{denied:?}");
     }
 }

@@ -3,11 +3,9 @@
 use crate::harness::cluster::out;
 use crate::harness::configuration::DB_TOKEN;
 use crate::harness::https::Https;
-use crate::harness::sign_up::shown_secret;
+use crate::harness::sign_up::{code_of_step, shown_secret};
 use crate::harness::wait::until_ok;
 use crate::harness::{Cluster, Form, Output, PATIENCE, Process, TestDir, clean_environment, postgres, run, shared};
-use aws_lc_rs::hmac;
-use data_encoding::BASE32_NOPAD;
 use postern::model::SystemClock;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::Command;
@@ -115,16 +113,10 @@ impl Person {
     }
 }
 
-/// The code of a step of 30 seconds that is so many after this one (RFC 6238).
+/// The code of a step of 30 seconds that is so many after this one.
 fn code_at(secret: &str, steps: i64) -> String {
-    let key = BASE32_NOPAD.decode(secret.as_bytes()).expect("base32");
     let step = SystemClock::shared().now().as_secs().div_euclid(30) + steps;
-    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &key);
-    let tag = hmac::sign(&key, &step.to_be_bytes());
-    let tag = tag.as_ref();
-    let place = usize::from(tag[tag.len() - 1] & 0xf);
-    let four: [u8; 4] = tag[place..place + 4].try_into().expect("four bytes");
-    format!("{:06}", (u32::from_be_bytes(four) & 0x7fff_ffff) % 1_000_000)
+    code_of_step(secret, step)
 }
 
 #[track_caller]

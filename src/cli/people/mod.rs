@@ -12,8 +12,11 @@ mod status;
 
 use super::ctl::Format;
 use super::names::Program;
+use super::people_client::PeopleClient;
+use super::profile::Home;
 use super::{Failure, Outcome};
 use clap::{Args, Subcommand, ValueEnum};
+use session::Session;
 
 /// Which login a command is for.
 #[derive(Debug, Args)]
@@ -164,6 +167,26 @@ pub fn run_db(program: Program, verb: PeopleDbVerb) -> Outcome {
         PeopleDbVerb::Env { at, format, database } => database::environment(program, &at, format, database.as_deref()),
         PeopleDbVerb::Config { at, format, database } => database::config(program, &at, format, database.as_deref()),
     }
+}
+
+/// Auth's API as the person who is logged in last on this account; `None` where nobody ever was.
+///
+/// # Errors
+/// There is no login any more: with the command to type.
+pub fn client_of_login(program: Program) -> Result<Option<PeopleClient>, Failure> {
+    let home = Home::of_environment().map_err(Failure::failed)?;
+    if home.current().map_err(Failure::failed)?.is_none() {
+        return Ok(None);
+    }
+    let names_login = match program {
+        Program::Postern | Program::Tsh => program,
+        Program::Tctl | Program::Teleport => Program::Tsh,
+    };
+    let last = At {
+        proxy: None,
+        user: None,
+    };
+    Session::open(names_login, &last)?.client().map(Some)
 }
 
 fn wait(work: impl Future<Output = Outcome>) -> Outcome {

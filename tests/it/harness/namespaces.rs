@@ -45,13 +45,15 @@ SCP
 "#;
 
 /// What a machine cannot do without, by the Debian package that has it.
-const TOOLS: [(&str, &str); 8] = [
+const TOOLS: [(&str, &str); 10] = [
     ("unshare", "util-linux"),
     ("nsenter", "util-linux"),
     ("runuser", "util-linux"),
     ("mount", "mount"),
     ("hostname", "hostname"),
     ("ip", "iproute2"),
+    ("curl", "curl"),
+    ("openssl", "openssl"),
     ("service", "init-system-helpers"),
     ("pg_createcluster", "postgresql"),
 ];

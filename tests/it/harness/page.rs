@@ -2,7 +2,11 @@
 //!
 //! ` ```console host=auth,db ` has commands behind `$ `, and below each the output that is expected, if any. In it, `...` is any
 //! text (alone on a line: any lines), and `<name>` is what the reader keeps and puts into later blocks; blanks count once.
-//! ` ```text file=/path host=db ` is a file. Blocks that name no host are not for typing.
+//! ` ```text file=/path host=db ` is a file, ` ```text form host=client ` an address that is opened in a browser. Blocks that name no
+//! host are not for typing.
+//!
+//! What a command asks for at a terminal is in the page, too, and is not printed where there is none: the reader's answers, which
+//! the page does not have (`answers`), and what is typed behind the prompt of psql.
 
 use std::collections::BTreeMap;
 
@@ -26,8 +30,12 @@ pub struct Block {
     pub after_ctrl_c: bool,
     /// The output comes true a moment later.
     pub eventually: bool,
-    /// It is of a later version of the program.
-    pub later: bool,
+    /// A form that is filled in in a browser.
+    pub form: bool,
+    /// The command asks for password and one-time code.
+    pub answers: bool,
+    /// The command fails.
+    pub fails: bool,
     pub body: Vec<String>,
 }
 
@@ -35,6 +43,8 @@ pub struct Block {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Typed {
     pub command: String,
+    /// What is typed into the command while it runs.
+    pub typed: Vec<String>,
     pub expected: Vec<String>,
 }
 
@@ -54,7 +64,9 @@ impl Block {
                 None if word == "printed" => block.printed = true,
                 None if word == "keeps-running" => block.keeps_running = true,
                 None if word == "eventually" => block.eventually = true,
-                None if word == "later" => block.later = true,
+                None if word == "form" => block.form = true,
+                None if word == "answers" => block.answers = true,
+                None if word == "fails" => block.fails = true,
                 _ => panic!("line {line}: {word} is not known of a block"),
             }
         }
@@ -69,6 +81,7 @@ impl Block {
             if let Some(command) = line.strip_prefix("$ ") {
                 commands.push(Typed {
                     command: command.to_owned(),
+                    typed: Vec::new(),
                     expected: Vec::new(),
                 });
                 goes_on = command.ends_with('\\');
@@ -79,12 +92,20 @@ impl Block {
             if goes_on {
                 last.command += &format!("\n{line}");
                 goes_on = line.ends_with('\\');
-            } else {
+            } else if let Some(sql) = behind_prompt(line) {
+                last.typed.push(sql.to_owned());
+            } else if !(self.answers && line.starts_with("Enter ")) {
                 last.expected.push(line.clone());
             }
         }
         commands
     }
+}
+
+/// What is typed behind psql's prompt, which is `postgres=#`, or `postgres=>` for whoever is no superuser.
+fn behind_prompt(line: &str) -> Option<&str> {
+    let (database, typed) = line.split_once("=# ").or_else(|| line.split_once("=> "))?;
+    database.chars().all(char::is_alphanumeric).then_some(typed)
 }
 
 /// The blocks that name a host.
@@ -186,6 +207,14 @@ fn a_block_is_read_as_commands_with_what_they_print() {
     assert_eq!(commands[0].command, "one \\\n   two");
     assert_eq!(commands[0].expected, ["<name> is", "..."]);
     assert_eq!((commands[1].command.as_str(), commands[1].expected.len()), ("three", 0));
+}
+
+#[test]
+fn what_is_typed_into_a_command_is_not_what_it_prints() {
+    let page = "```console host=a answers\n$ psql\nEnter password:\npostgres=# select 1;\n 1\nother=> \\q\n```\n";
+    let commands = blocks(page)[0].commands();
+    assert_eq!(commands[0].typed, ["select 1;", "\\q"]);
+    assert_eq!(commands[0].expected, [" 1"]);
 }
 
 #[test]

@@ -3,10 +3,15 @@
 use super::cluster::{Node, ca_pin, ctl, out};
 use super::configuration::Join;
 use super::https::Https;
-use super::{Form, NodeConfig, TestDir};
+use super::wait::until;
+use super::{Form, NodeConfig, PATIENCE, TestDir};
 use aws_lc_rs::hmac;
 use data_encoding::BASE32_NOPAD;
 use postern::model::SystemClock;
+
+const STEP_SECS: i64 = 30;
+/// How long it takes at most until a code is compared.
+const TYPING_SECS: i64 = 10;
 
 /// Auth and a proxy, in one process or two.
 pub struct Gate {
@@ -67,16 +72,49 @@ pub fn shown_secret(page: &str) -> String {
     from.split_once('<').expect("its end").0.replace(' ', "")
 }
 
-/// The code of this moment (RFC 6238 with SHA-1, 30 s and 6 digits).
+/// The code of this moment.
 pub fn code(secret: &str) -> String {
+    code_of_step(secret, SystemClock::shared().now().as_secs().div_euclid(STEP_SECS))
+}
+
+/// The code of a step (RFC 6238 with SHA-1, 30 s and 6 digits).
+pub fn code_of_step(secret: &str, step: i64) -> String {
     let key = BASE32_NOPAD.decode(secret.as_bytes()).expect("base32");
-    let step = SystemClock::shared().now().as_secs().div_euclid(30);
     let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &key);
     let tag = hmac::sign(&key, &step.to_be_bytes());
     let tag = tag.as_ref();
     let place = usize::from(tag[tag.len() - 1] & 0xf);
     let four: [u8; 4] = tag[place..place + 4].try_into().expect("four bytes");
     format!("{:06}", (u32::from_be_bytes(four) & 0x7fff_ffff) % 1_000_000)
+}
+
+/// An authenticator app whose owner never types a code twice, and types the earliest one that is taken.
+#[derive(Debug)]
+pub struct App {
+    secret: String,
+    used: Option<i64>,
+}
+
+impl App {
+    pub fn of(secret: String) -> Self {
+        Self { secret, used: None }
+    }
+
+    /// A code that is taken for a while from now on; waits where those of this moment are used up.
+    pub fn next_code(&mut self) -> String {
+        let free = self.used.map_or(i64::MIN, |used| used + 1);
+        let step = until("a code that is not used yet is taken", PATIENCE * 2, || {
+            let now = SystemClock::shared().now().as_secs();
+            let (first, last) = (
+                (now + TYPING_SECS).div_euclid(STEP_SECS) - 1,
+                now.div_euclid(STEP_SECS) + 1,
+            );
+            let step = first.max(free);
+            (step <= last).then_some(step)
+        });
+        self.used = Some(step);
+        code_of_step(&self.secret, step)
+    }
 }
 
 /// Six digits that are not the code of any moment near this one.
