@@ -1,4 +1,4 @@
-//! `postern ctl`: the administrator's verbs, over the socket in auth's data directory.
+//! `postern ctl`: the administrator's verbs, over the socket in auth's data directory, or as a person through a proxy.
 
 use super::admin_client::AdminClient;
 use super::audit::{self, AuditArgs};
@@ -11,8 +11,8 @@ use super::people_client::PeopleClient;
 use super::terminal::{printable, printable_json};
 use super::tokens::{self, TokenVerb};
 use super::users::{self, UserVerb};
-use super::{Failure, Outcome, edit, resources, status};
-use crate::config::{Config, DEFAULT_DATA_DIR, DEFAULT_WEB_PORT, default_config_path};
+use super::{Failure, Outcome, auth_choice, edit, resources, status};
+use crate::config::DEFAULT_WEB_PORT;
 use crate::model::Endpoint;
 use crate::telemetry::logging::{self, LogFormat, LogOutput};
 use clap::{Args, Subcommand, ValueEnum};
@@ -21,7 +21,8 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub struct CtlArgs {
-    /// Auth's data directory.
+    /// Auth's data directory; where neither it nor --config nor --identity is given, the auth service of this machine is asked,
+    /// else auth by the login.
     #[arg(long, global = true, value_name = "DIR", env = "POSTERN_DATA_DIR")]
     data_dir: Option<PathBuf>,
     /// Auth's configuration file, for its data directory.
@@ -136,7 +137,7 @@ pub fn run(program: Program, args: CtlArgs) -> Outcome {
     if args.debug {
         logging::start("debug", LogFormat::Text, LogOutput::Stderr).map_err(Failure::usage)?;
     }
-    let client = client(&args)?;
+    let client = client(program, &args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -144,8 +145,8 @@ pub fn run(program: Program, args: CtlArgs) -> Outcome {
     runtime.block_on(carry_out(&client, program, args.verb))
 }
 
-/// What was said on the command line, else the auth service of this machine.
-fn client(args: &CtlArgs) -> Result<AdminClient, Failure> {
+/// What was said on the command line, else what is found.
+fn client(program: Program, args: &CtlArgs) -> Result<AdminClient, Failure> {
     match (&args.identity, &args.proxy) {
         (Some(prefix), Some(proxy)) => {
             let proxy = Endpoint::parse(proxy, DEFAULT_WEB_PORT).map_err(Failure::usage)?;
@@ -153,21 +154,10 @@ fn client(args: &CtlArgs) -> Result<AdminClient, Failure> {
             let client = PeopleClient::new(proxy, &files.host_authorities, Some(&files.credentials))?;
             Ok(AdminClient::remote(client))
         }
-        _ => {
-            let data_dir = data_dir(args)?;
-            tracing::debug!(data_dir = %data_dir.display(), "auth's data directory");
-            Ok(AdminClient::new(&data_dir))
-        }
-    }
-}
-
-fn data_dir(args: &CtlArgs) -> Result<PathBuf, Failure> {
-    if let Some(dir) = &args.data_dir {
-        return Ok(dir.clone());
-    }
-    match args.config.clone().or_else(default_config_path) {
-        Some(path) => Ok(Config::load(&path).map_err(Failure::usage)?.data_dir),
-        None => Ok(DEFAULT_DATA_DIR.into()),
+        _ => match auth_choice::named(args.data_dir.as_deref(), args.config.as_deref())? {
+            Some(client) => Ok(client),
+            None => auth_choice::found(program),
+        },
     }
 }
 

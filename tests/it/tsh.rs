@@ -3,12 +3,9 @@
 use crate::harness::cluster::out;
 use crate::harness::configuration::DB_TOKEN;
 use crate::harness::https::Https;
-use crate::harness::sign_up::shown_secret;
+use crate::harness::sign_up::{code_at, shown_secret};
 use crate::harness::wait::until_ok;
 use crate::harness::{Cluster, Form, Output, PATIENCE, Process, TestDir, clean_environment, postgres, run, shared};
-use aws_lc_rs::hmac;
-use data_encoding::BASE32_NOPAD;
-use postern::model::SystemClock;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::Command;
 
@@ -51,7 +48,7 @@ impl Person {
         ];
         let answer = web.post(path, &fields);
         assert_eq!(answer.status, 200, "{}", answer.body);
-        for program in ["postern", "tsh"] {
+        for program in ["postern", "tctl", "tsh"] {
             symlink(env!("CARGO_BIN_EXE_postern"), home.join(program)).expect("a link");
         }
         Self {
@@ -113,18 +110,6 @@ impl Person {
     fn services(&self) -> String {
         std::fs::read_to_string(self.home.join(".pg_service.conf")).unwrap_or_default()
     }
-}
-
-/// The code of a step of 30 seconds that is so many after this one (RFC 6238).
-fn code_at(secret: &str, steps: i64) -> String {
-    let key = BASE32_NOPAD.decode(secret.as_bytes()).expect("base32");
-    let step = SystemClock::shared().now().as_secs().div_euclid(30) + steps;
-    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &key);
-    let tag = hmac::sign(&key, &step.to_be_bytes());
-    let tag = tag.as_ref();
-    let place = usize::from(tag[tag.len() - 1] & 0xf);
-    let four: [u8; 4] = tag[place..place + 4].try_into().expect("four bytes");
-    format!("{:06}", (u32::from_be_bytes(four) & 0x7fff_ffff) % 1_000_000)
 }
 
 #[track_caller]
@@ -338,4 +323,26 @@ fn a_wrong_password_and_a_proxy_that_nothing_vouches_for_are_refused_and_leave_n
             .ok(),
         "rope\n"
     );
+}
+
+#[test]
+fn whoever_is_logged_in_administers_without_a_flag_as_far_as_the_roles_allow() {
+    let cluster = shared(Form::OneProcess);
+    let cleo = Person::sign_up(&cluster, "cleo");
+    for (program, login) in [("tctl", "`tsh login"), ("postern ctl", "`postern login")] {
+        holds(
+            &cleo.typed(&format!("{program} status")).failed_with(1),
+            &["sudo on the auth node", login],
+        );
+    }
+    cleo.log_in("tsh", 0).ok();
+    let said = cleo.typed("tctl status").ok();
+    holds(&said, &["test.example", &cleo.pin]);
+    assert_eq!(cleo.typed("postern ctl status").ok(), said);
+    holds(
+        &cleo.typed("tctl users ls").failed_with(1),
+        &["access denied to perform action \"list\" on \"user\""],
+    );
+    cleo.typed("tsh logout").ok();
+    holds(&cleo.typed("tctl status").failed_with(1), &["nobody is logged in"]);
 }

@@ -12,6 +12,8 @@ mod status;
 
 use super::ctl::Format;
 use super::names::Program;
+use super::people_client::PeopleClient;
+use super::profile::{Home, ProfileError};
 use super::{Failure, Outcome};
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -164,6 +166,29 @@ pub fn run_db(program: Program, verb: PeopleDbVerb) -> Outcome {
         PeopleDbVerb::Env { at, format, database } => database::environment(program, &at, format, database.as_deref()),
         PeopleDbVerb::Config { at, format, database } => database::config(program, &at, format, database.as_deref()),
     }
+}
+
+/// The client of whoever is logged in; `None` where nobody is.
+///
+/// # Errors
+/// The login has expired, or cannot be read.
+pub fn client_of_login(program: Program) -> Result<Option<PeopleClient>, Failure> {
+    let home = match Home::of_environment() {
+        // A service's account.
+        Err(ProfileError::NoHome) => return Ok(None),
+        home => home.map_err(Failure::failed)?,
+    };
+    let at = At {
+        proxy: None,
+        user: None,
+    };
+    let Some(profile) = at.profile(&home)? else {
+        return Ok(None);
+    };
+    if home.credentials(&profile).map_err(Failure::failed)?.is_none() {
+        return Ok(None);
+    }
+    session::Session::open(program, &at)?.client().map(Some)
 }
 
 fn wait(work: impl Future<Output = Outcome>) -> Outcome {

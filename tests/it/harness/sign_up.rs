@@ -69,8 +69,13 @@ pub fn shown_secret(page: &str) -> String {
 
 /// The code of this moment (RFC 6238 with SHA-1, 30 s and 6 digits).
 pub fn code(secret: &str) -> String {
+    code_at(secret, 0)
+}
+
+/// The code of a step of 30 seconds that is so many after this one.
+pub fn code_at(secret: &str, steps: i64) -> String {
     let key = BASE32_NOPAD.decode(secret.as_bytes()).expect("base32");
-    let step = SystemClock::shared().now().as_secs().div_euclid(30);
+    let step = SystemClock::shared().now().as_secs().div_euclid(30) + steps;
     let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &key);
     let tag = hmac::sign(&key, &step.to_be_bytes());
     let tag = tag.as_ref();
