@@ -15,6 +15,7 @@ mod db_service;
 mod dev;
 mod dev_database;
 mod edit;
+mod first_contact;
 mod http_exchange;
 mod identity_files;
 mod inventory;
