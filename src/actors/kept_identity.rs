@@ -72,6 +72,11 @@ impl Identity {
         })
     }
 
+    /// Whether `dir` holds an identity, sound or not.
+    pub fn is_kept_in(dir: &Path) -> bool {
+        dir.join(FILE).exists()
+    }
+
     /// The identity kept in `dir`; `None` when this node has not joined yet.
     pub fn load(dir: &Path, now: Timestamp) -> Result<Option<Self>, IdentityError> {
         let path = dir.join(FILE);

@@ -329,7 +329,7 @@ mod tests {
             ("postern start --permit-user-env", "SSH"),
             ("teleport start --insecure-no-tls", "TLS"),
             ("teleport start --advertise-ip=10.0.0.1", "tunnel"),
-            ("teleport start --insecure", "--ca-pin"),
+            ("teleport configure --insecure", "--ca-pin"),
             ("teleport start --app-name=x --app-uri=y", "application service"),
             ("postern start --aws-region=eu-west-1", "cloud"),
             ("postern start --ad-domain x", "Active Directory"),

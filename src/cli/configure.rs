@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 const HTTPS_PORT: u16 = 443;
 
 /// What is said to whoever writes a configuration that joins nothing yet; Teleport's guides leave the flag out.
-const NO_PIN: &str = "--ca-pin was not given, and without it the node cannot join: set ca_pin to what `postern ctl status` prints \
-                      on the auth node, or give --ca-pin to `start`";
+const NO_PIN: &str = "--ca-pin was not given, and without it the node joins only through a proxy with a certificate that its machine \
+                      trusts: else set ca_pin to what `postern ctl status` prints on the auth node, or give --ca-pin to `start`";
 
 #[derive(Debug, Args)]
 pub struct ConfigureArgs {

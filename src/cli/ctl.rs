@@ -11,18 +11,18 @@ use super::people_client::PeopleClient;
 use super::terminal::{printable, printable_json};
 use super::tokens::{self, TokenVerb};
 use super::users::{self, UserVerb};
-use super::{Failure, Outcome, edit, people, resources, status};
-use crate::config::{Config, DEFAULT_DATA_DIR, DEFAULT_WEB_PORT, default_config_path};
+use super::{Failure, Outcome, auth_choice, edit, resources, status};
+use crate::config::DEFAULT_WEB_PORT;
 use crate::model::Endpoint;
-use crate::node::data_dir::admin_socket_in;
 use crate::telemetry::logging::{self, LogFormat, LogOutput};
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::Table;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub struct CtlArgs {
-    /// Auth's data directory.
+    /// Auth's data directory; where neither it nor --config nor --identity is given, the auth service of this machine is asked,
+    /// else auth by the login.
     #[arg(long, global = true, value_name = "DIR", env = "POSTERN_DATA_DIR")]
     data_dir: Option<PathBuf>,
     /// Auth's configuration file, for its data directory.
@@ -145,42 +145,19 @@ pub fn run(program: Program, args: CtlArgs) -> Outcome {
     runtime.block_on(carry_out(&client, program, args.verb))
 }
 
-/// What was said on the command line, else the auth service of this machine, else the login of this account.
+/// What was said on the command line, else what is found.
 fn client(program: Program, args: &CtlArgs) -> Result<AdminClient, Failure> {
-    if let (Some(prefix), Some(proxy)) = (&args.identity, &args.proxy) {
-        let proxy = Endpoint::parse(proxy, DEFAULT_WEB_PORT).map_err(Failure::usage)?;
-        let files = IdentityFiles::read(prefix)?;
-        let client = PeopleClient::new(proxy, &files.host_authorities, Some(&files.credentials))?;
-        return Ok(AdminClient::remote(client));
-    }
-    let says_where = args.data_dir.is_some() || args.config.is_some();
-    if !says_where
-        && !has_auth()?
-        && let Some(client) = people::client_of_login(program)?
-    {
-        tracing::debug!("asking auth as the person who is logged in");
-        return Ok(AdminClient::remote(client));
-    }
-    let data_dir = data_dir(args)?;
-    tracing::debug!(data_dir = %data_dir.display(), "auth's data directory");
-    Ok(AdminClient::new(&data_dir))
-}
-
-/// Whether auth runs on this machine, by its configuration file at the usual place, or by what it keeps.
-fn has_auth() -> Result<bool, Failure> {
-    match default_config_path() {
-        Some(path) => Ok(Config::load(&path).map_err(Failure::usage)?.auth.is_some()),
-        None => Ok(admin_socket_in(Path::new(DEFAULT_DATA_DIR)).exists()),
-    }
-}
-
-fn data_dir(args: &CtlArgs) -> Result<PathBuf, Failure> {
-    if let Some(dir) = &args.data_dir {
-        return Ok(dir.clone());
-    }
-    match args.config.clone().or_else(default_config_path) {
-        Some(path) => Ok(Config::load(&path).map_err(Failure::usage)?.data_dir),
-        None => Ok(DEFAULT_DATA_DIR.into()),
+    match (&args.identity, &args.proxy) {
+        (Some(prefix), Some(proxy)) => {
+            let proxy = Endpoint::parse(proxy, DEFAULT_WEB_PORT).map_err(Failure::usage)?;
+            let files = IdentityFiles::read(prefix)?;
+            let client = PeopleClient::new(proxy, &files.host_authorities, Some(&files.credentials))?;
+            Ok(AdminClient::remote(client))
+        }
+        _ => match auth_choice::named(args.data_dir.as_deref(), args.config.as_deref())? {
+            Some(client) => Ok(client),
+            None => auth_choice::found(program),
+        },
     }
 }
 

@@ -51,7 +51,8 @@ pub(super) async fn exchange(
         .header("content-type", "application/json")
         .body(Full::new(body))
         .map_err(Failure::internal)?;
-    let answer = async {
+    // With the answer the sender is dropped, which ends the connection: a proxy would keep it for another request.
+    let answer = async move {
         let answer = sender.send_request(request).await.map_err(Failure::failed)?;
         let ok = answer.status().is_success();
         let body = Limited::new(answer.into_body(), ANSWER_MAX_BYTES).collect().await;

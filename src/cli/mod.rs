@@ -5,6 +5,7 @@
 
 mod admin_client;
 mod audit;
+mod auth_choice;
 mod auth_export;
 mod auth_sign;
 mod command_line;
@@ -14,6 +15,7 @@ mod db_service;
 mod dev;
 mod dev_database;
 mod edit;
+mod first_contact;
 mod http_exchange;
 mod identity_files;
 mod inventory;
@@ -62,7 +64,7 @@ enum Command {
     /// Run a whole cluster in one process, with a database to try, for this machine only.
     #[command(after_help = "Example:\n  postern dev\n  eval \"$(postern dev env)\" && psql")]
     Dev(dev::DevArgs),
-    /// Administer the cluster, on the machine of its auth service, or as the person who is logged in.
+    /// Administer the cluster: on the machine of its auth service, or elsewhere as whoever is logged in.
     Ctl(ctl::CtlArgs),
 }
 

@@ -47,6 +47,14 @@ impl Program {
         }
     }
 
+    /// What a person types before `login`, where the program is called so.
+    pub const fn of_people(self) -> &'static str {
+        match self {
+            Self::Tctl | Self::Teleport | Self::Tsh => "tsh",
+            Self::Postern => "postern",
+        }
+    }
+
     /// An example of this program as it is typed under the name that it was called by.
     fn example(self, text: &str) -> String {
         let verbs = if self == Self::Tctl {

@@ -6,7 +6,7 @@ use crate::model::{Endpoint, SystemClock};
 use crate::net::auth_dialer::{AuthDialer, AuthRoute};
 use crate::net::tls::Credentials;
 use crate::net::web_client::WebClient;
-pub use crate::net::web_client::WebTrust;
+pub use crate::net::web_client::{WebTrust, machine_authorities};
 use crate::pki::pem::{certificates_from_pem, certificates_to_pem};
 use crate::web::people_api::{Certificates, Login, Me, MyDatabases, Ping, Renew};
 use hyper::Method;
@@ -15,19 +15,28 @@ use rustls_pki_types::CertificateDer;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+/// A proxy that answered.
+pub struct Contact {
+    pub ping: Ping,
+    /// An authority of this machine vouches for the proxy's certificate, as that of any website.
+    pub vouched_for_by_machine: bool,
+}
+
 /// Asks a proxy what its cluster is. With pins, the authorities of the answer are those that have one of them.
 ///
 /// # Errors
 /// Nobody answers, the proxy is not believed (the text says what would help), or it is of another cluster than the pins.
-pub async fn ping(proxy: &Endpoint, trust: &WebTrust) -> Result<Ping, Failure> {
+pub async fn ping(proxy: &Endpoint, trust: &WebTrust) -> Result<Contact, Failure> {
     let client = WebClient::new(trust.clone(), &SystemClock::shared()).map_err(Failure::failed)?;
     let asked = async {
         let stream = Box::pin(client.dial(proxy))
             .await
             .map_err(|error| Failure::failed(format!("proxy {proxy} cannot be used: {error}")))?;
-        exchange(stream, &proxy.host, Method::GET, "/webapi/ping", Bytes::new()).await
+        let vouched_for = client.is_vouched_for_by_machine(proxy, &stream);
+        let answered = exchange(stream, &proxy.host, Method::GET, "/webapi/ping", Bytes::new()).await?;
+        Ok((answered, vouched_for))
     };
-    let answered = in_time(asked).await?;
+    let (answered, vouched_for_by_machine) = in_time(asked).await?;
     if !answered.ok {
         return Err(Failure::failed(format!(
             "{proxy} is not a proxy of this program's cluster, or an older one: it does not answer what its cluster is"
@@ -37,7 +46,10 @@ pub async fn ping(proxy: &Endpoint, trust: &WebTrust) -> Result<Ping, Failure> {
     if !trust.pins.is_empty() {
         ping.host_ca = pinned(&ping, trust)?;
     }
-    Ok(ping)
+    Ok(Contact {
+        ping,
+        vouched_for_by_machine,
+    })
 }
 
 fn pinned(ping: &Ping, trust: &WebTrust) -> Result<String, Failure> {

@@ -4,6 +4,7 @@
 //! current-profile                          the proxy that commands are for
 //! PROXY.json                               user, cluster and roles of the last login
 //! keys/PROXY/certs.pem                     the host authority: whom to believe at that proxy (`+` for its `:`)
+//! keys/PROXY/roots.pem                     where the proxy has a certificate of its own: whom psql is to believe there
 //! keys/PROXY/USER.key                      the private key
 //! keys/PROXY/USER-x509.pem                 the certificate
 //! keys/PROXY/USER-db/CLUSTER/DB-x509.pem   one for each database that was logged in to, for the same key
@@ -26,6 +27,8 @@ use zeroize::Zeroizing;
 const HOME_VARIABLES: [&str; 2] = ["POSTERN_HOME", "TELEPORT_HOME"];
 const CURRENT: &str = "current-profile";
 const PROFILE_ENDING: &str = ".json";
+const CERTS: &str = "certs.pem";
+const ROOTS: &str = "roots.pem";
 const CERTIFICATE_ENDING: &str = "-x509.pem";
 
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +86,16 @@ pub struct Credentials {
     pub claims: PersonClaims,
     /// The host authority as PEM.
     pub host_ca: String,
+}
+
+/// Whom a login makes this account believe at its proxy, as PEM.
+#[derive(Debug)]
+pub struct Authorities<'a> {
+    /// The cluster's host authority.
+    pub host: &'a str,
+    /// Those of the machine, where they vouch for the proxy. They are for clients of PostgreSQL only: a certificate for a name,
+    /// which any of them may sign, makes nobody the cluster's auth.
+    pub of_machine: Option<String>,
 }
 
 /// A database that was logged in to.
@@ -314,7 +327,13 @@ impl Home {
     /// # Errors
     /// [`ProfileError::Name`]; so with the other files.
     pub fn ca_file(&self, profile: &Profile) -> Result<PathBuf, ProfileError> {
-        Ok(self.keys_dir(profile)?.join("certs.pem"))
+        Ok(self.keys_dir(profile)?.join(CERTS))
+    }
+
+    /// The file of all whom a client of PostgreSQL is to believe at the proxy.
+    pub fn roots_file(&self, profile: &Profile) -> Result<PathBuf, ProfileError> {
+        let own = self.keys_dir(profile)?.join(ROOTS);
+        if own.exists() { Ok(own) } else { self.ca_file(profile) }
     }
 
     /// The file of the private key.
@@ -360,14 +379,19 @@ impl Writing<'_> {
         profile: &Profile,
         key: &PrivateKey,
         certificate: &str,
-        host_ca: &str,
+        authorities: &Authorities<'_>,
     ) -> Result<(), ProfileError> {
         let home = self.home;
         for dir in [home.dir.join("keys"), home.keys_dir(profile)?] {
             private_dir(&dir)?;
         }
         remove_dir(&home.of_user(profile, "-db")?)?;
-        write_private(&home.ca_file(profile)?, host_ca.as_bytes())?;
+        write_private(&home.ca_file(profile)?, authorities.host.as_bytes())?;
+        let roots = home.keys_dir(profile)?.join(ROOTS);
+        match &authorities.of_machine {
+            Some(of_machine) => write_private(&roots, format!("{}{of_machine}", authorities.host).as_bytes())?,
+            None => drop(remove_file(&roots)?),
+        }
         write_private(&home.key_file(profile)?, key.to_pem()?.expose().as_bytes())?;
         write_private(&home.certificate_file(profile)?, certificate.as_bytes())?;
         let path = home.profile_file(&profile.proxy)?;
@@ -442,7 +466,10 @@ impl Writing<'_> {
             remove_file(&home.profile_file(&profile.proxy)?)?;
         }
         let keys = home.keys_dir(profile)?;
-        if names_in(&keys)?.iter().all(|name| name == "certs.pem") {
+        if names_in(&keys)?
+            .iter()
+            .all(|name| [CERTS, ROOTS].contains(&name.as_str()))
+        {
             remove_dir(&keys)?;
         }
         Ok(())

@@ -45,7 +45,7 @@ fn log_in(home: &Home, profile: &Profile) -> PrivateKey {
     let pem = certificate(&authority(), &key, None);
     home.write()
         .unwrap()
-        .save_login(profile, &key, &pem, "the authority")
+        .save_login(profile, &key, &pem, &host_only())
         .unwrap();
     key
 }
@@ -54,6 +54,13 @@ fn home() -> (tempfile::TempDir, Home) {
     let dir = tempfile::tempdir().unwrap();
     let home = Home::at(&dir.path().join("home")).unwrap();
     (dir, home)
+}
+
+fn host_only() -> Authorities<'static> {
+    Authorities {
+        host: "the authority",
+        of_machine: None,
+    }
 }
 
 #[test]
@@ -193,4 +200,36 @@ fn logins_and_reads_at_the_same_time_never_show_a_key_with_the_certificate_of_an
         .map(|entry| entry.file_name())
         .collect();
     assert_eq!(left.len(), 4, "lock, keys, the profile and the current one: {left:?}");
+}
+
+#[test]
+fn psql_believes_the_machine_s_authorities_where_they_vouch_for_the_proxy_and_nobody_else_does() {
+    let (_directory, home) = home();
+    let profile = profile("gate.example.com:443", "alice");
+    let key = PrivateKey::generate().unwrap();
+    let pem = certificate(&authority(), &key, None);
+    let save = |authorities: &Authorities<'_>| {
+        home.write()
+            .unwrap()
+            .save_login(&profile, &key, &pem, authorities)
+            .unwrap();
+        let roots = home.roots_file(&profile).unwrap();
+        let kept = home.credentials(&profile).unwrap().unwrap();
+        (std::fs::read_to_string(roots).unwrap(), kept.host_ca)
+    };
+    let with_machine = Authorities {
+        of_machine: Some(", the machine's".to_owned()),
+        ..host_only()
+    };
+    assert_eq!(
+        save(&with_machine),
+        ("the authority, the machine's".to_owned(), "the authority".to_owned())
+    );
+    assert_eq!(
+        save(&host_only()),
+        ("the authority".to_owned(), "the authority".to_owned())
+    );
+    save(&with_machine);
+    home.write().unwrap().remove_login(&profile).unwrap();
+    assert!(!home.ca_file(&profile).unwrap().parent().unwrap().exists());
 }

@@ -11,8 +11,8 @@ type Sentences = &'static [(&'static [&'static str], &'static str)];
 const OF_NODES: Sentences = &[
     (
         &["--insecure"],
-        "is not supported: a node must know the cluster that it gives its token to; give --ca-pin with what `postern ctl \
-         status` prints on the auth node",
+        "is for `start` and `db start`, at the first contact through a proxy, and no configuration holds it; give --ca-pin with \
+         what `postern ctl status` prints on the auth node",
     ),
     (
         &["--labels", "--node-labels"],

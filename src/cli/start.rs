@@ -2,7 +2,7 @@
 
 use super::node_flags::{self, JoinFlags};
 use super::signals::{self, ConfigSource};
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, first_contact};
 use crate::actors::host::run_system;
 use crate::config::{
     Config, LogFormat as ConfigLogFormat, LogOutput as ConfigLogOutput, Settings, default_config_path,
@@ -48,6 +48,10 @@ pub struct ProcessFlags {
     /// Where /healthz and /readyz are served, over plain HTTP: 127.0.0.1:3000 in most cases.
     #[arg(long, value_name = "ADDRESS")]
     diag_addr: Option<String>,
+    /// At the first contact with a cluster, through a proxy and without a CA pin, believe whatever answers. What has joined
+    /// knows its cluster, and the flag has no effect.
+    #[arg(long)]
+    insecure: bool,
     /// Log more.
     #[arg(short, long)]
     debug: bool,
@@ -115,7 +119,7 @@ pub fn run(args: &StartArgs) -> Outcome {
 }
 
 /// Runs the services of a configuration until a signal.
-pub fn run_services(config: Config, source: ConfigSource, flags: &ProcessFlags) -> Outcome {
+pub fn run_services(mut config: Config, mut source: ConfigSource, flags: &ProcessFlags) -> Outcome {
     let severity = if flags.debug {
         "debug"
     } else {
@@ -133,8 +137,12 @@ pub fn run_services(config: Config, source: ConfigSource, flags: &ProcessFlags) 
     if config.proxy.as_ref().is_some_and(|proxy| proxy.acme.is_some()) {
         tracing::warn!("{NO_ACME}");
     }
-    let pid_file = config.pid_file.clone();
+    let (pid_file, insecure) = (config.pid_file.clone(), flags.insecure);
     run_system(workers(), |runtimes| async move {
+        if let Some(pins) = first_contact::pins(&config, insecure).await? {
+            source.settings.ca_pins = pins;
+            config = source.read().map_err(Failure::usage)?;
+        }
         let node = node::start(config, InProcess::Direct, runtimes, SystemClock::shared()).await?;
         let _removed_at_the_end = pid_file.map(PidFile::write).transpose()?;
         run_to_end(node, signals::orders(Some(source))?).await

@@ -9,6 +9,7 @@ use crate::pki::CaPin;
 use crate::protocol::alpn;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::time_provider::TimeProvider as _;
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::io;
@@ -25,31 +26,60 @@ pub struct WebTrust {
     pub insecure: bool,
 }
 
+/// The authorities of this machine, or those of `SSL_CERT_FILE`; none where they cannot be read.
+pub fn machine_authorities() -> Vec<CertificateDer<'static>> {
+    rustls_native_certs::load_native_certs().certs
+}
+
 /// Dials a proxy for HTTP/1.1.
 #[derive(Debug)]
 pub struct WebClient {
     config: Arc<ClientConfig>,
+    verifier: Arc<WebVerifier>,
+    clock: Arc<ClockTime>,
 }
 
 impl WebClient {
     pub fn new(trust: WebTrust, clock: &SharedClock) -> Result<Self, TlsError> {
-        let mut config = ClientConfig::builder_with_details(provider(), Arc::new(ClockTime(clock.clone())))
+        let verifier = Arc::new(WebVerifier::new(trust)?);
+        let clock = Arc::new(ClockTime(clock.clone()));
+        let mut config = ClientConfig::builder_with_details(provider(), clock.clone())
             .with_safe_default_protocol_versions()?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(WebVerifier::new(trust)?))
+            .with_custom_certificate_verifier(verifier.clone())
             .with_no_client_auth();
         config.alpn_protocols = vec![alpn::HTTP_1.to_vec()];
         config.resumption = rustls::client::Resumption::disabled();
         Ok(Self {
             config: Arc::new(config),
+            verifier,
+            clock,
         })
+    }
+
+    /// Whether an authority of this machine vouches for the proxy that was dialled, whatever else does.
+    pub fn is_vouched_for_by_machine(&self, proxy: &Endpoint, stream: &ClientTls<socket::Tcp>) -> bool {
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let Some((end_entity, intermediates)) = chain.split_first() else {
+            return false;
+        };
+        let now = self.clock.current_time();
+        self.verifier
+            .public
+            .as_ref()
+            .zip(name_of(proxy).ok())
+            .zip(now)
+            .is_some_and(|((public, name), now)| {
+                public
+                    .verify_server_cert(end_entity, intermediates, &name, &[], now)
+                    .is_ok()
+            })
     }
 
     /// # Errors
     /// Nobody answers, or the certificate is not believed: the text says what would help.
     pub async fn dial(&self, proxy: &Endpoint) -> io::Result<ClientTls<socket::Tcp>> {
-        let bare = proxy.host.trim_matches(['[', ']']).to_owned();
-        let name = ServerName::try_from(bare.clone()).map_err(|_| io::Error::other(TlsError::Name(bare)))?;
+        let name = name_of(proxy).map_err(io::Error::other)?;
         let dialled = async {
             let tcp = socket::connect(&proxy.host, proxy.port).await?;
             connect(self.config.clone(), name, tcp).await.map_err(plain)
@@ -63,6 +93,11 @@ impl WebClient {
                 ))
             })
     }
+}
+
+fn name_of(proxy: &Endpoint) -> Result<ServerName<'static>, TlsError> {
+    let bare = proxy.host.trim_matches(['[', ']']).to_owned();
+    ServerName::try_from(bare.clone()).map_err(|_| TlsError::Name(bare))
 }
 
 /// Without what rustls writes before a text of ours.
@@ -90,8 +125,7 @@ struct WebVerifier {
 impl WebVerifier {
     fn new(trust: WebTrust) -> Result<Self, TlsError> {
         let mut public = RootCertStore::empty();
-        let (_added, _not_understood) =
-            public.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let (_added, _not_understood) = public.add_parsable_certificates(machine_authorities());
         let cluster = roots(&trust.host_authorities)?;
         Ok(Self {
             public: verifier(Arc::new(public))?,

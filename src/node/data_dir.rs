@@ -1,5 +1,6 @@
 //! The data directory: one process, one directory, nobody else's eyes.
 
+use crate::actors::identity::Identity;
 use serde_json::json;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -94,7 +95,7 @@ impl DataDir {
     }
 
     pub fn identity(&self) -> PathBuf {
-        self.path.join("identity")
+        identity_in(&self.path)
     }
 
     pub fn spool(&self) -> PathBuf {
@@ -150,6 +151,15 @@ impl DataDir {
             }
         }
     }
+}
+
+/// Whether the node of a data directory has joined a cluster.
+pub fn has_joined(data_dir: &Path) -> bool {
+    Identity::is_kept_in(&identity_in(data_dir))
+}
+
+fn identity_in(data_dir: &Path) -> PathBuf {
+    data_dir.join("identity")
 }
 
 pub fn admin_socket_in(data_dir: &Path) -> PathBuf {

@@ -173,7 +173,7 @@ fn pins(config: &Config) -> Result<Vec<CaPin>, StartError> {
     if pins.is_empty() {
         return Err(StartError::Other(
             "this node has no CA pin, so it cannot tell the cluster from a stranger: give --ca-pin, or \
-             set ca_pin, with what `postern ctl status` prints on the auth node"
+             set ca_pin, with what `postern ctl status` prints on the auth node (only a node that joins through a proxy can do without)"
                 .to_owned(),
         ));
     }

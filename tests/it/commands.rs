@@ -149,7 +149,7 @@ fn flags_of_teleport_that_postern_does_not_have_are_refused_in_one_sentence() {
         ("teleport start --permit-user-env", "SSH"),
         ("teleport start --insecure-no-tls", "TLS"),
         ("teleport start --advertise-ip=10.0.0.1", "tunnel"),
-        ("teleport db start --insecure --name=a --uri=b", "--ca-pin"),
+        ("teleport configure --insecure", "--ca-pin"),
         ("postern configure --app-name=x --app-uri=y", "application service"),
         ("postern db start --aws-region=eu-west-1", "cloud"),
         ("teleport db start --gcp-project-id x", "cloud"),

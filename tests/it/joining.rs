@@ -1,7 +1,7 @@
 //! Join tokens: how they are made, listed and removed, whom they admit, and what a node that is turned away says.
 
 use crate::harness::cluster::{Node, ca_pin, ctl};
-use crate::harness::configuration::{Join, database};
+use crate::harness::configuration::{DB_TOKEN, Join, database, presenting, web_certificate};
 use crate::harness::{
     Cluster, Form, Kind, NodeConfig, Output, PATIENCE, Process, TestDir, postern, run, shared, until,
 };
@@ -11,7 +11,8 @@ use postern::model::clock::HeldClock;
 use postern::model::{Clock as _, SystemClock, Timestamp};
 use postern::node::{self, InProcess};
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -63,7 +64,7 @@ fn agent(cluster: &Cluster, directory: &TestDir, name: &'static str, service: &s
 }
 
 /// The file of a node, and the command that starts it.
-fn start_command(directory: &TestDir, config: &NodeConfig) -> std::process::Command {
+fn start_command(directory: &TestDir, config: &NodeConfig) -> Command {
     let file = directory.write(&format!("{}.yaml", config.name), config.yaml());
     let mut command = postern(directory.path());
     command.arg("start").arg("--config").arg(file);
@@ -448,4 +449,97 @@ fn a_copied_data_directory_does_not_make_a_second_node() {
         listed.contains("copied-1").then_some(listed)
     });
     assert!(restarted.contains("copied-1"));
+}
+
+/// A cluster's auth and proxy, which presents a certificate of its own: its file, and the node.
+fn with_web_certificate(directory: &TestDir) -> (PathBuf, Node) {
+    let (certificate, key) = web_certificate(directory);
+    let mut config = NodeConfig::new("public", directory.join("public"))
+        .with_auth()
+        .with_proxy();
+    config.proxy = presenting(&certificate, &key);
+    let mut node = Node::new(directory.path(), config, None);
+    node.start();
+    (certificate, node)
+}
+
+/// An agent that knows no pin, with more flags of `db start`.
+fn without_a_pin(directory: &TestDir, name: &str, port: u16, trusts: Option<&Path>, more: &[&str]) -> Command {
+    let mut command = postern(directory.path());
+    let token = directory.write("db-token", DB_TOKEN);
+    command.args(["db", "start", "--name=never", "--uri=localhost:1"]);
+    command.arg(format!("--nodename={name}"));
+    command.arg(format!("--data-dir={}", directory.join(name).display()));
+    command.arg(format!("--token={}", token.display()));
+    command.arg(format!("--auth-server=localhost:{port}"));
+    command.args(more);
+    if let Some(file) = trusts {
+        command.env("SSL_CERT_FILE", file);
+    }
+    command
+}
+
+/// Runs it until it has joined and is up; its log.
+#[track_caller]
+fn joins(directory: &TestDir, name: &'static str, command: Command) -> String {
+    let listening = directory.join(name).join("listening.json");
+    // A log is appended to: that of this start alone is read.
+    let log = directory.join(format!("{name}.log"));
+    for before in [&listening, &log] {
+        drop(std::fs::remove_file(before));
+    }
+    let mut process = Process::start(name, command, log);
+    until("it has joined", PATIENCE, || {
+        assert!(process.exit_code().is_none(), "it ended:\n{}", process.log_tail());
+        listening.exists().then_some(())
+    });
+    process.log_text()
+}
+
+#[test]
+fn an_agent_without_a_pin_joins_where_the_machine_vouches_for_the_proxy_and_nowhere_else() {
+    let directory = TestDir::new();
+    let (certificate, cluster) = with_web_certificate(&directory);
+    let port = cluster.config.proxy_port.expect("it listens");
+    let pin = ca_pin(&cluster);
+
+    let said = run(without_a_pin(&directory, "alone", port, None, &[]), PATIENCE).failed_with(1);
+    holds(&said, &["no CA pin", "--ca-pin", "https_keypairs", "--insecure"]);
+    let elsewhere = other_cluster().config.proxy_port.expect("it listens");
+    let said = run(
+        without_a_pin(&directory, "misled", elsewhere, Some(&certificate), &[]),
+        PATIENCE,
+    );
+    holds(&said.failed_with(1), &["no CA pin", "--ca-pin"]);
+    assert!(!directory.join("misled/identity/identity.json").exists());
+
+    let command = without_a_pin(&directory, "vouched", port, Some(&certificate), &[]);
+    holds(&joins(&directory, "vouched", command), &["vouches for the proxy", &pin]);
+    let again = without_a_pin(&directory, "vouched", port, None, &[]);
+    let log = joins(&directory, "vouched", again);
+    assert!(!log.contains(&pin), "what it keeps counts: {log}");
+}
+
+#[test]
+fn insecure_believes_what_answers_at_the_first_contact_through_a_proxy_and_says_whom() {
+    let (cluster, directory) = (cluster(), TestDir::new());
+    let port = cluster.proxy_port();
+    let insecure = || without_a_pin(&directory, "believer", port, None, &["--insecure"]);
+    let log = joins(&directory, "believer", insecure());
+    holds(&log, &["WARN", "--insecure: nothing vouches", &cluster.ca_pin()]);
+    let log = joins(&directory, "believer", insecure());
+    holds(&log, &["--insecure has no effect"]);
+
+    let mut command = postern(directory.path());
+    let auth_port = cluster.node(Kind::Auth).config.auth_port.expect("it listens");
+    command.args([
+        "start",
+        "--insecure",
+        "--roles=proxy",
+        "--nodename=p",
+        "--token=some-token-of-a-proxy",
+    ]);
+    command.arg(format!("--auth-server=localhost:{auth_port}"));
+    command.arg(format!("--data-dir={}", directory.join("p").display()));
+    refused(run(command, PATIENCE), 2, &["through a proxy", "--ca-pin"]);
 }

@@ -1,123 +1,12 @@
 //! People who use databases, by the commands that they type: from the first login to the last logout.
 
-use crate::harness::cluster::out;
 use crate::harness::configuration::DB_TOKEN;
-use crate::harness::https::Https;
-use crate::harness::sign_up::{code_of_step, shown_secret};
+use crate::harness::person::{PASSWORD, Person};
+use crate::harness::sign_up::code_at;
 use crate::harness::wait::until_ok;
-use crate::harness::{Cluster, Form, Output, PATIENCE, Process, TestDir, clean_environment, postgres, run, shared};
-use postern::model::SystemClock;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use crate::harness::{Cluster, Form, PATIENCE, Process, TestDir, clean_environment, shared};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
-
-const PASSWORD: &str = "correct horse battery staple";
-
-/// Somebody with an account and a home directory.
-struct Person {
-    home: TestDir,
-    name: &'static str,
-    secret: String,
-    proxy: String,
-    pin: String,
-}
-
-impl Person {
-    /// Signs up by a link, with the code of the step before this one: two logins are left for the moment.
-    fn sign_up(cluster: &Cluster, name: &'static str) -> Self {
-        let user = crate::harness::cluster::user(name, "tester", "app");
-        cluster.create(&user).ok();
-        let home = TestDir::new();
-        let prefix = home.join("trust");
-        cluster
-            .ctl(&[
-                "auth",
-                "sign",
-                "--format=file",
-                &format!("--user={name}"),
-                &out(&prefix),
-            ])
-            .ok();
-        let said = cluster.ctl(&["users", "reset", name]).ok();
-        let link = said.lines().find(|line| line.contains("/web/")).expect("a link");
-        let path = &link[link.find("/web/").expect("a page")..];
-        let web = Https::new(&prefix.with_extension("cas"), cluster.proxy_port());
-        let secret = shown_secret(&web.get(path).body);
-        let fields = [
-            ("password", PASSWORD),
-            ("confirm", PASSWORD),
-            ("otp", &code_at(&secret, -1)),
-        ];
-        let answer = web.post(path, &fields);
-        assert_eq!(answer.status, 200, "{}", answer.body);
-        for program in ["postern", "tsh"] {
-            symlink(env!("CARGO_BIN_EXE_postern"), home.join(program)).expect("a link");
-        }
-        Self {
-            home,
-            name,
-            secret,
-            proxy: format!("localhost:{}", cluster.proxy_port()),
-            pin: cluster.ca_pin(),
-        }
-    }
-
-    /// Runs a line such as `tsh status`, with `input` on its standard input.
-    #[track_caller]
-    fn typed_with(&self, line: &str, input: &str) -> Output {
-        let file = self.home.write("input", input);
-        let mut words = line.split(' ');
-        let mut command = Command::new("sh");
-        command.arg("-c").arg("exec \"$0\" \"$@\" < \"$INPUT\"");
-        command.arg(self.home.join(words.next().expect("a name")));
-        command.args(words);
-        self.environment(&mut command);
-        command.env("INPUT", file);
-        run(command, PATIENCE)
-    }
-
-    fn environment(&self, command: &mut Command) {
-        clean_environment(command, self.home.path());
-        let psql = postgres::program("psql", self.home.path());
-        let programs = std::path::Path::new(psql.get_program())
-            .parent()
-            .expect("a directory")
-            .to_owned();
-        command.env("PATH", format!("{}:/usr/bin:/bin", programs.display()));
-    }
-
-    #[track_caller]
-    fn typed(&self, line: &str) -> Output {
-        self.typed_with(line, "")
-    }
-
-    #[track_caller]
-    fn log_in(&self, program: &str, step: i64) -> Output {
-        let line = format!(
-            "{program} login --proxy={} --user={} --ca-pin={}",
-            self.proxy, self.name, self.pin
-        );
-        self.typed_with(&line, &format!("{PASSWORD}\n{}\n", code_at(&self.secret, step)))
-    }
-
-    fn psql(&self, service: &str, sql: &str) -> Output {
-        let mut command = postgres::program("psql", self.home.path());
-        self.environment(&mut command);
-        command
-            .args(["-X", "-A", "-t", "-c", sql])
-            .arg(format!("service={service}"));
-        run(command, PATIENCE)
-    }
-
-    fn services(&self) -> String {
-        std::fs::read_to_string(self.home.join(".pg_service.conf")).unwrap_or_default()
-    }
-}
-
-/// The code of a step of 30 seconds that is so many after this one.
-fn code_at(secret: &str, steps: i64) -> String {
-    let step = SystemClock::shared().now().as_secs().div_euclid(30) + steps;
-    code_of_step(secret, step)
-}
 
 #[track_caller]
 fn holds(text: &str, words: &[&str]) {
@@ -330,4 +219,26 @@ fn a_wrong_password_and_a_proxy_that_nothing_vouches_for_are_refused_and_leave_n
             .ok(),
         "rope\n"
     );
+}
+
+#[test]
+fn whoever_is_logged_in_administers_without_a_flag_as_far_as_the_roles_allow() {
+    let cluster = shared(Form::OneProcess);
+    let cleo = Person::sign_up(&cluster, "cleo");
+    for (program, login) in [("tctl", "`tsh login"), ("postern ctl", "`postern login")] {
+        holds(
+            &cleo.typed(&format!("{program} status")).failed_with(1),
+            &["sudo on the auth node", login],
+        );
+    }
+    cleo.log_in("tsh", 0).ok();
+    let said = cleo.typed("tctl status").ok();
+    holds(&said, &["test.example", &cleo.pin]);
+    assert_eq!(cleo.typed("postern ctl status").ok(), said);
+    holds(
+        &cleo.typed("tctl users ls").failed_with(1),
+        &["access denied to perform action \"list\" on \"user\""],
+    );
+    cleo.typed("tsh logout").ok();
+    holds(&cleo.typed("tctl status").failed_with(1), &["nobody is logged in"]);
 }

@@ -1,31 +1,20 @@
 //! A certificate of the operator's own, which the proxy presents to people.
 
-use crate::harness::configuration::SERVICE;
+use crate::harness::configuration::{SERVICE, presenting, web_certificate};
+use crate::harness::person::{PASSWORD, Person};
+use crate::harness::sign_up::code_at;
 use crate::harness::{Cluster, FIVE_SECONDS, Form, Kind, Session, TestDir, Wire, until};
 use nix::sys::signal::Signal;
 use std::path::PathBuf;
 
-/// A new self-signed certificate for localhost in `web.crt` and `web.key` of the directory.
-fn make(directory: &TestDir) -> (PathBuf, PathBuf) {
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
-    (
-        directory.write("web.crt", made.cert.pem()),
-        directory.write("web.key", made.signing_key.serialize_pem()),
-    )
-}
-
 #[test]
 fn people_are_shown_the_configured_certificate_nodes_the_cluster_s_and_sighup_takes_over_a_new_one() {
     let directory = TestDir::new();
-    let (certificate, key) = make(&directory);
+    let (certificate, key) = web_certificate(&directory);
     let mut cluster = Cluster::start(Form::Apart);
     let ours = cluster.client("alice", "app", "app");
     let proxy = cluster.node_mut(Kind::Proxy);
-    proxy.config.proxy = format!(
-        "  https_keypairs: [{{cert_file: {}, key_file: {}}}]\n",
-        certificate.display(),
-        key.display()
-    );
+    proxy.config.proxy = presenting(&certificate, &key);
     proxy.kill9();
     proxy.start();
 
@@ -42,7 +31,7 @@ fn people_are_shown_the_configured_certificate_nodes_the_cluster_s_and_sighup_ta
     assert!(refused.stderr.contains("certificate verify failed"), "{refused:?}");
 
     // A new certificate in the same files, as a renewal writes it.
-    make(&directory);
+    web_certificate(&directory);
     cluster.node(Kind::Proxy).process().send(Signal::SIGHUP);
     let renewed = trusting(&certificate);
     until("the new certificate is presented", FIVE_SECONDS, || {
@@ -50,4 +39,36 @@ fn people_are_shown_the_configured_certificate_nodes_the_cluster_s_and_sighup_ta
     });
     wire.query("select 2").expect("an open session is not touched");
     drop(Session::open(&renewed));
+}
+
+#[test]
+fn who_trusts_the_configured_certificate_logs_in_without_a_pin_and_psql_believes_it_and_the_cluster_s() {
+    let directory = TestDir::new();
+    let (certificate, key) = web_certificate(&directory);
+    let mut cluster = Cluster::start(Form::OneProcess);
+    let mut dora = Person::sign_up(&cluster, "dora");
+    dora.trusts = Some(certificate.clone());
+    let proxy = cluster.node_mut(Kind::Proxy);
+    proxy.config.proxy = presenting(&certificate, &key);
+    proxy.kill9();
+    proxy.start();
+
+    let line = format!("tsh login --proxy={} --user=dora", dora.proxy);
+    dora.typed_with(&line, &format!("{PASSWORD}\n{}\n", code_at(&dora.secret, 0)))
+        .ok();
+    dora.typed("tctl status").ok();
+    dora.typed("tsh db login --db-name=app orders").ok();
+    let rope = |when: &str| {
+        until(when, FIVE_SECONDS * 2, || {
+            let output = dora.psql("test.example-orders", "select item from orders where id = 2");
+            (output.stdout == "rope\n").then_some(())
+        });
+    };
+    rope("psql believes the configured certificate");
+
+    let proxy = cluster.node_mut(Kind::Proxy);
+    proxy.config.proxy = String::new();
+    proxy.kill9();
+    proxy.start();
+    rope("psql believes the cluster's certificate");
 }

@@ -35,8 +35,7 @@ impl Connection {
             port: endpoint.port,
             user: active.db_user.clone(),
             database: active.db_name.clone(),
-            // The proxy presents a certificate of the cluster's host authority.
-            ca: text(&home.ca_file(profile).map_err(Failure::failed)?),
+            ca: text(&home.roots_file(profile).map_err(Failure::failed)?),
             cert: text(&home.database_file(profile, &active.service).map_err(Failure::failed)?),
             key: text(&home.key_file(profile).map_err(Failure::failed)?),
             service: service_name(profile, &active.service),

@@ -4,14 +4,14 @@ use super::connection::{Connection, service_name};
 use super::session::{self, Session};
 use super::{At, LoginArgs, prompt, service_file, status};
 use crate::cli::names::Program;
-use crate::cli::people_client::{PeopleClient, WebTrust, ping};
-use crate::cli::profile::{ActiveDatabase, Home, Profile};
+use crate::cli::people_client::{Contact, PeopleClient, WebTrust, machine_authorities, ping};
+use crate::cli::profile::{ActiveDatabase, Authorities, Home, Profile};
 use crate::cli::terminal::{one_line, parse_duration};
 use crate::cli::{Failure, Outcome};
 use crate::model::Endpoint;
-use crate::pki::pem::certificates_from_pem;
+use crate::pki::pem::{certificates_from_pem, certificates_to_pem};
 use crate::pki::{CaPin, PersonClaims, PrivateKey};
-use crate::web::people_api::{Certificates, Login, Ping, Route};
+use crate::web::people_api::{Certificates, Login, Route};
 use std::time::Duration;
 
 pub async fn log_in(program: Program, args: &LoginArgs) -> Outcome {
@@ -40,7 +40,8 @@ pub async fn log_in(program: Program, args: &LoginArgs) -> Outcome {
         trust.host_authorities = certificates_from_pem(host_ca.as_bytes(), "the profile").map_err(Failure::failed)?;
     }
     let (proxy, found) = first_that_answers(&proxies, &trust).await?;
-    let authorities = certificates_from_pem(found.host_ca.as_bytes(), "the proxy's answer").map_err(Failure::failed)?;
+    let authorities =
+        certificates_from_pem(found.ping.host_ca.as_bytes(), "the proxy's answer").map_err(Failure::failed)?;
     let client = PeopleClient::new(proxy.clone(), &authorities, None)?;
     let (password, code) = prompt::password_and_code(&user)?;
     let key = PrivateKey::generate().map_err(Failure::internal)?;
@@ -62,11 +63,24 @@ pub async fn log_in(program: Program, args: &LoginArgs) -> Outcome {
     let databases = home.databases(&profile).map_err(Failure::failed)?;
     let write = home.write().map_err(Failure::failed)?;
     write
-        .save_login(&profile, &key, &answer.certificate, &answer.host_ca)
+        .save_login(&profile, &key, &answer.certificate, &authorities_of(&found, &answer)?)
         .map_err(Failure::failed)?;
     drop(write);
     log_in_again(program, &args.at, &profile, databases).await?;
     status::show_current(program, &home)
+}
+
+/// A proxy with a certificate of its own presents that one to psql, which then has to know its issuer; without one, or once it
+/// is taken away, the cluster's. Both have to verify. All of this machine's authorities, because the next certificate may have
+/// another issuer.
+fn authorities_of<'a>(found: &Contact, answer: &'a Certificates) -> Result<Authorities<'a>, Failure> {
+    let of_machine = found
+        .vouched_for_by_machine
+        .then(|| certificates_to_pem(&machine_authorities()));
+    Ok(Authorities {
+        host: &answer.host_ca,
+        of_machine: of_machine.transpose().map_err(Failure::internal)?,
+    })
 }
 
 fn still_valid(home: &Home, profile: &Profile) -> Result<bool, Failure> {
@@ -106,7 +120,7 @@ fn lifetime(text: &str) -> Result<Duration, String> {
     }
 }
 
-async fn first_that_answers(proxies: &[Endpoint], trust: &WebTrust) -> Result<(Endpoint, Ping), Failure> {
+async fn first_that_answers(proxies: &[Endpoint], trust: &WebTrust) -> Result<(Endpoint, Contact), Failure> {
     let mut why = Vec::new();
     for proxy in proxies {
         match ping(proxy, trust).await {

@@ -13,7 +13,7 @@ mod status;
 use super::ctl::Format;
 use super::names::Program;
 use super::people_client::PeopleClient;
-use super::profile::Home;
+use super::profile::{Home, ProfileError};
 use super::{Failure, Outcome};
 use clap::{Args, Subcommand, ValueEnum};
 use session::Session;
@@ -169,24 +169,31 @@ pub fn run_db(program: Program, verb: PeopleDbVerb) -> Outcome {
     }
 }
 
-/// Auth's API as the person who is logged in last on this account; `None` where nobody ever was.
+/// The client of whoever is logged in; `None` where nobody is.
 ///
 /// # Errors
-/// There is no login any more: with the command to type.
+/// The login has expired, or cannot be read.
 pub fn client_of_login(program: Program) -> Result<Option<PeopleClient>, Failure> {
-    let home = Home::of_environment().map_err(Failure::failed)?;
-    if home.current().map_err(Failure::failed)?.is_none() {
+    let home = match Home::of_environment() {
+        // A service's account.
+        Err(ProfileError::NoHome) => return Ok(None),
+        home => home.map_err(Failure::failed)?,
+    };
+    let at = At {
+        proxy: None,
+        user: None,
+    };
+    let Some(profile) = at.profile(&home)? else {
+        return Ok(None);
+    };
+    if home.credentials(&profile).map_err(Failure::failed)?.is_none() {
         return Ok(None);
     }
     let names_login = match program {
         Program::Postern | Program::Tsh => program,
         Program::Tctl | Program::Teleport => Program::Tsh,
     };
-    let last = At {
-        proxy: None,
-        user: None,
-    };
-    Session::open(names_login, &last)?.client().map(Some)
+    Session::open(names_login, &at)?.client().map(Some)
 }
 
 fn wait(work: impl Future<Output = Outcome>) -> Outcome {

@@ -124,14 +124,18 @@ pub fn csr(key: &PrivateKey, user: &str) -> Result<String, Failure> {
 
 pub fn not_logged_in(program: Program, proxy: Option<&str>) -> Failure {
     let proxy = proxy.map_or_else(|| "HOST".to_owned(), one_line);
-    Failure::failed(format!("not logged in; type `{program} login --proxy={proxy}`"))
+    Failure::failed(format!(
+        "not logged in; type `{} login --proxy={proxy}`",
+        program.of_people()
+    ))
 }
 
 pub fn expired(program: Program, profile: &Profile, credentials: &Credentials) -> Failure {
     Failure::failed(format!(
-        "your login at {} expired at {}; type `{program} login --proxy={} --user={}`",
+        "your login at {} expired at {}; type `{} login --proxy={} --user={}`",
         one_line(&profile.proxy),
         credentials.claims.valid_until,
+        program.of_people(),
         one_line(&profile.proxy),
         one_line(&profile.user)
     ))

@@ -1,6 +1,6 @@
 //! The configuration files of a cluster's nodes, as an operator would write them.
 
-use super::Postgres;
+use super::{Postgres, TestDir};
 use std::path::{Path, PathBuf};
 
 pub const CLUSTER_NAME: &str = "test.example";
@@ -154,4 +154,22 @@ pub fn database(name: &str, uri: &str, tls: &str) -> String {
 
 pub fn usual_database(postgres: &Postgres) -> String {
     database(SERVICE, &format!("localhost:{}", postgres.port), "")
+}
+
+/// A new self-signed certificate for localhost in `web.crt` and `web.key` of the directory.
+pub fn web_certificate(directory: &TestDir) -> (PathBuf, PathBuf) {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+    (
+        directory.write("web.crt", made.cert.pem()),
+        directory.write("web.key", made.signing_key.serialize_pem()),
+    )
+}
+
+/// The line of `proxy_service` that has the proxy present it.
+pub fn presenting(certificate: &Path, key: &Path) -> String {
+    format!(
+        "  https_keypairs: [{{cert_file: {}, key_file: {}}}]\n",
+        certificate.display(),
+        key.display()
+    )
 }

@@ -74,7 +74,13 @@ pub fn shown_secret(page: &str) -> String {
 
 /// The code of this moment.
 pub fn code(secret: &str) -> String {
-    code_of_step(secret, SystemClock::shared().now().as_secs().div_euclid(STEP_SECS))
+    code_at(secret, 0)
+}
+
+/// The code of a step that is so many after this one.
+pub fn code_at(secret: &str, steps: i64) -> String {
+    let now = SystemClock::shared().now().as_secs().div_euclid(STEP_SECS);
+    code_of_step(secret, now + steps)
 }
 
 /// The code of a step (RFC 6238 with SHA-1, 30 s and 6 digits).
