@@ -12,8 +12,8 @@ use std::time::Duration;
 pub const DB_USER: &str = "app";
 pub const DB_NAME: &str = "app";
 
-/// The certificate of a database that lives for an afternoon.
-const SERVER_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The database lives for an afternoon; a certificate that ends within 30 days would be warned of.
+const SERVER_TTL: Duration = Duration::from_secs(91 * 24 * 3600);
 
 const ROLES: &str = "create role app login; create database app owner app;";
 

@@ -80,6 +80,13 @@ pub(super) async fn explain_access(
     let db_user = DbUser::new(ask.db_user).map_err(bad)?;
     let db_name = effective_db_name(ask.db_name.as_deref(), &db_user).map_err(bad)?;
     let (snapshot, now) = (api.snapshot()?, api.parts.clock.now());
+    if !snapshot.users.contains_key(&person) {
+        let why = format!(
+            "there is no user called {:?}; to see those that there are: ctl users ls",
+            person.as_str()
+        );
+        return Err(Failed(StatusCode::NOT_FOUND, why));
+    }
     let principal = Arc::new(supposed(person, api.parts.cluster.clone(), now));
     let mut agents = Vec::new();
     for (record, labels) in serving(api.parts.inventory.nodes(), &service)? {

@@ -71,6 +71,17 @@ impl IntoResponse for Failed {
     }
 }
 
+impl Failed {
+    /// With what was written before it.
+    fn after(self, done: &[ResourceDone]) -> Self {
+        if done.is_empty() {
+            return self;
+        }
+        let written: Vec<String> = done.iter().map(|done| format!("{}/{}", done.kind, done.name)).collect();
+        Self(self.0, format!("{}; written before it: {}", self.1, written.join(", ")))
+    }
+}
+
 pub(super) fn bad(why: impl ToString) -> Failed {
     Failed(StatusCode::BAD_REQUEST, why.to_string())
 }
@@ -170,17 +181,25 @@ pub(super) fn pins(api: &Api) -> Result<Vec<String>, Failed> {
 async fn put_resources(State(api): State<Api>, Json(ask): Json<PutResources>) -> Answer<ResourcesPut> {
     // All documents are read before the first one is stored: a mistake in the last one stores none.
     let resources = parse_resources(&ask.yaml).map_err(bad)?;
+    let replaces = ask.replace || ask.instead_of.is_some();
     for resource in &resources {
-        api.permit_writing(resource.kind(), ask.replace)?;
+        api.permit_writing(resource.kind(), replaces)?;
     }
     let instead_of = ask
         .instead_of
         .map(|document| Resource::from_json(&document.to_string()));
     let instead_of = instead_of.transpose().map_err(bad)?;
-    if instead_of.is_some() && resources.len() != 1 {
-        return Err(bad("one document is written instead of another, and this is not one"));
+    if let Some(before) = &instead_of
+        && !matches!(resources.as_slice(), [one] if one.kind() == before.kind() && one.name() == before.name())
+    {
+        return Err(bad(
+            "one document is written instead of another of its kind and name, and these are not such two",
+        ));
     }
-    let mut done = Vec::new();
+    if !replaces {
+        none_exists(&api, &resources)?;
+    }
+    let mut done: Vec<ResourceDone> = Vec::new();
     for resource in resources {
         let (kind, name) = (resource.kind().to_owned(), resource.name().to_owned());
         let message = PutResource {
@@ -189,7 +208,11 @@ async fn put_resources(State(api): State<Api>, Json(ask): Json<PutResources>) ->
             instead_of: instead_of.clone(),
             by: api.caller.name(),
         };
-        let put = api.parts.put.ask(&api.origin(), message, ASK_DEADLINE).await??;
+        let put = api.parts.put.ask(&api.origin(), message, ASK_DEADLINE).await;
+        let put = put
+            .map_err(Failed::from)
+            .and_then(|put| put.map_err(Failed::from))
+            .map_err(|failed| failed.after(&done))?;
         done.push(ResourceDone {
             kind,
             name,
@@ -197,6 +220,25 @@ async fn put_resources(State(api): State<Api>, Json(ask): Json<PutResources>) ->
         });
     }
     Ok(Json(ResourcesPut { done }))
+}
+
+/// So that of several documents none is written where one of them is there already.
+fn none_exists(api: &Api, resources: &[Resource]) -> Result<(), Failed> {
+    let snapshot = api.snapshot()?;
+    let exists = |resource: &&Resource| match resource {
+        Resource::Role(role) => snapshot.roles.contains_key(&role.name),
+        Resource::User(user) => snapshot.users.contains_key(&user.name),
+        Resource::Db(database) => snapshot.databases.contains_key(&database.name),
+        Resource::Lock(lock) => snapshot.locks.get(&lock.name).is_some(),
+    };
+    match resources.iter().find(exists) {
+        None => Ok(()),
+        Some(resource) => Err(RbacError::Exists {
+            kind: resource.kind(),
+            name: resource.name().to_owned(),
+        }
+        .into()),
+    }
 }
 
 async fn get_resources(State(api): State<Api>, UrlQuery(query): UrlQuery<ResourceQuery>) -> Answer<Resources> {

@@ -37,7 +37,7 @@ pub(super) async fn status(State(api): State<Api>) -> Answer<Status> {
 }
 
 pub(super) async fn authorities(State(api): State<Api>) -> Answer<Authorities> {
-    api.permit(ResourceKind::CertAuthority, Verb::Read)?;
+    api.permit(ResourceKind::CertAuthority, Verb::ReadNoSecrets)?;
     let authorities = all_authorities(&api)?;
     Ok(Json(Authorities { authorities }))
 }

@@ -101,20 +101,19 @@ struct Served {
     /// Of this definition; what was begun for an earlier one is dropped.
     number: u64,
     health: Health,
-    /// What each dynamic label's command printed last; `None` while it has only failed.
-    printed: BTreeMap<String, Option<String>>,
+    /// What each dynamic label's command printed last.
+    printed: BTreeMap<String, String>,
     /// Those whose last run failed, and that has been logged.
     failing: Vec<String>,
 }
 
 impl Served {
-    /// With all its labels; `None` while one has never been asked for.
+    /// With all its labels; `None` while one is not known: without it a role that denies by it would deny nothing.
     fn database(&self) -> Option<Database> {
         let mut database = self.definition.database.clone();
         for label in &self.definition.dynamic_labels {
-            if let Some(value) = self.printed.get(&label.name)? {
-                database.labels.0.insert(label.name.clone(), value.clone());
-            }
+            let value = self.printed.get(&label.name)?;
+            database.labels.0.insert(label.name.clone(), value.clone());
         }
         Some(database)
     }
@@ -124,14 +123,21 @@ impl Served {
         match printed {
             Ok(value) => {
                 self.failing.retain(|failing| failing != name);
-                self.printed.insert(name.to_owned(), Some(value));
+                self.printed.insert(name.to_owned(), value);
             }
             Err(why) => {
                 if !self.failing.iter().any(|failing| failing == name) {
-                    tracing::warn!(database = %service, label = name, why, "a dynamic label keeps the value that it had");
+                    match self.printed.get(name) {
+                        Some(value) => {
+                            tracing::warn!(database = %service, label = name, why, value, "a dynamic label keeps its value");
+                        }
+                        None => tracing::error!(
+                            database = %service, label = name, why,
+                            "the database is not served: a dynamic label has no value yet"
+                        ),
+                    }
                     self.failing.push(name.to_owned());
                 }
-                self.printed.entry(name.to_owned()).or_insert(None);
             }
         }
     }

@@ -105,6 +105,44 @@ fn documents_are_written_by_those_who_may_and_audited_with_their_names() {
 }
 
 #[test]
+fn who_may_only_create_replaces_nothing_whatever_the_request_says() {
+    in_a_room(|room| async move {
+        let creator = "kind: role\nversion: v7\nmetadata: {name: dev}\nspec:\n  allow:\n    rules:\n    - resources: [user]\n      \
+                       verbs: [list, read, create]\n";
+        let put = json!({ "yaml": creator, "replace": true });
+        room.ask(&room.person("eve"), "PUT", "/v1/resources", &put).await.ok();
+        let before = room
+            .get(&room.person("alice"), "/v1/resources?kind=user&name=alice")
+            .await
+            .ok();
+        let before = before["documents"][0].clone();
+        let mut risen = before.clone();
+        risen["spec"]["roles"] = json!(["dev", "editor"]);
+        let put = json!({ "yaml": risen.to_string(), "replace": false, "instead_of": before });
+        let said = room.ask(&room.person("alice"), "PUT", "/v1/resources", &put).await;
+        said.refused(403, "\"update\" on \"user\"");
+        // Not even somebody who may everything swaps one document for another of another name.
+        let mut another = risen;
+        another["metadata"]["name"] = json!("somebody");
+        let put = json!({ "yaml": another.to_string(), "replace": true, "instead_of": before });
+        let said = room.ask(&room.person("eve"), "PUT", "/v1/resources", &put).await;
+        said.refused(400, "of its kind and name");
+    });
+}
+
+#[test]
+fn of_several_documents_none_is_written_where_one_is_there_already() {
+    in_a_room(|room| async move {
+        let role = |name: &str| format!("kind: role\nversion: v7\nmetadata: {{name: {name}}}\nspec: {{}}\n");
+        let both = json!({ "yaml": format!("{}---\n{}", role("new"), role("access")), "replace": false });
+        let said = room.ask(&room.person("eve"), "PUT", "/v1/resources", &both).await;
+        said.refused(409, "\"access\"");
+        let said = room.get(&room.person("eve"), "/v1/resources?kind=role&name=new").await;
+        assert_eq!(said.0, 404, "{}", said.1);
+    });
+}
+
+#[test]
 fn the_status_names_nodes_and_databases_to_those_who_may_list_them() {
     in_a_room(|room| async move {
         let plain = room.get(&room.person("alice"), "/v1/status").await.ok();
