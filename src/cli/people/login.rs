@@ -35,10 +35,9 @@ pub async fn log_in(program: Program, args: &LoginArgs) -> Outcome {
         insecure: args.insecure,
     };
     if let Some(profile) = &known
-        && let Some(kept) = home.credentials(profile).map_err(Failure::failed)?
+        && let Some(host_ca) = home.host_ca(profile).map_err(Failure::failed)?
     {
-        trust.host_authorities =
-            certificates_from_pem(kept.host_ca.as_bytes(), "the profile").map_err(Failure::failed)?;
+        trust.host_authorities = certificates_from_pem(host_ca.as_bytes(), "the profile").map_err(Failure::failed)?;
     }
     let (proxy, found) = first_that_answers(&proxies, &trust).await?;
     let authorities = certificates_from_pem(found.host_ca.as_bytes(), "the proxy's answer").map_err(Failure::failed)?;
