@@ -46,6 +46,11 @@ pub enum ProfileError {
          `chmod 700`, or name another directory in POSTERN_HOME", path.display()
     )]
     NotYours { path: PathBuf, why: String },
+    #[error(
+        "the private key {} can be used by other accounts (its mode is {mode:04o}); log in again for another, or, if nobody \
+         has read it, make it yours with `chmod 600`", path.display()
+    )]
+    Exposed { path: PathBuf, mode: u32 },
     #[error("{} is damaged ({why}); `logout` removes it, then log in again", path.display())]
     Damaged { path: PathBuf, why: String },
     #[error("{what} {name:?} cannot be the name of a file; ask the cluster's administrator")]
@@ -209,9 +214,18 @@ impl Home {
         self.read_credentials(profile)
     }
 
+    /// The host authority of the last login at that proxy as PEM, whatever became of the key.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn host_ca(&self, profile: &Profile) -> Result<Option<String>, ProfileError> {
+        let text = read(&self.ca_file(profile)?)?;
+        Ok(text.map(|text| text.to_string()))
+    }
+
     fn read_credentials(&self, profile: &Profile) -> Result<Option<Credentials>, ProfileError> {
         let files = (
-            read(&self.key_file(profile)?)?,
+            read_key(&self.key_file(profile)?)?,
             read(&self.certificate_file(profile)?)?,
             read(&self.ca_file(profile)?)?,
         );
@@ -505,16 +519,34 @@ fn claims_of(certificate: &str, path: &Path) -> Result<PersonClaims, ProfileErro
 
 /// The text of a file; `None` where there is none.
 fn read(path: &Path) -> Result<Option<Zeroizing<String>>, ProfileError> {
-    let opened = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened.map_err(file("open", path))?,
-    };
+    open(path)?.map(|opened| text_of(opened, path)).transpose()
+}
+
+/// A private key, which no other account may have read.
+fn read_key(path: &Path) -> Result<Option<Zeroizing<String>>, ProfileError> {
+    let Some(opened) = open(path)? else { return Ok(None) };
+    let mode = opened.metadata().map_err(file("look at", path))?.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        let path = path.to_owned();
+        return Err(ProfileError::Exposed { path, mode });
+    }
+    text_of(opened, path).map(Some)
+}
+
+fn open(path: &Path) -> Result<Option<File>, ProfileError> {
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some).map_err(file("open", path)),
+    }
+}
+
+fn text_of(opened: File, path: &Path) -> Result<Zeroizing<String>, ProfileError> {
     let mut text = Zeroizing::new(String::new());
     opened
         .take(MAX_PEM_BYTES as u64)
         .read_to_string(&mut text)
         .map_err(file("read", path))?;
-    Ok(Some(text))
+    Ok(text)
 }
 
 /// The names in a directory, in order; none where there is no directory.

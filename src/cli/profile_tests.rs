@@ -164,6 +164,52 @@ fn a_directory_that_others_can_change_is_refused() {
 }
 
 #[test]
+fn a_key_that_others_can_read_is_refused() {
+    let (_dir, home) = home();
+    let alice = profile("one:443", "alice");
+    log_in(&home, &alice);
+    let key = home.key_file(&alice).unwrap();
+    for mode in [0o640, 0o604, 0o660] {
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+        let said = home.credentials(&alice).unwrap_err().to_string();
+        assert!(
+            said.contains(&format!("{mode:04o}")) && said.contains("log in again") && said.contains("chmod 600"),
+            "{said}"
+        );
+    }
+    let known = home.host_ca(&alice).unwrap();
+    assert_eq!(
+        known.as_deref(),
+        Some("the authority"),
+        "the next login knows whom to believe"
+    );
+    log_in(&home, &alice);
+    assert!(
+        home.credentials(&alice).unwrap().is_some(),
+        "a login puts another in its place"
+    );
+}
+
+#[test]
+fn a_login_is_not_written_through_a_symbolic_link() {
+    let (dir, home) = home();
+    let alice = profile("one:443", "alice");
+    log_in(&home, &alice);
+    let victim = dir.path().join("victim");
+    std::fs::write(&victim, "untouched").unwrap();
+    for path in [home.key_file(&alice).unwrap(), home.certificate_file(&alice).unwrap()] {
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        let key = PrivateKey::generate().unwrap();
+        let pem = certificate(&authority(), &key, None);
+        let said = home.write().unwrap().save_login(&alice, &key, &pem, "the authority");
+        assert!(said.unwrap_err().to_string().contains("symbolic link"));
+        std::fs::remove_file(&path).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "untouched");
+}
+
+#[test]
 fn names_that_a_cluster_chose_do_not_lead_out_of_the_directory() {
     let (_dir, home) = home();
     let mut alice = profile("one:443", "alice");

@@ -1,9 +1,10 @@
 //! TCP and Unix sockets: the one file that names `tokio::net`.
 #![expect(clippy::disallowed_types, reason = "this is the one place for sockets")]
 
+use crate::model::endpoint::is_link_local;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::Path;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -67,9 +68,11 @@ pub fn adopt(stream: std::net::TcpStream) -> io::Result<Tcp> {
     Ok(stream)
 }
 
-/// Connects to `host:port`, trying each address that the name has.
+/// Connects to `host:port`, trying each address that the name has, but none that is link-local: whoever can change a name must
+/// not lead a node to what answers on its machine's own link. One that is written out is meant.
 pub async fn connect(host: &str, port: u16) -> io::Result<Tcp> {
     let name = (host.trim_matches(['[', ']']).to_owned(), port);
+    let is_written_out = name.0.parse::<IpAddr>().is_ok();
     let resolve = tokio::task::spawn_blocking(move || name.to_socket_addrs().map(Vec::from_iter));
     let addresses = tokio::time::timeout(CONNECT_DEADLINE, resolve)
         .await
@@ -82,6 +85,14 @@ pub async fn connect(host: &str, port: u16) -> io::Result<Tcp> {
         .map_err(io::Error::other)??;
     let mut last = io::Error::new(io::ErrorKind::NotFound, format!("the name {host} has no address"));
     for address in addresses {
+        if is_link_local(address.ip()) && !is_written_out {
+            let why = format!(
+                "the name {host} leads to the link-local address {}, which is not followed",
+                address.ip()
+            );
+            last = io::Error::new(io::ErrorKind::PermissionDenied, why);
+            continue;
+        }
         match tokio::time::timeout(CONNECT_DEADLINE, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 tune(&stream)?;
@@ -148,4 +159,19 @@ pub async fn first_byte(stream: &Tcp) -> io::Result<Option<u8>> {
     let mut first = [0; 1];
     let count = stream.peek(&mut first).await?;
     Ok((count == 1).then_some(first[0]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_that_leads_to_a_link_local_address_is_not_followed() {
+        // Names to us, and addresses to the resolver, so that no network is needed.
+        for name in ["2852039166", "0xa9fea9fe"] {
+            let error = connect(name, 80).await.expect_err("link-local");
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{error}");
+            assert!(error.to_string().contains("169.254.169.254"), "{error}");
+        }
+    }
 }

@@ -256,3 +256,25 @@ fn every_file_of_tests_is_part_of_the_one_binary() {
         );
     }
 }
+
+#[test]
+fn every_test_that_the_threat_model_names_is_there() {
+    let page = std::fs::read_to_string(root().join("docs/threat-model.md")).expect("the page");
+    let mut paths = Vec::new();
+    files(&root().join("src"), &mut paths);
+    files(&root().join("tests/it"), &mut paths);
+    let read = |path: &PathBuf| std::fs::read_to_string(path).expect("UTF-8");
+    let code: String = paths.iter().map(read).collect();
+    let named = regex::Regex::new(r"`(?:…|[a-z_]+)(?:::[a-z_]+)*::([a-z0-9_]+)`").expect("an expression");
+    let named: Vec<&str> = named
+        .captures_iter(&page)
+        .filter_map(|found| found.get(1))
+        .map(|name| name.as_str())
+        .collect();
+    assert!(named.len() > 50, "the tables are where they were");
+    let missing: Vec<_> = named
+        .iter()
+        .filter(|name| !code.contains(&format!("fn {name}(")))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}

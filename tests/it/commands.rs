@@ -382,3 +382,43 @@ fn a_database_that_postern_does_not_speak_to_is_refused_by_its_protocol() {
         );
     }
 }
+
+#[test]
+fn files_of_the_working_directory_are_not_read() {
+    // Somebody else's directory, with every name that this program or its like would look for.
+    let (home, others) = (TestDir::new(), TestDir::new());
+    let file = NodeConfig::new("planted", others.join("data")).with_auth().yaml();
+    for name in [
+        "postern.yaml",
+        "teleport.yaml",
+        "config.yaml",
+        "tsh.yaml",
+        ".tsh.yaml",
+        ".env",
+    ] {
+        others.write(name, file.clone());
+    }
+    let planted = r#"{"proxy":"planted.example:443","user":"mallory","cluster":"planted","roles":[]}"#;
+    for name in [".postern", ".tsh", ".postern/keys"] {
+        std::fs::create_dir(others.join(name)).expect("a directory");
+        others.write(&format!("{name}/current-profile"), "planted.example:443\n");
+        others.write(&format!("{name}/planted.example:443.json"), planted);
+    }
+    let typed = |line: &str| {
+        let mut words = line.split(' ');
+        let mut command = named(&home, words.next().expect("a name"));
+        command.args(words).current_dir(others.path());
+        let said = run(command, PATIENCE);
+        assert!(!format!("{said:?}").contains("planted"), "{line}: {said:?}");
+        said
+    };
+    holds(&typed("tsh status").failed_with(1), &["not logged in"]);
+    holds(&typed("tsh db ls").failed_with(1), &["not logged in"]);
+    if !["/etc/postern.yaml", "/etc/teleport.yaml"]
+        .iter()
+        .any(|file| Path::new(file).exists())
+    {
+        holds(&typed("teleport start").failed_with(2), &["--config"]);
+    }
+    assert!(!others.join("data").exists(), "no node was started from it");
+}

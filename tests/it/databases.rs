@@ -110,15 +110,24 @@ fn a_label_that_a_command_prints_decides_who_may_connect() {
     let value = cluster.directory.join("tier");
     std::fs::write(&value, "gold\nand more\n").expect("ours");
     let dynamic = format!(
-        "    dynamic_labels:\n    - {{name: tier, command: [cat, {}], period: 1s}}\n    - {{name: broken, command: [\"false\"]}}\n",
+        "    dynamic_labels:\n    - {{name: tier, command: [cat, {}], period: 1s}}\n",
         value.display()
     );
-    let entry = usual_database(&cluster.postgres).replace(SERVICE, "tiered") + &dynamic;
+    let usual = usual_database(&cluster.postgres);
+    let broken =
+        usual.replace(SERVICE, "broken") + "    dynamic_labels: [{name: tier, command: [\"false\"], period: 1s}]\n";
+    let entry = usual.replace(SERVICE, "tiered") + &dynamic + &broken;
     let agent = agent(&cluster, "agent-2", &entry);
     let tier = || listed(&cluster, "agent-2", "tiered").map(|database| database["labels"].clone());
     until("the command's first line is the label", PATIENCE, || {
         (tier()? == serde_json::json!({"env": "test", "tier": "gold"})).then_some(())
     });
+    // What a role denies by would not be there.
+    assert_eq!(
+        listed(&cluster, "agent-2", "broken"),
+        None,
+        "without its label a database is not served"
+    );
     std::fs::write(&value, "silver").expect("ours");
     until("the label follows", PATIENCE, || {
         (tier()?["tier"] == "silver").then_some(())

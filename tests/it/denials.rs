@@ -5,6 +5,7 @@ use crate::harness::{Form, PATIENCE, ServerError, Wire, in_both_forms, shared, u
 
 in_both_forms! {
     a_database_user_outside_the_roles_is_denied_in_words_and_the_denial_is_audited,
+    without_a_database_name_the_roles_are_asked_about_the_users_name,
     without_a_certificate_one_is_told_what_to_do_next,
     an_expired_certificate_is_refused_in_words,
     a_database_service_that_does_not_exist_is_named,
@@ -42,6 +43,19 @@ fn a_database_user_outside_the_roles_is_denied_in_words_and_the_denial_is_audite
         "{event}"
     );
     assert!(event["error"].as_str().is_some_and(|text| !text.is_empty()), "{event}");
+}
+
+fn without_a_database_name_the_roles_are_asked_about_the_users_name(form: Form) {
+    let cluster = shared(form);
+    let role =
+        crate::harness::cluster::role("one-database", "app, other").replace("db_names: ['*']", "db_names: [app]");
+    let user = crate::harness::cluster::user("confined", "one-database", "");
+    cluster.create(&(role + "---\n" + &user)).ok();
+    let mut wire = Wire::connect(&cluster.client("confined", "app", "")).expect("the user's name is allowed");
+    assert_eq!(wire.query("select current_database()"), Ok(vec!["app".to_owned()]));
+    let error = refused(&cluster.client("confined", "other", ""));
+    assert_eq!(error.code, "42501");
+    cluster.audited("confined", "TDB00W", |event| event["db_name"] == "other");
 }
 
 fn without_a_certificate_one_is_told_what_to_do_next(form: Form) {

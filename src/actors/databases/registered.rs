@@ -53,6 +53,13 @@ pub fn choose<'a>(
 }
 
 fn define(resource: &DatabaseResource, db_authorities: &[CertificateDer<'static>]) -> Result<Definition, String> {
+    if resource.endpoint.is_link_local() {
+        return Err(format!(
+            "{} is a link-local address, where clouds give machines their credentials; register the database at another one, or \
+             put it into the agent's configuration file",
+            resource.endpoint
+        ));
+    }
     let authorities = match (resource.tls.mode, &resource.tls.ca_cert) {
         (DatabaseTlsMode::Insecure, _) => Vec::new(),
         (_, None) => db_authorities.to_vec(),
@@ -110,5 +117,25 @@ mod tests {
         let passed_over: Vec<&str> = chosen.passed_over.keys().map(ServiceName::as_str).collect();
         assert_eq!(passed_over, ["broken", "test"]);
         assert!(choose(registered.iter(), &[], |_| false, &[]).definitions.is_empty());
+    }
+
+    #[test]
+    fn a_registered_database_does_not_lead_an_agent_to_its_machines_own_link() {
+        let addresses = [
+            "169.254.169.254:80",
+            "'[fe80::1]:5432'",
+            "'[::ffff:169.254.169.254]:80'",
+        ];
+        for address in addresses {
+            let text = format!(
+                "kind: db\nversion: v3\nmetadata: {{name: bait}}\nspec: {{protocol: postgres, uri: {address}, tls: {{mode: insecure}}}}\n"
+            );
+            let bait = DatabaseResource::parse_yaml(&text).expect("valid");
+            let everything = BTreeMap::from([("*".to_owned(), vec!["*".to_owned()])]);
+            let matchers = [ResourceMatcher::new(&everything).expect("valid")];
+            let chosen = choose([&bait].into_iter(), &matchers, |_| false, &[]);
+            assert!(chosen.definitions.is_empty(), "{address}");
+            assert!(chosen.passed_over[&bait.name].contains("link-local"), "{address}");
+        }
     }
 }

@@ -2,6 +2,9 @@
 
 use super::*;
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer};
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::UnixTime;
+use std::sync::Arc;
 
 fn outcomes(leaf: &CertificateDer<'static>, anchors: &TrustAnchors) -> [(CaKind, Result<(), CertificateError>); 4] {
     let chain = std::slice::from_ref(leaf);
@@ -303,4 +306,22 @@ fn a_database_may_have_an_intermediate_of_its_own_pki() {
     let roots = [root_der];
     assert_eq!(verify_db_server(&chain, &roots, Some("pg"), NOW), Ok(()));
     assert!(verify_db_server(&chain[..1], &roots, None, NOW).is_err());
+}
+
+#[test]
+fn a_stolen_certificate_of_a_postgresql_a_person_or_a_node_logs_in_at_no_postgresql() {
+    // PostgreSQL checks clients against the one authority of its `ssl_ca_file`, as this verifier does.
+    let cluster = Cluster::named("example.com");
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(cluster.ca(CaKind::DbClient).certificate().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .unwrap();
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(NOW.as_secs().try_into().unwrap()));
+    for kind in CaKind::ALL {
+        let beside = [cluster.ca(kind).certificate().clone()];
+        let outcome = verifier.verify_client_cert(&cluster.leaf(kind), &beside, now);
+        assert_eq!(outcome.is_ok(), kind == CaKind::DbClient, "{kind}: {outcome:?}");
+    }
 }

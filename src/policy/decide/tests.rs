@@ -249,3 +249,50 @@ fn an_absent_or_empty_database_name_is_the_users() {
     }
     assert!(effective_db_name(Some(&"x".repeat(64)), &user).is_err());
 }
+
+#[test]
+fn the_roles_are_asked_about_the_name_that_an_empty_database_name_stands_for() {
+    let roles = [(
+        "v7",
+        "{allow: {db_labels: {'*': '*'}, db_users: ['*'], db_names: [app]}}",
+    )];
+    for (db_user, allowed) in [("app", true), ("postgres", false)] {
+        let user = DbUser::new(db_user).expect("a name");
+        let name = effective_db_name(Some(""), &user).expect("a name");
+        assert_eq!(
+            ask(&roles, "{}", ("", db_user, name.as_str())).is_ok(),
+            allowed,
+            "{db_user}"
+        );
+    }
+}
+
+#[test]
+fn a_name_in_another_case_or_in_letters_that_look_alike_is_another_name() {
+    // U+0430 is a Cyrillic a, U+FF41 a wide one, U+0301 an accent of its own: PostgreSQL takes each for another role.
+    let variants = [
+        "Admin",
+        "ADMIN",
+        "\u{430}dmin",
+        "\u{ff41}dmin",
+        "a\u{301}dmin",
+        "admin ",
+        " admin",
+        "admin\u{200b}",
+    ];
+    let allow = [(
+        "v7",
+        "{allow: {db_labels: {'*': '*'}, db_users: [admin], db_names: [admin]}}",
+    )];
+    assert!(ask(&allow, "{}", ("", "admin", "admin")).is_ok());
+    for other in variants {
+        assert!(ask(&allow, "{}", ("", other, "admin")).is_err(), "user {other:?}");
+        assert!(ask(&allow, "{}", ("", "admin", other)).is_err(), "name {other:?}");
+    }
+    for other in ["Alice", "ALICE", "\u{430}lice", "alic\u{435}"] {
+        let mut person = principal(Timestamp::from_secs(2_000), None);
+        person.name = PersonName::new(other).expect("a name");
+        let denial = decide(&snapshot(OPEN), &request(person, Labels::default(), "app", "app"), NOW).expect_err(other);
+        assert!(matches!(denial, Denial::UnknownPerson { .. }), "{other}: {denial}");
+    }
+}

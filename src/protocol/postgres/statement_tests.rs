@@ -295,3 +295,28 @@ fn a_statement_after_terminate_is_recorded_all_the_same() {
     let stream = [frame(b'X', b""), frame(b'Q', b"select 1\0")].concat();
     assert_eq!(records(&stream), [query(b"select 1")]);
 }
+
+#[test]
+fn what_hides_a_statement_or_changes_who_acts_is_recorded_like_every_other() {
+    for text in [
+        "set role postgres",
+        "set session authorization postgres",
+        "prepare p as drop table x",
+        "execute p",
+        "do $$ begin execute 'drop table x'; end $$",
+        "select 1; drop table x; commit",
+        "copy x to program 'id'",
+        "/* select 1 */ drop\n\r\ttable x -- \u{1b}[2K",
+    ] {
+        let simple = [text.as_bytes(), b"\0"].concat();
+        assert_eq!(records(&frame(b'Q', &simple)), [query(text.as_bytes())], "{text}");
+        // Unnamed, as drivers send it.
+        let prepared = [b"\0", text.as_bytes(), b"\0\0\0"].concat();
+        let name = Vec::new();
+        let parse = Statement::Parse {
+            name,
+            text: whole(text.as_bytes()),
+        };
+        assert_eq!(records(&frame(b'P', &prepared)), [parse], "{text}");
+    }
+}

@@ -156,3 +156,80 @@ fn what_is_wrong_with_a_certificate_is_said_in_words() {
             .refused(404, "does not know this request");
     });
 }
+
+#[test]
+fn a_renewal_keeps_the_pin_the_second_factor_and_the_end_and_is_for_the_pinned_address_only() {
+    in_a_room(|room| async move {
+        let here = "192.0.2.1".parse().unwrap();
+        let login = room.signed("pat", Duration::from_secs(600), |profile| {
+            profile.mfa = false;
+            profile.pinned_ip = Some(here);
+        });
+        room.pass(Duration::from_secs(60)).await;
+        let route = json!({ "service": "orders", "db_user": "app", "db_name": null });
+        for route in [Value::Null, route] {
+            let body = json!({ "csr": room.csr(), "route": route });
+            let elsewhere = room
+                .ask_from("192.0.2.9:5000", &login, "POST", "/v1/certificates", &body)
+                .await;
+            elsewhere.refused(403, "pinned IP");
+            let said = room.ask(&login, "POST", "/v1/certificates", &body).await.ok();
+            let holder = principal(&room, &said);
+            assert_eq!((holder.pinned_ip, holder.mfa), (Some(here), false));
+            assert_eq!(holder.valid_until.as_secs(), START.as_secs() + 600);
+        }
+        // Without a pin there is nothing to renew by, wherever it is tried.
+        let unpinned = room.person("pat");
+        let body = json!({ "csr": room.csr(), "route": null });
+        let said = room.ask(&unpinned, "POST", "/v1/certificates", &body).await;
+        said.refused(403, "pinned IP");
+    });
+}
+
+#[test]
+fn a_body_that_names_somebody_else_or_asks_for_more_gives_what_the_certificate_and_the_roles_say() {
+    in_a_room(|room| async move {
+        let alice = room.person("alice");
+        let more = json!({
+            "csr": room.csr(), "route": null, "user": "eve", "name": "eve", "roles": ["editor"], "mfa": true,
+            "ttl_secs": 10_000_000, "until": null, "traits": { "db_users": ["*"] }, "cluster": "other.example",
+        });
+        let said = room.ask(&alice, "POST", "/v1/certificates", &more).await.ok();
+        let holder = principal(&room, &said);
+        assert_eq!(
+            (holder.name.as_str(), holder.cluster.as_str()),
+            ("alice", "gate.example")
+        );
+        let roles: Vec<_> = holder.roles.iter().map(ToString::to_string).collect();
+        assert_eq!(roles, ["dev"]);
+        assert!(holder.traits.get("db_users").is_none_or(Vec::is_empty), "{holder:?}");
+        assert_eq!(holder.valid_until.as_secs(), START.as_secs() + 3600);
+    });
+}
+
+#[test]
+fn nobody_changes_a_password_without_a_link_and_nobody_makes_a_link_for_themselves() {
+    in_a_room(|room| async move {
+        let secret = room.join("alice").await;
+        let alice = room.person("alice");
+        let body =
+            json!({ "password": "another password", "new_password": "another password", "code": room.code(&secret) });
+        for path in [
+            "/v1/me",
+            "/v1/me/password",
+            "/v1/password",
+            "/v1/users/alice",
+            "/v1/users/alice/password",
+        ] {
+            for method in ["POST", "PUT", "PATCH"] {
+                let said = room.ask(&alice, method, path, &body).await;
+                assert!((400..500).contains(&said.0), "{method} {path}: {said:?}");
+            }
+        }
+        let own = room
+            .ask(&alice, "POST", "/v1/users/alice/reset", &json!({ "ttl_secs": 60 }))
+            .await;
+        own.refused(403, "access denied to perform action");
+        room.log_in("alice", PASSWORD, &room.code(&secret), None).await.ok();
+    });
+}
