@@ -10,6 +10,7 @@ pub mod configuration;
 pub mod https;
 pub mod namespaces;
 pub mod page;
+pub mod person;
 pub mod postgres;
 pub mod process;
 pub mod session;
