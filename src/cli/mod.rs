@@ -84,12 +84,12 @@ enum DbCommand {
 enum NodeCommand {
     /// Run the services of a configuration file, or of the flags alone.
     #[command(after_help = "Examples:\n  postern start --config /etc/postern.yaml\n  \
-        postern start --roles=proxy --auth-server=auth.internal:3025 --token=/tmp/token \\\n     --ca-pin=sha256:…")]
+        postern start --roles=proxy --auth-server=auth.internal:3025 \\\n     --token=/tmp/token --ca-pin=sha256:…")]
     Start(Box<start::StartArgs>),
     /// Make a configuration file, or check one.
     #[command(after_help = "Examples:\n  \
-        postern configure --acme --acme-email=admin@example.com --cluster-name=gate.example.com \\\n     > /etc/postern.yaml\n  \
-        postern configure --roles=proxy --auth-server=auth.internal:3025 --token=/tmp/token \\\n     --ca-pin=sha256:… --output=file\n  \
+        postern configure --acme --acme-email=admin@example.com \\\n     --cluster-name=gate.example.com > /etc/postern.yaml\n  \
+        postern configure --roles=proxy --auth-server=auth.internal:3025 \\\n     --token=/tmp/token --ca-pin=sha256:… --output=file\n  \
         postern configure --test=/etc/postern.yaml")]
     Configure(Box<configure::ConfigureArgs>),
     /// Print the version.
