@@ -3,7 +3,7 @@
 use crate::model::{Refusal, RefusalKind};
 use crate::pki::CertificateError;
 
-const NEXT: &str = "ask an administrator for a certificate: \
+const NEXT: &str = "log in with `postern login` and `postern db login DATABASE`, or ask an administrator for a certificate: \
                     postern ctl auth sign --format=file --user=NAME --db-service=DATABASE --out=FILE";
 
 pub fn certificate_refusal(error: &CertificateError) -> Refusal {
@@ -37,6 +37,10 @@ mod tests {
         let refusal = certificate_refusal(&CertificateError::Expired { at });
         assert_eq!(refusal.kind.sqlstate(), "28000");
         assert!(refusal.message.contains("2023-11-14T22:13:20.000Z"), "{refusal}");
-        assert!(refusal.hint.is_some_and(|hint| hint.contains("postern ctl auth sign")));
+        let hint = refusal.hint.unwrap_or_default();
+        assert!(
+            hint.contains("`postern login`") && hint.contains("postern ctl auth sign"),
+            "{hint}"
+        );
     }
 }

@@ -255,7 +255,7 @@ fn candidates(
                 parts.cluster
             ),
         )
-        .hint("to see those that are there: postern ctl db ls")),
+        .hint("to see those that you may use: postern db ls; an administrator sees all: postern ctl db ls")),
     }
 }
 

@@ -26,8 +26,8 @@ pub struct AuthArgs {
 enum AuthVerb {
     /// Sign a certificate: OUT.key, OUT.crt and OUT.cas.
     #[command(after_help = "Examples:\n  \
-        postern ctl auth sign --format=db --host=db.example.com --out=server --ttl=2190h\n  \
-        postern ctl auth sign --format=file --user=alice --db-service=orders --out=alice")]
+        postern ctl auth sign --format=db --host=db.example.com \\\n     --out=server --ttl=2190h\n  \
+        postern ctl auth sign --format=file --user=alice --db-service=orders \\\n     --out=alice")]
     Sign(SignArgs),
     /// Print the certificates of an authority, for whoever has to trust it.
     #[command(after_help = "Examples:\n  \

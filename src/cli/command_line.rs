@@ -243,6 +243,28 @@ mod tests {
     }
 
     #[test]
+    fn examples_fit_a_terminal_of_80_columns_under_every_name() {
+        fn fits(line: &str, command: &clap::Command) {
+            let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for example in examples.lines() {
+                assert!(example.chars().count() <= 80, "{line}: {example}");
+            }
+            for verb in command.get_subcommands() {
+                fits(&format!("{line} {}", verb.get_name()), verb);
+            }
+        }
+        let tctl = CtlArgs::augment_args(clap::Command::new("tctl"));
+        for (program, command) in [
+            (Program::Postern, Cli::command()),
+            (Program::Teleport, NodeCli::command()),
+            (Program::Tctl, tctl),
+            (Program::Tsh, PeopleCli::command()),
+        ] {
+            fits(program.label(), &program.name_in_examples(command));
+        }
+    }
+
+    #[test]
     fn tctl_takes_what_postern_ctl_takes_with_global_flags_before_or_after_the_verb() {
         for verb in [
             "status --format json",

@@ -29,9 +29,9 @@ pub enum DbVerb {
 pub enum DbConfigureVerb {
     /// Write the configuration of an agent with one database.
     #[command(
-        after_help = "Example:\n  postern db configure create --output=file --token=/tmp/token --ca-pin=sha256:… \\\n     \
-        --proxy=proxy.example.com:443 --name=orders --protocol=postgres \\\n     \
-        --uri=db.example.com:5432 --labels=env=dev"
+        after_help = "Example:\n  postern db configure create --output=file --token=/tmp/token \\\n     \
+        --ca-pin=sha256:… --proxy=proxy.example.com:443 --name=orders \\\n     \
+        --protocol=postgres --uri=db.example.com:5432 --labels=env=dev"
     )]
     Create(Box<DbCreateArgs>),
 }

@@ -42,6 +42,7 @@ pub struct DevArgs {
 #[derive(Debug, Subcommand)]
 enum DevVerb {
     /// Print the settings that psql needs, for `eval "$(postern dev env)"`.
+    #[command(after_help = "Example:\n  postern dev env\n  eval \"$(postern dev env)\" && psql")]
     Env {
         #[command(flatten)]
         dir: DirArgs,

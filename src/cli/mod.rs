@@ -1,7 +1,11 @@
 //! The command line: what people type, and what they read back.
 //!
 //! Exit codes: 0 done, 1 it failed, 2 the command line or the configuration is wrong, 70 the program cannot go on
-//! (`EX_SOFTWARE` of sysexits.h).
+//! (`EX_SOFTWARE` of sysexits.h), 141 done, but nobody reads what it prints any more.
+
+// First: its macros stand in place of std's from here on.
+#[macro_use]
+mod output;
 
 mod admin_client;
 mod audit;
@@ -37,6 +41,7 @@ mod users;
 
 use clap::{Parser, Subcommand};
 use names::Program;
+use output::Ended;
 use std::ffi::OsString;
 use std::fmt;
 use std::process::ExitCode;
@@ -81,12 +86,12 @@ enum DbCommand {
 enum NodeCommand {
     /// Run the services of a configuration file, or of the flags alone.
     #[command(after_help = "Examples:\n  postern start --config /etc/postern.yaml\n  \
-        postern start --roles=proxy --auth-server=auth.internal:3025 --token=/tmp/token \\\n     --ca-pin=sha256:…")]
+        postern start --roles=proxy --auth-server=auth.internal:3025 \\\n     --token=/tmp/token --ca-pin=sha256:…")]
     Start(Box<start::StartArgs>),
     /// Make a configuration file, or check one.
     #[command(after_help = "Examples:\n  \
-        postern configure --acme --acme-email=admin@example.com --cluster-name=gate.example.com \\\n     > /etc/postern.yaml\n  \
-        postern configure --roles=proxy --auth-server=auth.internal:3025 --token=/tmp/token \\\n     --ca-pin=sha256:… --output=file\n  \
+        postern configure --acme --acme-email=admin@example.com \\\n     --cluster-name=gate.example.com > /etc/postern.yaml\n  \
+        postern configure --roles=proxy --auth-server=auth.internal:3025 \\\n     --token=/tmp/token --ca-pin=sha256:… --output=file\n  \
         postern configure --test=/etc/postern.yaml")]
     Configure(Box<configure::ConfigureArgs>),
     /// Print the version.
@@ -159,6 +164,13 @@ pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let program = Program::called_by(arguments.first().map(OsString::as_os_str));
     let outcome = command_line::read(program, &arguments).and_then(|command| carry_out(program, command));
+    let outcome = match (outcome, output::end()) {
+        (Ok(()), Ended::NobodyReads) => return ExitCode::from(output::NOBODY_READS),
+        (Ok(()), Ended::Failed(error)) => Err(Failure::failed(format!(
+            "standard output cannot be written: {error}; what was printed is not complete"
+        ))),
+        (outcome, _) => outcome,
+    };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

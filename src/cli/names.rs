@@ -57,13 +57,15 @@ impl Program {
 
     /// An example of this program as it is typed under the name that it was called by.
     fn example(self, text: &str) -> String {
-        let verbs = if self == Self::Tctl {
-            "  postern ctl "
-        } else {
-            "  postern "
-        };
-        let named = format!("  {self} ");
-        let text = text.replace(verbs, &named).replace("  postern ", &named);
+        let mut text = text.to_owned();
+        // Where a command begins: a line, a pipe, a substitution.
+        for begin in ["  ", "| ", "$("] {
+            let named = format!("{begin}{self} ");
+            if self == Self::Tctl {
+                text = text.replace(&format!("{begin}postern ctl "), &named);
+            }
+            text = text.replace(&format!("{begin}postern "), &named);
+        }
         if self == Self::Teleport {
             text.replace("/etc/postern.yaml", "/etc/teleport.yaml")
         } else {
@@ -71,15 +73,30 @@ impl Program {
         }
     }
 
-    /// Puts the name into the examples of a command and of all its verbs.
+    /// Puts the name into the examples of a command and of all its verbs. A command of verbs has the first example of each.
     pub fn name_in_examples(self, command: clap::Command) -> clap::Command {
         let examples = command.get_after_help().map(|text| self.example(&text.to_string()));
-        let command = match examples {
+        let command = command.mut_subcommands(|verb| self.name_in_examples(verb));
+        let of_verbs: Vec<String> = command.get_subcommands().filter_map(first_example).collect();
+        match examples {
             Some(text) => command.after_help(text),
-            None => command,
-        };
-        command.mut_subcommands(|verb| self.name_in_examples(verb))
+            None if of_verbs.is_empty() => command,
+            None => command.after_help(format!("Examples:\n{}", of_verbs.join("\n"))),
+        }
     }
+}
+
+/// The first of a command's examples, with the lines that it goes on over.
+fn first_example(command: &clap::Command) -> Option<String> {
+    let text = command.get_after_help()?.to_string();
+    let mut lines = Vec::new();
+    for line in text.lines().skip(1) {
+        lines.push(line);
+        if !line.ends_with('\\') {
+            break;
+        }
+    }
+    (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
 impl fmt::Display for Program {
@@ -122,6 +139,15 @@ mod tests {
         assert_eq!(
             status.map(ToString::to_string).as_deref(),
             Some("Example:\n  tctl status")
+        );
+        let group = clap::Command::new("g").subcommand(command()).subcommand(
+            clap::Command::new("long").after_help("Examples:\n  postern long \\\n     --flag\n  postern other"),
+        );
+        let group = Program::Postern.name_in_examples(group);
+        assert_eq!(
+            group.get_after_help().map(ToString::to_string).as_deref(),
+            Some("Examples:\n  postern start --config /etc/postern.yaml\n  postern long \\\n     --flag"),
+            "the first of each verb"
         );
     }
 }

@@ -214,15 +214,6 @@ impl Home {
         self.read_credentials(profile)
     }
 
-    /// The host authority of the last login at that proxy as PEM, whatever became of the key.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub fn host_ca(&self, profile: &Profile) -> Result<Option<String>, ProfileError> {
-        let text = read(&self.ca_file(profile)?)?;
-        Ok(text.map(|text| text.to_string()))
-    }
-
     fn read_credentials(&self, profile: &Profile) -> Result<Option<Credentials>, ProfileError> {
         let files = (
             read_key(&self.key_file(profile)?)?,

@@ -202,7 +202,7 @@ fn a_login_is_not_written_through_a_symbolic_link() {
         std::os::unix::fs::symlink(&victim, &path).unwrap();
         let key = PrivateKey::generate().unwrap();
         let pem = certificate(&authority(), &key, None);
-        let said = home.write().unwrap().save_login(&alice, &key, &pem, "the authority");
+        let said = home.write().unwrap().save_login(&alice, &key, &pem, &host_only());
         assert!(said.unwrap_err().to_string().contains("symbolic link"));
         std::fs::remove_file(&path).unwrap();
     }

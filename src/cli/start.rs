@@ -12,7 +12,7 @@ use crate::node::{self, InProcess, Node, NodeEnd, Order};
 use crate::telemetry::logging::{self, LogFormat, LogOutput};
 use clap::Args;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 
 /// What is said to whoever asks for a public certificate, by `configure` once and by `start` every time.
@@ -109,6 +109,9 @@ impl ProcessFlags {
 pub fn run(args: &StartArgs) -> Outcome {
     let mut settings = args.settings()?;
     let path = args.config.clone().or_else(default_config_path);
+    if let Some(named) = path.as_ref().filter(|path| matches!(path.try_exists(), Ok(false))) {
+        return Err(Failure::usage(not_there(named, default_config_path().as_deref())));
+    }
     if path.is_none() {
         settings = args.without_a_file(settings)?;
     }
@@ -116,6 +119,19 @@ pub fn run(args: &StartArgs) -> Outcome {
     let config = source.read().map_err(Failure::usage)?;
     node_flags::refuse_to_join_as_auth(config.auth.is_some(), args.say_where_or_how_to_join())?;
     run_services(config, source, &args.process)
+}
+
+/// A file that was written elsewhere than it is started from is the likeliest mistake.
+fn not_there(named: &Path, usual: Option<&Path>) -> String {
+    let next = match usual {
+        Some(usual) => format!("there is one at {}: name that one", usual.display()),
+        None => "name the path that it was written to".to_owned(),
+    };
+    format!(
+        "cannot read the configuration file {}: there is no such file; {next}, or make one with `postern configure` or, for a \
+         database, `postern db configure create`",
+        named.display()
+    )
 }
 
 /// Runs the services of a configuration until a signal.
@@ -232,6 +248,24 @@ mod tests {
             alone("--roles=db --auth-server=p")
                 .expect_err("none")
                 .contains("\"databases\"")
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_not_where_it_is_started_from_is_named_with_the_one_that_is_there() {
+        let named = Path::new("/path/to/teleport-db.yaml");
+        let said = not_there(named, Some(Path::new("/etc/teleport.yaml")));
+        assert!(
+            said.starts_with(
+                "cannot read the configuration file /path/to/teleport-db.yaml: there is no such file; there is one at \
+                              /etc/teleport.yaml"
+            ),
+            "{said}"
+        );
+        let said = not_there(named, None);
+        assert!(
+            said.contains("that it was written to") && said.contains("`postern db configure create`"),
+            "{said}"
         );
     }
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 pub enum UserVerb {
     /// Make a user, and print the link by which the person sets a password and a second factor.
     #[command(after_help = "Examples:\n  \
-        postern ctl users add alice --roles=access --db-users=reader --db-names=orders,stock\n  \
+        postern ctl users add alice --roles=access --db-users=reader \\\n     --db-names=orders,stock\n  \
         postern ctl users add bob --roles=access,auditor --ttl=8h")]
     Add(AddArgs),
     /// List the users and their roles.

@@ -258,6 +258,22 @@ fn not_postgresql(endpoint: &Endpoint, what: &str) -> Refusal {
         RefusalKind::UpstreamLost,
         format!("what answers at {endpoint} does not speak PostgreSQL: {what}"),
     )
+    .hint("the agent's configuration says where it connects to: uri of this database must be PostgreSQL's own host and port")
+}
+
+/// For the client, who knows neither the agent's configuration nor rustls' words.
+fn in_words(why: &rustls::CertificateError) -> String {
+    use rustls::CertificateError as E;
+    match why {
+        E::UnknownIssuer => "its authority is not trusted here".to_owned(),
+        E::NotValidForName | E::NotValidForNameContext { .. } => {
+            "it is not for the name that is connected to".to_owned()
+        }
+        E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. } => {
+            "certificate expired or is not yet valid".to_owned()
+        }
+        other => other.to_string(),
+    }
 }
 
 fn asks_for(endpoint: &Endpoint, method: &str) -> Refusal {
@@ -277,7 +293,7 @@ fn handshake_failed(endpoint: &Endpoint, error: &io::Error) -> Refusal {
     match tls {
         Some(rustls::Error::InvalidCertificate(why)) => Refusal::new(
             RefusalKind::UpstreamUntrusted,
-            format!("the agent does not trust the certificate of the database server at {endpoint}: {why:?}"),
+            format!("the agent does not trust the certificate of the database server at {endpoint}: {}", in_words(why)),
         )
         .hint(
             "give it one of this cluster (postern ctl auth sign --format=db --host=HOST --out=server), or name its authority in the \
@@ -296,5 +312,86 @@ fn handshake_failed(endpoint: &Endpoint, error: &io::Error) -> Refusal {
             format!("the database server at {endpoint} ended the handshake: {error}"),
         )
         .hint("its own log says why"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::CertificateError as E;
+
+    #[test]
+    fn each_failure_of_a_database_is_told_with_its_address_its_sqlstate_and_the_next_step() {
+        let endpoint = Endpoint::parse("db.internal:5432", 5432).unwrap();
+        let tls = |error: rustls::Error| ConnectError::Handshake(io::Error::new(io::ErrorKind::InvalidData, error));
+        let untrusted = |why: E| tls(rustls::Error::InvalidCertificate(why));
+        let failures = [
+            (
+                ConnectError::Unreachable(io::ErrorKind::ConnectionRefused.into()),
+                "08001",
+                "refused",
+                "listen_addresses",
+            ),
+            (
+                ConnectError::NoAnswer(Duration::from_secs(5)),
+                "08001",
+                "no answer within 5s",
+                "listen_addresses",
+            ),
+            (ConnectError::WithoutTls, "08001", "TLS switched off", "ssl = on"),
+            (
+                ConnectError::NotPostgreSql("SSH".to_owned()),
+                "08006",
+                "does not speak PostgreSQL: SSH",
+                "uri",
+            ),
+            (
+                untrusted(E::UnknownIssuer),
+                "08001",
+                "does not trust the certificate",
+                "ca_cert_file",
+            ),
+            (
+                untrusted(E::Expired),
+                "08001",
+                "certificate expired or is not yet valid",
+                "postern ctl auth sign --format=db",
+            ),
+            (
+                untrusted(E::NotValidForName),
+                "08001",
+                "not for the name",
+                "tls: server_name",
+            ),
+            (
+                tls(rustls::Error::AlertReceived(rustls::AlertDescription::UnknownCA)),
+                "28000",
+                "does not accept the agent's certificate",
+                "ssl_ca_file",
+            ),
+            (
+                ConnectError::Handshake(io::ErrorKind::UnexpectedEof.into()),
+                "08001",
+                "ended the handshake",
+                "its own log",
+            ),
+        ];
+        for (failure, code, words, next) in failures {
+            let refusal = failure.refusal(&endpoint);
+            assert_eq!(refusal.kind.sqlstate(), code, "{refusal}");
+            assert!(
+                refusal.message.contains("db.internal:5432") && refusal.message.contains(words),
+                "{words}: {refusal}"
+            );
+            let hint = refusal.hint.unwrap_or_default();
+            assert!(hint.contains(next), "{next}: {hint}");
+        }
+        let refusal = asks_for(&endpoint, "a password");
+        assert_eq!(refusal.kind.sqlstate(), "28000");
+        assert!(
+            refusal
+                .hint
+                .is_some_and(|hint| hint.contains("hostssl all all 0.0.0.0/0 cert"))
+        );
     }
 }

@@ -67,46 +67,53 @@ fn every_name_prints_the_version() {
 #[test]
 fn every_command_answers_help_with_an_example_under_its_own_name() {
     let directory = TestDir::new();
-    for line in [
-        "postern start",
-        "postern configure",
-        "postern db start",
-        "postern db configure create",
-        "postern version",
-        "postern ctl status",
-        "teleport start",
-        "teleport configure",
-        "teleport db start",
-        "teleport db configure create",
-        "teleport version",
-        "tctl status",
-        "tctl create",
-        "tctl users add",
-        "tctl users ls",
-        "tctl users update",
-        "tctl users reset",
-        "tctl users rm",
-        "tctl edit",
-        "tctl nodes ls",
-        "tctl auth sign",
-        "tctl auth export",
-        "tctl version",
-        "tsh version",
-        "tsh login",
-        "tsh logout",
-        "tsh status",
-        "tsh env",
-        "tsh db ls",
-        "tsh db login",
-        "tsh db logout",
-        "tsh db connect",
-        "tsh db env",
-        "tsh db config",
+    let mut commands = Vec::new();
+    for name in ["postern", "teleport", "tctl", "tsh"] {
+        verbs_below(&directory, name, &mut commands);
+    }
+    for known in [
         "postern db connect",
+        "postern ctl access explain",
+        "postern dev env",
+        "teleport db configure create",
+        "tctl lock",
+        "tctl users reset",
+        "tsh login",
+        "tsh db config",
     ] {
-        let help = typed(&directory, &format!("{line} --help")).ok();
-        let (_, examples) = help.split_once("Example").unwrap_or_else(|| panic!("{line}: {help}"));
-        holds(examples, &[&format!("  {line}")]);
+        assert!(commands.iter().any(|command| command == known), "{known}: {commands:?}");
+    }
+}
+
+/// Asks a command for help, and all its verbs; `seen` gets their names.
+fn verbs_below(directory: &TestDir, line: &str, seen: &mut Vec<String>) {
+    let help = typed(directory, &format!("{line} --help")).ok();
+    let (_, examples) = help.split_once("Example").unwrap_or_else(|| panic!("{line}: {help}"));
+    holds(examples, &[line]);
+    let name = line.split(' ').next().expect("a name");
+    let others = ["postern", "teleport", "tctl", "tsh"]
+        .into_iter()
+        .filter(|other| *other != name);
+    for other in others {
+        assert!(
+            !examples.contains(&format!("  {other} ")),
+            "{line} is typed as {other}: {help}"
+        );
+    }
+    seen.push(line.to_owned());
+    let listed = help
+        .split_once("\nCommands:\n")
+        .map(|(_, rest)| rest)
+        .unwrap_or_default();
+    for row in listed.lines().take_while(|row| !row.is_empty()) {
+        let verb = row
+            .strip_prefix("  ")
+            .and_then(|row| row.split(' ').next())
+            .unwrap_or_default();
+        // A row that goes on is indented further.
+        if !verb.is_empty() && verb != "help" {
+            verbs_below(directory, &format!("{line} {verb}"), seen);
+        }
     }
 }
 

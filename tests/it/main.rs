@@ -60,6 +60,8 @@ mod revoked;
 mod sign_up;
 /// A node that is told to stop, with somebody connected.
 mod stopped;
+/// Mistakes that the guide invites to: another name, another database, another path, an old token.
+mod traps;
 /// The commands of people who use databases.
 mod tsh;
 /// People: added, listed, changed, reset and removed by an administrator.

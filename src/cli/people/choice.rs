@@ -6,24 +6,35 @@ use crate::web::people_api::MyDatabase;
 /// In a list of a role: any but those denied.
 const ANY: &str = "*";
 
+/// Databases that a sentence names: with more it is no sentence any more, and `db ls` has them all.
+const NAMED_MAX: usize = 5;
+
 /// The database that `asked` names, or the only one.
 pub fn database<'a>(program: &str, databases: &'a [MyDatabase], asked: Option<&str>) -> Result<&'a MyDatabase, String> {
     match (asked, databases) {
         (Some(name), all) => all
             .iter()
             .find(|database| database.name == name)
-            .ok_or_else(|| not_found(program, name)),
+            .ok_or_else(|| not_found(program, all, name)),
         (None, [only]) => Ok(only),
-        (None, []) => {
-            Err("there are no databases for you; ask a cluster administrator for a role that allows one".to_owned())
-        }
+        (None, []) => Err(NONE.to_owned()),
         (None, several) => Err(several_of(several.iter().map(|database| database.name.as_str()))),
     }
 }
 
-pub fn not_found(program: &str, name: &str) -> String {
+pub const NONE: &str = "there are no databases for you; ask a cluster administrator for a role that allows one";
+
+fn not_found(program: &str, databases: &[MyDatabase], name: &str) -> String {
+    let names: Vec<String> = databases.iter().map(|database| one_line(&database.name)).collect();
+    let there = match names.get(..NAMED_MAX) {
+        _ if names.is_empty() => NONE.to_owned(),
+        Some(first) if names.len() > NAMED_MAX => {
+            format!("you may use {} and {} more", first.join(", "), names.len() - NAMED_MAX)
+        }
+        _ => format!("you may use {}", names.join(", ")),
+    };
     format!(
-        "database \"{}\" not found, use '{program} db ls' to see registered databases",
+        "database \"{}\" not found, use '{program} db ls' to see registered databases; {there}",
         one_line(name)
     )
 }
@@ -127,13 +138,23 @@ mod tests {
         assert_eq!(database("tsh", &[a], None).unwrap().name, "a");
         assert_eq!(
             database("tsh", &both, Some("x")).unwrap_err(),
-            "database \"x\" not found, use 'tsh db ls' to see registered databases"
+            "database \"x\" not found, use 'tsh db ls' to see registered databases; you may use a, b"
         );
         assert_eq!(
             database("tsh", &both, None).unwrap_err(),
             "multiple databases are available (a, b), please specify one by name"
         );
-        assert!(database("tsh", &[], None).is_err());
+        assert_eq!(
+            database("tsh", &[], None).unwrap_err(),
+            "there are no databases for you; ask a cluster administrator for a role that allows one"
+        );
+        let said = database("tsh", &[], Some("x")).unwrap_err();
+        assert!(
+            said.ends_with("; there are no databases for you; ask a cluster administrator for a role that allows one")
+        );
+        let many: Vec<MyDatabase> = (1..=7).map(|n| example(&format!("d{n}"), &[], &[], &[])).collect();
+        let said = database("tsh", &many, Some("x")).unwrap_err();
+        assert!(said.ends_with("; you may use d1, d2, d3, d4, d5 and 2 more"), "{said}");
     }
 
     #[test]

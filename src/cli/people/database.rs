@@ -294,6 +294,14 @@ mod tests {
     }
 
     #[test]
+    fn a_database_that_has_gone_is_named_with_the_command_that_forgets_it() {
+        assert_eq!(
+            no_longer_exists(Program::Tsh, Some("orders")).to_string(),
+            "you are logged into a database that no longer exists in the cluster (remove it with 'tsh db logout orders')"
+        );
+    }
+
+    #[test]
     fn a_certificate_is_used_again_only_for_the_same_user_and_name() {
         let asks = |user: Option<&str>, name: Option<&str>| DatabaseArgs {
             at: At {

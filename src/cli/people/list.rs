@@ -1,7 +1,7 @@
 //! `db ls`: the databases that a person may use.
 
 use super::ListArgs;
-use super::choice::Opened;
+use super::choice::{self, Opened};
 use super::session::{Session, now};
 use crate::cli::ctl::{Format, print_as, table};
 use crate::cli::names::Program;
@@ -28,6 +28,10 @@ pub async fn list(program: Program, args: &ListArgs) -> Outcome {
     let mut active = session.home.databases(&session.profile).map_err(Failure::failed)?;
     active.retain(|active| active.valid_until > now());
     println!("{}", rows(program, &databases, &active, args.verbose));
+    if databases.is_empty() {
+        let all = wanted.is_none() && args.search.is_empty();
+        println!("{}", if all { choice::NONE } else { "No databases found." });
+    }
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use super::connection::{Connection, service_name};
 use super::session::{self, Session};
 use super::{At, LoginArgs, prompt, service_file, status};
+use crate::actors::accounts::LoginRefused;
 use crate::cli::names::Program;
 use crate::cli::people_client::{Contact, PeopleClient, WebTrust, machine_authorities, ping};
 use crate::cli::profile::{ActiveDatabase, Authorities, Home, Profile};
@@ -52,7 +53,7 @@ pub async fn log_in(program: Program, args: &LoginArgs) -> Outcome {
         ttl_secs: ttl.map(|ttl| ttl.as_secs()),
         csr: session::csr(&key, &user)?,
     };
-    let answer = client.log_in(&ask).await?;
+    let answer = client.log_in(&ask).await.map_err(|failure| denied(failure, &user))?;
     check(&answer, &key)?;
     let profile = Profile {
         proxy: proxy.to_string(),
@@ -129,6 +130,18 @@ async fn first_that_answers(proxies: &[Endpoint], trust: &WebTrust) -> Result<(E
         }
     }
     Err(Failure::failed(why.join("; ")))
+}
+
+/// What auth says of a wrong name and a wrong password is the same; the person can compare the name.
+fn denied(failure: Failure, user: &str) -> Failure {
+    if failure.to_string() != LoginRefused::Denied.to_string() {
+        return failure;
+    }
+    failure.and(&format!(
+        "you are logging in as \"{}\": give another name with --user, or ask an administrator, who sees the names with `ctl users \
+         ls` and makes a new password with `ctl users reset`",
+        one_line(user)
+    ))
 }
 
 /// A certificate that is kept is one for the key beside it.
@@ -236,6 +249,19 @@ pub fn log_out(at: &At) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_is_denied_reads_the_name_that_was_given_and_nothing_else_is_added_to() {
+        let said = denied(Failure::failed(LoginRefused::Denied), "test\u{1b}user").to_string();
+        assert!(
+            said.starts_with(
+                "invalid username, password or second factor; you are logging in as \"test\\u{1b}user\": "
+            ),
+            "{said}"
+        );
+        assert!(said.contains("--user") && said.contains("`ctl users ls`"), "{said}");
+        assert_eq!(denied(Failure::failed("no answer"), "a").to_string(), "no answer");
+    }
 
     #[test]
     fn a_lifetime_is_minutes_or_a_duration() {

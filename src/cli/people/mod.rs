@@ -90,7 +90,7 @@ pub enum PeopleDbVerb {
     #[command(after_help = "Example:\n  postern db connect --db-user=reader --db-name=orders example")]
     Connect(DatabaseArgs),
     /// Print the settings of a database that you are logged in to, for `eval`.
-    #[command(after_help = "Example:\n  eval \"$(postern db env example)\"\n  postern db env example")]
+    #[command(after_help = "Example:\n  postern db env example\n  eval \"$(postern db env example)\"")]
     Env {
         #[command(flatten)]
         at: At,

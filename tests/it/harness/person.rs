@@ -77,7 +77,7 @@ impl Person {
         run(command, PATIENCE)
     }
 
-    fn environment(&self, command: &mut Command) {
+    pub fn environment(&self, command: &mut Command) {
         clean_environment(command, self.home.path());
         let psql = postgres::program("psql", self.home.path());
         let programs = std::path::Path::new(psql.get_program())
