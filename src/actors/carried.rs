@@ -5,6 +5,7 @@
 //! (`protocol/carried.rs`): what limits logins of one address, and what a certificate is pinned to, can be believed.
 
 use super::connection::ConnectionParts;
+use super::places::{PlaceLimits, Places};
 use crate::model::{Endpoint, NodeKind, NodeName};
 use crate::net::tls::{HANDSHAKE_DEADLINE, NodeClient, ServerTls, peer_chain};
 use crate::net::{BoxStream, Stream, socket};
@@ -19,21 +20,25 @@ use tokio::sync::Semaphore;
 
 /// Connections of nodes that are carried at a time: one for each agent of a large cluster, and some that join.
 pub const TO_AUTH_MAX: usize = 2048;
-/// The same of people. A request takes well below a second; whoever holds connections open takes no node's place.
-pub const PEOPLE_TO_AUTH_MAX: usize = 512;
+/// The same of people. A request takes well below a second; whoever holds connections open takes no node's place, and the
+/// places of their own address only. More of an address than auth serves at a time, so that auth can say why it does not.
+const PEOPLE_TO_AUTH: PlaceLimits = PlaceLimits {
+    all: 512,
+    per_address: 64,
+};
 
 /// What a proxy carries at a time.
 #[derive(Clone)]
 pub struct ToAuthRoom {
     nodes: Arc<Semaphore>,
-    people: Arc<Semaphore>,
+    people: Places,
 }
 
 impl Default for ToAuthRoom {
     fn default() -> Self {
         Self {
             nodes: Arc::new(Semaphore::new(TO_AUTH_MAX)),
-            people: Arc::new(Semaphore::new(PEOPLE_TO_AUTH_MAX)),
+            people: Places::new(PEOPLE_TO_AUTH),
         }
     }
 }
@@ -75,9 +80,11 @@ pub(super) async fn carry_node(tls: ServerTls, auth: Vec<Endpoint>, room: ToAuth
 /// On a proxy.
 pub(super) async fn carry_person(tls: ServerTls, parts: Arc<ConnectionParts>, client: SocketAddr) {
     let Some(proxy) = &parts.proxy else { return };
-    let Ok(_permit) = proxy.to_auth_room.people.try_acquire() else {
+    let Some(_place) = proxy.to_auth_room.people.enter(client.ip()) else {
+        let PlaceLimits { all, per_address } = PEOPLE_TO_AUTH;
         tracing::warn!(
-            "a person's connection to auth was turned away: {PEOPLE_TO_AUTH_MAX} are open, which is the limit"
+            %client,
+            "a person's connection to auth was turned away: {per_address} of this address are open, or {all} of all, which is the limit"
         );
         return;
     };

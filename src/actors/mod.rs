@@ -27,6 +27,7 @@ pub mod links;
 pub mod listener;
 mod open_sessions;
 pub mod phase;
+pub mod places;
 pub mod policy;
 pub mod proxies;
 pub mod rbac;

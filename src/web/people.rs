@@ -9,6 +9,7 @@ use super::people_routes;
 use super::permits::{Caller, only_for_people};
 use super::routes::{self, Api, Failed};
 use crate::actors::carried::{PersonConnection, ServePeople};
+use crate::actors::places::{PlaceLimits, Places};
 use crate::model::Principal;
 use crate::pki::{CertificateError, verify_person};
 use crate::policy::PINNED_IP_MESSAGE;
@@ -20,15 +21,20 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 
-/// A request takes a fraction of a second, so that this many serve thousands of people.
-const CONNECTIONS_MAX: usize = 256;
+/// A request takes a fraction of a second, so that this many serve thousands of people, and those of one address the office
+/// behind it. Anybody can open one without a login: an address that keeps its own open leaves the others theirs.
+const PLACES: PlaceLimits = PlaceLimits {
+    all: 256,
+    per_address: 32,
+};
+/// From the handshake to the end of the request's headers: whoever says nothing makes place. As long as a handshake may take.
+const HEADERS_DEADLINE: Duration = Duration::from_secs(15);
 /// The slowest request waits for a core to hash a password; a connection serves one.
 const CONNECTION_DEADLINE: Duration = Duration::from_secs(60);
 /// A login or a request for a certificate.
@@ -36,32 +42,34 @@ const BODY_MAX_BYTES: usize = 64 * 1024;
 
 pub struct PeopleApi {
     parts: Arc<AdminParts>,
-    room: Arc<Semaphore>,
+    places: Places,
 }
 
 impl PeopleApi {
     pub fn new(parts: Arc<AdminParts>) -> Self {
         Self {
             parts,
-            room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            places: Places::new(PLACES),
         }
     }
 }
 
 impl ServePeople for PeopleApi {
     fn serve(&self, person: PersonConnection) -> BoxFuture<'static, ()> {
-        let (parts, room) = (self.parts.clone(), self.room.clone());
+        let parts = self.parts.clone();
+        let place = self.places.enter(person.client.ip());
         async move {
-            let permit = room.try_acquire();
-            let router = match &permit {
-                Ok(_) => router(parts, &person),
-                Err(_) => refusing(Failed(
+            let router = match &place {
+                Some(_) => router(parts, &person),
+                None => refusing(Failed(
                     StatusCode::SERVICE_UNAVAILABLE,
-                    "too many people ask at the moment; try again".to_owned(),
+                    "too many connections of your address, or of all, are open at the moment; try again".to_owned(),
                 )),
             };
             let connection = hyper::server::conn::http1::Builder::new()
                 .keep_alive(false)
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADERS_DEADLINE)
                 .serve_connection(TokioIo::new(person.stream), TowerToHyperService::new(router));
             match tokio::time::timeout(CONNECTION_DEADLINE, connection).await {
                 Ok(Ok(())) => {}
@@ -70,6 +78,7 @@ impl ServePeople for PeopleApi {
                 }
                 Err(_) => tracing::debug!(client = %person.client, "a person's request was not done in time"),
             }
+            drop(place);
         }
         .boxed()
     }

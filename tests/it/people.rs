@@ -7,11 +7,17 @@ use crate::harness::process::run;
 use crate::harness::{Form, Output, PATIENCE, TestDir, postern, shared};
 use data_encoding::BASE64;
 use postern::cli::people_client::PeopleClient;
-use postern::model::Endpoint;
-use postern::net::tls::Credentials;
+use postern::model::{Endpoint, NodeKind, SystemClock};
+use postern::net::socket;
+use postern::net::tls::{Credentials, NodeClient};
 use postern::pki::PrivateKey;
 use postern::pki::pem::certificates_from_pem;
+use postern::protocol::alpn;
 use postern::web::people_api::{Certificates, Me, MyDatabases, Renew, Route};
+use rustls_pki_types::CertificateDer;
+use socket2::{Domain, Socket, Type};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// A login of `person`, in files, as `ctl auth sign` makes it.
@@ -140,7 +146,35 @@ fn administration_from_another_machine_is_what_the_roles_allow(form: Form) {
     assert!(said.contains("on \"event\""), "{said}");
 }
 
+/// A client at `from` that gets as far as auth's own TLS, and says nothing.
+async fn silent(from: Ipv4Addr, proxy_port: u16, authorities: &[CertificateDer<'static>]) -> io::Result<impl Sized> {
+    let raw = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    raw.bind(&SocketAddr::from((from, 0)).into())?;
+    raw.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, proxy_port)).into())?;
+    raw.set_nonblocking(true)?;
+    let tcp = socket::adopt(raw.into())?;
+    let to = |peer, alpn| NodeClient::person(None, authorities, peer, alpn, &SystemClock::shared()).expect("usable");
+    let outer = to(NodeKind::Proxy, alpn::PERSON_TO_AUTH).connect(tcp).await?;
+    to(NodeKind::Auth, alpn::PERSON).connect(outer).await
+}
+
+fn an_address_that_holds_connections_to_auth_open_keeps_only_itself_out(form: Form) {
+    let cluster = shared(form);
+    let (_home, prefix) = login(&cluster, "alice");
+    let authorities = certificates_from_pem(&file(&prefix, "cas"), "a file").expect("certificates");
+    let another = Ipv4Addr::new(127, 0, 0, 2);
+    let (reached, me) = block_on(async {
+        let dials = (0..280).map(|_| silent(another, cluster.proxy_port(), &authorities));
+        let held = futures::future::join_all(dials).await;
+        let reached = held.iter().filter(|silent| silent.is_ok()).count();
+        (reached, client(&cluster, &prefix, true).me().await)
+    });
+    assert!((32..=64).contains(&reached), "{reached} of one address");
+    assert_eq!(me.expect("an answer to another address").user, "alice");
+}
+
 crate::harness::in_both_forms! {
     a_database_is_reached_with_a_certificate_that_auth_gave_through_the_proxy,
     administration_from_another_machine_is_what_the_roles_allow,
+    an_address_that_holds_connections_to_auth_open_keeps_only_itself_out,
 }

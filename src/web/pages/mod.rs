@@ -5,7 +5,6 @@
 
 mod html;
 mod picture;
-mod room;
 mod router;
 mod sign_up;
 #[cfg(test)]
@@ -15,6 +14,7 @@ use crate::actors::accounts::{AcceptInvite, LookAtInvite};
 use crate::actors::address::{Address, Origin};
 use crate::actors::connection::ServePages;
 use crate::actors::identity::IdentityView;
+use crate::actors::places::{PlaceLimits, Places};
 use crate::model::{ClusterName, SharedClock};
 use crate::net::tls::{ServerTls, speaks_http_2};
 use axum::Router;
@@ -22,13 +22,17 @@ use futures::future::BoxFuture;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use room::Room;
 use router::{Asker, Rates};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// People who set a password, and command lines that ask where they are: each for a moment. Behind one address may be an office.
+const PLACES: PlaceLimits = PlaceLimits {
+    all: 1024,
+    per_address: 64,
+};
 /// From the first byte of a request to the end of its headers, and between two requests. As long as a TLS handshake may take.
 const HEADERS_DEADLINE: Duration = Duration::from_secs(15);
 /// No page needs more than a few hundred bytes of headers; browsers send some kilobytes where cookies of others are.
@@ -59,7 +63,7 @@ pub struct PageParts {
 pub struct Pages {
     parts: Arc<PageParts>,
     rates: Arc<Mutex<Rates>>,
-    room: Room,
+    places: Places,
 }
 
 impl Pages {
@@ -67,14 +71,14 @@ impl Pages {
         Self {
             parts: Arc::new(parts),
             rates: Arc::new(Mutex::new(Rates::new())),
-            room: Room::default(),
+            places: Places::new(PLACES),
         }
     }
 }
 
 impl ServePages for Pages {
     fn serve(&self, tls: ServerTls, peer: SocketAddr, origin: Origin) -> BoxFuture<'static, ()> {
-        let Some(place) = self.room.enter(peer.ip()) else {
+        let Some(place) = self.places.enter(peer.ip()) else {
             tracing::warn!(%peer, "an HTTP connection was turned away: as many are open as may be");
             return Box::pin(std::future::ready(()));
         };

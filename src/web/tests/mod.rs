@@ -1,6 +1,7 @@
 //! The API for people over real actors and a real store, with a clock that stands still; requests come over memory, with the
 //! certificate chain that TLS would have checked.
 
+mod crowded;
 mod logins;
 mod rules;
 
