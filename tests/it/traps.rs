@@ -1,7 +1,8 @@
 //! Mistakes that the guide invites to, and what somebody reads who follows it to the letter: the name that was typed, what exists
 //! for them, and the next step.
 
-use crate::harness::person::{PASSWORD, Person, code_at};
+use crate::harness::person::{PASSWORD, Person};
+use crate::harness::sign_up::code_at;
 use crate::harness::wait::until_ok;
 use crate::harness::{Client, Form, PATIENCE, TestDir, Wire, postern, run, shared};
 use std::os::unix::fs::symlink;
