@@ -201,36 +201,40 @@ pub async fn log_in_to(session: &Session, client: &PeopleClient, route: Route) -
 
 pub fn log_out(at: &At) -> Outcome {
     let home = Home::of_environment().map_err(Failure::failed)?;
-    let meant = if at.proxy.is_some() || at.user.is_some() {
-        at.profile(&home)?.into_iter().collect()
-    } else {
-        home.profiles().map_err(Failure::failed)?
-    };
-    if meant.is_empty() {
-        println!("You are not logged in.");
-        return Ok(());
+    let all = at.proxy.is_none() && at.user.is_none();
+    let mut meant = home.logins().map_err(Failure::failed)?;
+    if !all {
+        meant = at.those_of(&home, meant)?;
     }
+    let sections = meant.iter().flat_map(|profile| {
+        let databases = home.database_names(profile).unwrap_or_default();
+        databases.into_iter().map(|database| service_name(profile, &database))
+    });
+    let sections: Vec<String> = sections.collect();
+    // A service file that cannot be changed keeps nobody's key here.
+    let forgotten = service_file::path().and_then(|path| service_file::remove(&path, &sections));
+    let write = home.write().map_err(Failure::failed)?;
+    if all {
+        write.remove_all().map_err(Failure::failed)?;
+    } else {
+        for profile in &meant {
+            write.remove_login(profile).map_err(Failure::failed)?;
+        }
+    }
+    drop(write);
     for profile in &meant {
-        // A key that is damaged hides the databases' names; it is removed all the same.
-        let databases = home.databases(profile).unwrap_or_default();
-        let write = home.write().map_err(Failure::failed)?;
-        write.remove_login(profile).map_err(Failure::failed)?;
-        drop(write);
-        let names: Vec<String> = databases
-            .iter()
-            .map(|database| service_name(profile, &database.service))
-            .collect();
-        service_file::remove(&service_file::path()?, &names)?;
         println!(
             "Logged out {} from {}.",
             one_line(&profile.user),
             one_line(&profile.proxy)
         );
     }
-    if at.proxy.is_none() && at.user.is_none() {
+    if meant.is_empty() {
+        println!("You are not logged in.");
+    } else if all {
         println!("Logged out all users from all proxies.");
     }
-    Ok(())
+    forgotten
 }
 
 #[cfg(test)]
