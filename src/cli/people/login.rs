@@ -176,6 +176,13 @@ async fn log_in_again(program: Program, at: &At, profile: &Profile, databases: V
 
 /// Asks for the certificate of a database, keeps it, and makes the database a service of psql.
 pub async fn log_in_to(session: &Session, client: &PeopleClient, route: Route) -> Result<Connection, Failure> {
+    let connection = certificate_for(session, client, route).await?;
+    service_file::set(&service_file::path()?, &connection.service, &connection.service_lines())?;
+    Ok(connection)
+}
+
+/// Asks for the certificate of a database and keeps it.
+pub async fn certificate_for(session: &Session, client: &PeopleClient, route: Route) -> Result<Connection, Failure> {
     let answer = session.certificate(client, route.clone()).await?;
     check(&answer, &session.credentials.key)?;
     let write = session.home.write().map_err(Failure::failed)?;
@@ -194,9 +201,7 @@ pub async fn log_in_to(session: &Session, client: &PeopleClient, route: Route) -
         db_name: route.db_name,
         valid_until: session.credentials.claims.valid_until,
     };
-    let connection = Connection::of(&session.home, &session.profile, &active)?;
-    service_file::set(&service_file::path()?, &connection.service, &connection.service_lines())?;
-    Ok(connection)
+    Connection::of(&session.home, &session.profile, &active)
 }
 
 pub fn log_out(at: &At) -> Outcome {
