@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::http_exchange::{ANSWER_DEADLINE, Answered, exchange};
-use crate::model::{Endpoint, SystemClock};
+use crate::model::{ClusterName, Endpoint, NameError, PersonName, ServiceName, SystemClock};
 use crate::net::auth_dialer::{AuthDialer, AuthRoute};
 use crate::net::tls::Credentials;
 use crate::net::web_client::WebClient;
@@ -136,13 +136,13 @@ impl PeopleClient {
     /// # Errors
     /// As [`Self::request`].
     pub async fn log_in(&self, login: &Login) -> Result<Certificates, Failure> {
-        self.request(Method::POST, "/v1/login", Some(login)).await
+        checked(self.request(Method::POST, "/v1/login", Some(login)).await?)
     }
 
     /// # Errors
     /// As [`Self::request`].
     pub async fn renew(&self, ask: &Renew) -> Result<Certificates, Failure> {
-        self.request(Method::POST, "/v1/certificates", Some(ask)).await
+        checked(self.request(Method::POST, "/v1/certificates", Some(ask)).await?)
     }
 
     /// # Errors
@@ -154,8 +154,25 @@ impl PeopleClient {
     /// # Errors
     /// As [`Self::request`].
     pub async fn databases(&self) -> Result<MyDatabases, Failure> {
-        self.request(Method::GET, "/v1/databases", None::<&()>).await
+        let found: MyDatabases = self.request(Method::GET, "/v1/databases", None::<&()>).await?;
+        for database in &found.databases {
+            ServiceName::new(database.name.clone()).map_err(not_a_name)?;
+        }
+        Ok(found)
     }
+}
+
+/// Names of the answer become those of files and of sections of psql's service file.
+fn checked(answer: Certificates) -> Result<Certificates, Failure> {
+    ClusterName::new(answer.cluster.clone()).map_err(not_a_name)?;
+    PersonName::new(answer.user.clone()).map_err(not_a_name)?;
+    Ok(answer)
+}
+
+fn not_a_name(error: NameError) -> Failure {
+    Failure::failed(format!(
+        "auth's answer is refused: {error}; ask the cluster's administrator"
+    ))
 }
 
 async fn in_time<T>(asked: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
@@ -167,7 +184,7 @@ async fn in_time<T>(asked: impl Future<Output = Result<T, Failure>>) -> Result<T
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ClusterName, Timestamp};
+    use crate::model::Timestamp;
     use crate::pki::{CaKind, CertificateAuthority};
 
     #[test]
@@ -202,5 +219,22 @@ mod tests {
         }
         let first = says(&[others]);
         assert_eq!(believed(&first, &WebTrust::default()).unwrap(), first.host_ca);
+    }
+
+    #[test]
+    fn an_answer_with_what_is_no_name_is_refused() {
+        let answer = |cluster: &str, user: &str| {
+            checked(Certificates {
+                cluster: cluster.to_owned(),
+                user: user.to_owned(),
+                roles: Vec::new(),
+                certificate: String::new(),
+                not_after: String::new(),
+                host_ca: String::new(),
+            })
+        };
+        assert!(answer("gate", "alice").is_ok());
+        assert!(answer("gate]\nhost=elsewhere", "alice").is_err());
+        assert!(answer("gate", "../alice").is_err());
     }
 }

@@ -419,7 +419,7 @@ fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ProfileEr
 
 /// A name that stays inside of its directory. Proxies and clusters choose theirs.
 fn part<'a>(what: &'static str, name: &'a str) -> Result<&'a str, ProfileError> {
-    let bad = name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']);
+    let bad = name.is_empty() || name.starts_with('.') || name.contains(|c: char| c == '/' || c.is_control());
     if bad {
         return Err(ProfileError::Name {
             what,

@@ -170,6 +170,7 @@ fn names_that_a_cluster_chose_do_not_lead_out_of_the_directory() {
     alice.cluster = "..".to_owned();
     assert!(home.database_file(&alice, "orders").is_err());
     assert!(home.profile("../../etc/passwd").is_err());
+    assert!(home.profile("one\n[other]").is_err());
     alice.proxy = "/etc".to_owned();
     assert!(home.key_file(&alice).is_err());
     let colons = profile("[::1]:443", "a:b%3Ac");

@@ -153,6 +153,12 @@ fn somebody_logs_in_uses_two_databases_at_once_and_logs_out_of_one_and_of_all() 
         .typed_with("tsh db connect by-tsh", "select current_user, current_database();\n")
         .ok();
     holds(&answered, &["app", "(1 row)"]);
+    let tsh = anna.home.join("tsh");
+    let other = anna.typed(&format!("/usr/bin/env TELEPORT_USER=other {} status", tsh.display()));
+    holds(
+        &other.stdout,
+        &["> Profile URL:", "Logged in as:       other\n", "[LOGGED OUT]"],
+    );
     let key = anna
         .home
         .join(format!(".postern/keys/{}/anna.key", anna.proxy.replace(':', "+")));

@@ -241,20 +241,38 @@ fn no_longer_exists(program: Program, name: Option<&str>) -> Failure {
     ))
 }
 
-/// Runs psql. Ctrl-C is psql's: it cancels a statement, and this program waits on.
-async fn psql(program: Program, connection: &Connection) -> Outcome {
+/// What is left of these in the environment would lead elsewhere, take the certificate away or ask for another way in.
+const NOT_FOR_PSQL: [&str; 15] = [
+    "PGHOSTADDR",
+    "PGSERVICE",
+    "PGPASSWORD",
+    "PGREQUIREAUTH",
+    "PGREQUIREPEER",
+    "PGREQUIRESSL",
+    "PGCHANNELBINDING",
+    "PGSSLNEGOTIATION",
+    "PGSSLCERTMODE",
+    "PGSSLCRL",
+    "PGSSLCRLDIR",
+    "PGSSLSNI",
+    "PGSSLMINPROTOCOLVERSION",
+    "PGSSLMAXPROTOCOLVERSION",
+    "PGGSSDELEGATION",
+];
+
+fn psql_command(connection: &Connection) -> tokio::process::Command {
     let mut command = tokio::process::Command::new("psql");
-    // Never a password: the certificate is what is asked for. What is left in the environment would lead elsewhere.
+    // Never a password: the certificate is what is asked for.
     command.arg("--no-password").arg(connection.uri());
-    for variable in [
-        "PGHOSTADDR",
-        "PGSERVICE",
-        "PGPASSWORD",
-        "PGREQUIREAUTH",
-        "PGSSLNEGOTIATION",
-    ] {
+    for variable in NOT_FOR_PSQL {
         command.env_remove(variable);
     }
+    command
+}
+
+/// Runs psql. Ctrl-C is psql's: it cancels a statement, and this program waits on.
+async fn psql(program: Program, connection: &Connection) -> Outcome {
+    let mut command = psql_command(connection);
     // A signal that is handled here is back to its default in the child; one that is ignored would stay ignored.
     let _caught = signal(SignalKind::interrupt()).map_err(Failure::internal)?;
     let ended = command.status().await;
@@ -343,6 +361,14 @@ mod tests {
             key: String::new(),
             service: String::new(),
         };
+        let psql = psql_command(&connection(Some("x")));
+        for variable in ["PGSSLCERTMODE", "PGCHANNELBINDING", "PGREQUIREAUTH"] {
+            assert!(
+                psql.as_std()
+                    .get_envs()
+                    .any(|(name, value)| name == variable && value.is_none())
+            );
+        }
         let said = logged_in(Program::Tsh, &connection(Some("x")));
         assert!(
             said.starts_with("Connection information for database \"orders\" has been saved.\n"),

@@ -26,7 +26,7 @@ pub async fn log_in(program: Program, args: &LoginArgs) -> Outcome {
         let write = home.write().map_err(Failure::failed)?;
         write.make_current(&profile.proxy).map_err(Failure::failed)?;
         drop(write);
-        return status::show_current(program, &home);
+        return status::show_login(program, &home, profile);
     }
     let (proxies, user) = whom(args, known.as_ref())?;
     let mut trust = WebTrust {
@@ -67,7 +67,7 @@ pub async fn log_in(program: Program, args: &LoginArgs) -> Outcome {
         .map_err(Failure::failed)?;
     drop(write);
     log_in_again(program, &args.at, &profile, databases).await?;
-    status::show_current(program, &home)
+    status::show_login(program, &home, &profile)
 }
 
 /// A proxy with a certificate of its own presents that one to psql, which then has to know its issuer; without one, or once it
@@ -176,6 +176,8 @@ async fn log_in_again(program: Program, at: &At, profile: &Profile, databases: V
 
 /// Asks for the certificate of a database, keeps it, and makes the database a service of psql.
 pub async fn log_in_to(session: &Session, client: &PeopleClient, route: Route) -> Result<Connection, Failure> {
+    let connection = connection(session, route.clone())?;
+    service_file::check(&connection.service, &connection.service_lines())?;
     let connection = certificate_for(session, client, route).await?;
     service_file::set(&service_file::path()?, &connection.service, &connection.service_lines())?;
     Ok(connection)
@@ -195,6 +197,10 @@ pub async fn certificate_for(session: &Session, client: &PeopleClient, route: Ro
         )
         .map_err(Failure::failed)?;
     drop(write);
+    connection(session, route)
+}
+
+fn connection(session: &Session, route: Route) -> Result<Connection, Failure> {
     let active = ActiveDatabase {
         service: route.service,
         db_user: route.db_user,
