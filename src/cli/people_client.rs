@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::http_exchange::{ANSWER_DEADLINE, Answered, exchange};
-use crate::model::{Endpoint, SystemClock};
+use crate::model::{ClusterName, Endpoint, NameError, PersonName, ServiceName, SystemClock};
 use crate::net::auth_dialer::{AuthDialer, AuthRoute};
 use crate::net::tls::Credentials;
 use crate::net::web_client::WebClient;
@@ -43,27 +43,45 @@ pub async fn ping(proxy: &Endpoint, trust: &WebTrust) -> Result<Contact, Failure
         )));
     }
     let mut ping: Ping = answered.read()?;
-    if !trust.pins.is_empty() {
-        ping.host_ca = pinned(&ping, trust)?;
-    }
+    ping.host_ca = believed(&ping, trust)?;
     Ok(Contact {
         ping,
         vouched_for_by_machine,
     })
 }
 
-fn pinned(ping: &Ping, trust: &WebTrust) -> Result<String, Failure> {
+/// The authorities of the answer that are the cluster's, as far as that is known: from a pin, else from the login before. Whoever
+/// vouches for the proxy's own certificate does not say which cluster it is of.
+fn believed(ping: &Ping, trust: &WebTrust) -> Result<String, Failure> {
+    let pinned = !trust.pins.is_empty();
+    if !pinned && trust.host_authorities.is_empty() {
+        return Ok(ping.host_ca.clone());
+    }
     let mut authorities =
         certificates_from_pem(ping.host_ca.as_bytes(), "the proxy's answer").map_err(Failure::failed)?;
-    authorities.retain(|authority| trust.pins.iter().any(|pin| pin.matches(authority)));
-    if authorities.is_empty() {
-        return Err(Failure::failed(format!(
+    authorities.retain(|authority| {
+        if pinned {
+            trust.pins.iter().any(|pin| pin.matches(authority))
+        } else {
+            trust.host_authorities.contains(authority)
+        }
+    });
+    if !authorities.is_empty() {
+        return certificates_to_pem(&authorities).map_err(Failure::internal);
+    }
+    Err(Failure::failed(if pinned {
+        format!(
             "the proxy is of cluster {:?}, whose authority does not have this CA pin; compare the pin with `ctl status` on the \
              auth node",
             ping.cluster
-        )));
-    }
-    certificates_to_pem(&authorities).map_err(Failure::internal)
+        )
+    } else {
+        format!(
+            "the proxy is of cluster {:?}, which is not the one that you logged in to before: its authority is another; if the \
+             cluster was made anew, log out and log in again with --ca-pin=sha256:... (from ctl status)",
+            ping.cluster
+        )
+    }))
 }
 
 /// Asks auth through a proxy, as a person with a certificate or before the login.
@@ -118,13 +136,13 @@ impl PeopleClient {
     /// # Errors
     /// As [`Self::request`].
     pub async fn log_in(&self, login: &Login) -> Result<Certificates, Failure> {
-        self.request(Method::POST, "/v1/login", Some(login)).await
+        checked(self.request(Method::POST, "/v1/login", Some(login)).await?)
     }
 
     /// # Errors
     /// As [`Self::request`].
     pub async fn renew(&self, ask: &Renew) -> Result<Certificates, Failure> {
-        self.request(Method::POST, "/v1/certificates", Some(ask)).await
+        checked(self.request(Method::POST, "/v1/certificates", Some(ask)).await?)
     }
 
     /// # Errors
@@ -136,12 +154,87 @@ impl PeopleClient {
     /// # Errors
     /// As [`Self::request`].
     pub async fn databases(&self) -> Result<MyDatabases, Failure> {
-        self.request(Method::GET, "/v1/databases", None::<&()>).await
+        let found: MyDatabases = self.request(Method::GET, "/v1/databases", None::<&()>).await?;
+        for database in &found.databases {
+            ServiceName::new(database.name.clone()).map_err(not_a_name)?;
+        }
+        Ok(found)
     }
+}
+
+/// Names of the answer become those of files and of sections of psql's service file.
+fn checked(answer: Certificates) -> Result<Certificates, Failure> {
+    ClusterName::new(answer.cluster.clone()).map_err(not_a_name)?;
+    PersonName::new(answer.user.clone()).map_err(not_a_name)?;
+    Ok(answer)
+}
+
+fn not_a_name(error: NameError) -> Failure {
+    Failure::failed(format!(
+        "auth's answer is refused: {error}; ask the cluster's administrator"
+    ))
 }
 
 async fn in_time<T>(asked: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::time::timeout(ANSWER_DEADLINE, asked)
         .await
         .unwrap_or_else(|_| Err(Failure::failed("no answer came in time")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Timestamp;
+    use crate::pki::{CaKind, CertificateAuthority};
+
+    #[test]
+    fn a_cluster_that_is_known_from_a_login_before_is_believed_by_its_own_authority_only() {
+        let authority = || {
+            let name = ClusterName::new("gate").unwrap();
+            let made =
+                CertificateAuthority::generate(CaKind::Host, &name, Timestamp::from_secs(1_800_000_000)).unwrap();
+            made.certificate().clone()
+        };
+        let (old, new, others) = (authority(), authority(), authority());
+        let says = |authorities: &[CertificateDer<'_>]| Ping {
+            cluster: "gate".to_owned(),
+            version: "1".to_owned(),
+            proxy: "p:443".to_owned(),
+            host_ca: certificates_to_pem(authorities).unwrap(),
+            ca_pins: Vec::new(),
+        };
+        let known = WebTrust {
+            host_authorities: vec![old.clone()],
+            ..WebTrust::default()
+        };
+        let rotated = believed(&says(&[new, old.clone()]), &known).unwrap();
+        assert_eq!(rotated, certificates_to_pem(&[old]).unwrap());
+        for insecure in [false, true] {
+            let known = WebTrust {
+                insecure,
+                ..known.clone()
+            };
+            let said = believed(&says(&[others.clone()]), &known).unwrap_err().to_string();
+            assert!(said.contains("log out and log in again with --ca-pin"), "{said}");
+        }
+        let first = says(&[others]);
+        assert_eq!(believed(&first, &WebTrust::default()).unwrap(), first.host_ca);
+    }
+
+    #[test]
+    fn an_answer_with_what_is_no_name_is_refused() {
+        let answer = |cluster: &str, user: &str| {
+            checked(Certificates {
+                cluster: cluster.to_owned(),
+                user: user.to_owned(),
+                roles: Vec::new(),
+                certificate: String::new(),
+                not_after: String::new(),
+                host_ca: String::new(),
+            })
+        };
+        assert!(answer("gate", "alice").is_ok());
+        assert!(answer("gate]\nhost=elsewhere", "alice").is_err());
+        assert!(answer("gate", "../alice").is_err());
+    }
 }

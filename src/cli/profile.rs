@@ -13,14 +13,18 @@
 //! Each file is replaced whole. A command that changes several holds the lock of `lock`, never while it waits for a person or
 //! the network; the kernel gives it back however the process ends.
 
+mod writing;
+
 use crate::model::{Endpoint, Timestamp};
-use crate::pki::pem::{MAX_PEM_BYTES, certificates_from_pem, write_private};
+use crate::pki::pem::{MAX_PEM_BYTES, certificates_from_pem};
 use crate::pki::{CertificateError, PersonClaims, PkiError, PrivateKey};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+pub use writing::Writing;
 use zeroize::Zeroizing;
 
 /// Where the directory is, when it is not `.postern` in the home directory.
@@ -29,7 +33,9 @@ const CURRENT: &str = "current-profile";
 const PROFILE_ENDING: &str = ".json";
 const CERTS: &str = "certs.pem";
 const ROOTS: &str = "roots.pem";
+const KEY_ENDING: &str = ".key";
 const CERTIFICATE_ENDING: &str = "-x509.pem";
+const DATABASES_ENDING: &str = "-db";
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileError {
@@ -204,6 +210,39 @@ impl Home {
         Ok(profiles)
     }
 
+    /// Every login of which something is kept here, whether or not a profile still names it: a proxy's profile names its last user
+    /// only.
+    ///
+    /// # Errors
+    /// A directory cannot be read.
+    pub fn logins(&self) -> Result<Vec<Profile>, ProfileError> {
+        let _lock = self.lock(false)?;
+        let mut logins = Vec::new();
+        for name in names_in(&self.dir)? {
+            let proxy = name.strip_suffix(PROFILE_ENDING);
+            // A logout is the way out of a damaged profile.
+            logins.extend(proxy.and_then(|proxy| self.profile(proxy).ok().flatten()));
+        }
+        let keys = self.dir.join("keys");
+        for proxy in names_in(&keys)? {
+            let dir = keys.join(&proxy);
+            for user in users_in(&dir)? {
+                let clusters = names_in(&dir.join(format!("{user}{DATABASES_ENDING}")))?;
+                let login = Profile {
+                    proxy: proxy.replace('+', ":"),
+                    user: user.replace("%3A", ":").replace("%25", "%"),
+                    cluster: clusters.into_iter().next().unwrap_or_default(),
+                    roles: Vec::new(),
+                };
+                let same = |known: &Profile| known.proxy == login.proxy && known.user == login.user;
+                if !logins.iter().any(same) {
+                    logins.push(login);
+                }
+            }
+        }
+        Ok(logins)
+    }
+
     /// Key and certificate of the profile's login; `None` after a logout, and where they do not belong together.
     ///
     /// # Errors
@@ -274,7 +313,11 @@ impl Home {
         Ok(databases)
     }
 
-    fn database_names(&self, profile: &Profile) -> Result<Vec<String>, ProfileError> {
+    /// The names of the files of [`Self::databases`], whatever is in them.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn database_names(&self, profile: &Profile) -> Result<Vec<String>, ProfileError> {
         let names = names_in(&self.databases_dir(profile)?)?;
         let services = names.iter().filter_map(|name| name.strip_suffix(CERTIFICATE_ENDING));
         Ok(services.map(str::to_owned).collect())
@@ -288,10 +331,7 @@ impl Home {
         private_dir(&self.dir)?;
         self.check()?;
         let lock = self.lock(true)?;
-        Ok(Writing {
-            home: self,
-            _lock: lock,
-        })
+        Ok(Writing::new(self, lock))
     }
 
     fn lock(&self, exclusive: bool) -> Result<Option<File>, ProfileError> {
@@ -343,7 +383,7 @@ impl Home {
 
     /// The file of the private key.
     pub fn key_file(&self, profile: &Profile) -> Result<PathBuf, ProfileError> {
-        self.of_user(profile, ".key")
+        self.of_user(profile, KEY_ENDING)
     }
 
     /// The file of the login's certificate.
@@ -353,7 +393,7 @@ impl Home {
 
     fn databases_dir(&self, profile: &Profile) -> Result<PathBuf, ProfileError> {
         Ok(self
-            .of_user(profile, "-db")?
+            .of_user(profile, DATABASES_ENDING)?
             .join(part("the cluster", &profile.cluster)?))
     }
 
@@ -366,119 +406,15 @@ impl Home {
     }
 }
 
-/// The lock on the directory, and what may be done under it only.
-#[derive(Debug)]
-pub struct Writing<'a> {
-    home: &'a Home,
-    _lock: Option<File>,
-}
-
-impl Writing<'_> {
-    /// Keeps a login, in place of the one at this proxy, and makes it the current one. Certificates for databases of the key
-    /// before it are removed.
-    ///
-    /// # Errors
-    /// A file cannot be written.
-    pub fn save_login(
-        &self,
-        profile: &Profile,
-        key: &PrivateKey,
-        certificate: &str,
-        authorities: &Authorities<'_>,
-    ) -> Result<(), ProfileError> {
-        let home = self.home;
-        for dir in [home.dir.join("keys"), home.keys_dir(profile)?] {
-            private_dir(&dir)?;
-        }
-        remove_dir(&home.of_user(profile, "-db")?)?;
-        write_private(&home.ca_file(profile)?, authorities.host.as_bytes())?;
-        let roots = home.keys_dir(profile)?.join(ROOTS);
-        match &authorities.of_machine {
-            Some(of_machine) => write_private(&roots, format!("{}{of_machine}", authorities.host).as_bytes())?,
-            None => drop(remove_file(&roots)?),
-        }
-        write_private(&home.key_file(profile)?, key.to_pem()?.expose().as_bytes())?;
-        write_private(&home.certificate_file(profile)?, certificate.as_bytes())?;
-        let path = home.profile_file(&profile.proxy)?;
-        let text = serde_json::to_string_pretty(profile).map_err(|error| ProfileError::Damaged {
-            path: path.clone(),
-            why: error.to_string(),
-        })?;
-        write_private(&path, text.as_bytes())?;
-        self.make_current(&profile.proxy)
-    }
-
-    /// # Errors
-    /// The file cannot be written.
-    pub fn make_current(&self, proxy: &str) -> Result<(), ProfileError> {
-        Ok(write_private(
-            &self.home.dir.join(CURRENT),
-            format!("{proxy}\n").as_bytes(),
-        )?)
-    }
-
-    /// Keeps a certificate for a database.
-    ///
-    /// # Errors
-    /// [`ProfileError::Overtaken`] when `key` is not the key of the login any more; or a file cannot be written.
-    pub fn save_database(
-        &self,
-        profile: &Profile,
-        key: &PrivateKey,
-        service: &str,
-        certificate: &str,
-    ) -> Result<(), ProfileError> {
-        let home = self.home;
-        let kept = read(&home.key_file(profile)?)?
-            .map(|text| PrivateKey::from_pem(&text))
-            .transpose()?;
-        if kept.is_none_or(|kept| kept.public_key() != key.public_key()) {
-            return Err(ProfileError::Overtaken {
-                proxy: profile.proxy.clone(),
-            });
-        }
-        for dir in [home.of_user(profile, "-db")?, home.databases_dir(profile)?] {
-            private_dir(&dir)?;
-        }
-        Ok(write_private(
-            &home.database_file(profile, service)?,
-            certificate.as_bytes(),
-        )?)
-    }
-
-    /// Removes the certificate for a database; whether there was one.
-    ///
-    /// # Errors
-    /// The file cannot be removed.
-    pub fn remove_database(&self, profile: &Profile, service: &str) -> Result<bool, ProfileError> {
-        remove_file(&self.home.database_file(profile, service)?)
-    }
-
-    /// Removes the login of a profile: keys, certificates, databases. Another user's at the same proxy stay.
-    ///
-    /// # Errors
-    /// A file cannot be removed.
-    pub fn remove_login(&self, profile: &Profile) -> Result<(), ProfileError> {
-        let home = self.home;
-        // The key first: without it nothing else is worth anything.
-        remove_file(&home.key_file(profile)?)?;
-        remove_file(&home.certificate_file(profile)?)?;
-        remove_dir(&home.of_user(profile, "-db")?)?;
-        if home
-            .profile(&profile.proxy)?
-            .is_some_and(|kept| kept.user == profile.user)
-        {
-            remove_file(&home.profile_file(&profile.proxy)?)?;
-        }
-        let keys = home.keys_dir(profile)?;
-        if names_in(&keys)?
+/// Of whom there is a file in the directory of a proxy, as the files' names have it.
+fn users_in(dir: &Path) -> Result<BTreeSet<String>, ProfileError> {
+    let endings = [KEY_ENDING, CERTIFICATE_ENDING, DATABASES_ENDING];
+    let user = |name: String| {
+        endings
             .iter()
-            .all(|name| [CERTS, ROOTS].contains(&name.as_str()))
-        {
-            remove_dir(&keys)?;
-        }
-        Ok(())
-    }
+            .find_map(|ending| name.strip_suffix(ending).map(str::to_owned))
+    };
+    Ok(names_in(dir)?.into_iter().filter_map(user).collect())
 }
 
 fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ProfileError {
@@ -488,7 +424,7 @@ fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ProfileEr
 
 /// A name that stays inside of its directory. Proxies and clusters choose theirs.
 fn part<'a>(what: &'static str, name: &'a str) -> Result<&'a str, ProfileError> {
-    let bad = name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']);
+    let bad = name.is_empty() || name.starts_with('.') || name.contains(|c: char| c == '/' || c.is_control());
     if bad {
         return Err(ProfileError::Name {
             what,

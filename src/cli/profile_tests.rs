@@ -216,6 +216,7 @@ fn names_that_a_cluster_chose_do_not_lead_out_of_the_directory() {
     alice.cluster = "..".to_owned();
     assert!(home.database_file(&alice, "orders").is_err());
     assert!(home.profile("../../etc/passwd").is_err());
+    assert!(home.profile("one\n[other]").is_err());
     alice.proxy = "/etc".to_owned();
     assert!(home.key_file(&alice).is_err());
     let colons = profile("[::1]:443", "a:b%3Ac");
@@ -278,4 +279,36 @@ fn psql_believes_the_machine_s_authorities_where_they_vouch_for_the_proxy_and_no
     save(&with_machine);
     home.write().unwrap().remove_login(&profile).unwrap();
     assert!(!home.ca_file(&profile).unwrap().parent().unwrap().exists());
+}
+
+#[test]
+fn a_logout_of_everything_leaves_no_key_of_a_user_whom_no_profile_names_any_more() {
+    let (_dir, home) = home();
+    let (dev, alice) = (profile("[::1]:443", "d%e:v"), profile("[::1]:443", "alice"));
+    let key = log_in(&home, &dev);
+    let pem = certificate(&authority(), &key, Some("demo"));
+    home.write().unwrap().save_database(&dev, &key, "demo", &pem).unwrap();
+    log_in(&home, &alice);
+    let logins = home.logins().unwrap();
+    let users: Vec<&str> = logins.iter().map(|login| login.user.as_str()).collect();
+    assert_eq!(users, ["alice", "d%e:v"]);
+    assert_eq!(
+        (logins[1].proxy.as_str(), logins[1].cluster.as_str()),
+        ("[::1]:443", "gate")
+    );
+    assert_eq!(home.database_names(&logins[1]).unwrap(), ["demo"]);
+
+    // One after the other: the profile is gone with alice, what dev has is found all the same.
+    home.write().unwrap().remove_login(&alice).unwrap();
+    let left = home.logins().unwrap();
+    assert_eq!(left.len(), 1);
+    home.write().unwrap().remove_login(&left[0]).unwrap();
+    assert!(!home.dir.join("keys/[++1]+443").exists());
+
+    log_in(&home, &dev);
+    log_in(&home, &alice);
+    std::fs::write(home.dir.join("[::1]:443.json"), "not a profile").unwrap();
+    assert_eq!(home.logins().unwrap().len(), 2, "a damaged profile hides nobody");
+    home.write().unwrap().remove_all().unwrap();
+    assert_eq!(names_in(&home.dir).unwrap(), ["lock"]);
 }

@@ -135,10 +135,29 @@ fn somebody_logs_in_uses_two_databases_at_once_and_logs_out_of_one_and_of_all() 
     holds(&answered, &["postgres"]);
     let refused = anna
         .typed_with("tsh db connect -u other by-tsh", "select 1;\n")
-        .failed_with(2);
+        .failed_with(1);
     holds(
         &refused,
+        &["please provide the database user using the --db-user flag, allowed database users for by-tsh: [app]"],
+    );
+    let services = anna.services();
+    let failed = anna
+        .typed_with("tsh db connect -n no-such-database by-tsh", "select 1;\n")
+        .failed_with(2);
+    holds(
+        &failed,
         &["exit status 2: 'psql' exited with the above error. Use 'tsh db ls' to see"],
+    );
+    assert_eq!(anna.services(), services, "what failed has replaced nothing");
+    let answered = anna
+        .typed_with("tsh db connect by-tsh", "select current_user, current_database();\n")
+        .ok();
+    holds(&answered, &["app", "(1 row)"]);
+    let tsh = anna.home.join("tsh");
+    let other = anna.typed(&format!("/usr/bin/env TELEPORT_USER=other {} status", tsh.display()));
+    holds(
+        &other.stdout,
+        &["> Profile URL:", "Logged in as:       other\n", "[LOGGED OUT]"],
     );
     let key = anna
         .home

@@ -84,7 +84,7 @@ impl Opened {
         if let Some(only) = self.only(database) {
             return Ok(only);
         }
-        let (one, several, flag, list) = self.words();
+        let (one, _, _, list) = self.words();
         let name = one_line(&database.name);
         if self.lists(database).0.is_empty() {
             return Err(format!(
@@ -92,10 +92,26 @@ impl Opened {
                  appropriate {list} set"
             ));
         }
-        Err(format!(
+        Err(self.please(database))
+    }
+
+    /// Refuses what the roles do not allow, before anything is asked of auth with it: exactly as auth would, byte for byte.
+    pub fn permitted(self, database: &MyDatabase, asked: &str) -> Result<(), String> {
+        let (allowed, denied) = self.lists(database);
+        let is_asked = |name: &str| name == ANY || name == asked;
+        if allowed.into_iter().any(is_asked) && !denied.iter().any(|name| is_asked(name)) {
+            return Ok(());
+        }
+        self.needed(database).map_or_else(Err, |_| Err(self.please(database)))
+    }
+
+    fn please(self, database: &MyDatabase) -> String {
+        let (one, several, flag, _) = self.words();
+        let name = one_line(&database.name);
+        format!(
             "please provide the {one} using the {flag} flag, allowed {several} for {name}: {}",
             self.shown(database)
-        ))
+        )
     }
 
     /// `[* alice] except [postgres]`.
@@ -177,5 +193,26 @@ mod tests {
             name,
             "please provide the database name using the --db-name flag, allowed database names for x: [a b]"
         );
+    }
+
+    #[test]
+    fn what_the_roles_do_not_allow_is_refused_with_what_they_allow() {
+        let asked = |users: &[&str], denied: &[&str], user: &str| {
+            Opened::AsUser.permitted(&example("demo", users, denied, &[]), user)
+        };
+        assert_eq!(asked(&["app"], &[], "app"), Ok(()));
+        assert_eq!(asked(&["*"], &["postgres"], "anybody"), Ok(()));
+        assert_eq!(
+            asked(&["app"], &[], "nobody").unwrap_err(),
+            "please provide the database user using the --db-user flag, allowed database users for demo: [app]"
+        );
+        assert!(asked(&["*"], &["postgres"], "postgres").is_err());
+        assert!(asked(&["app"], &["*"], "app").is_err());
+        assert!(
+            asked(&[], &[], "app")
+                .unwrap_err()
+                .starts_with("you are not allowed access")
+        );
+        assert!(asked(&["app"], &[], "App").is_err());
     }
 }

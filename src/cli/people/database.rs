@@ -2,7 +2,7 @@
 
 use super::choice::{self, Opened};
 use super::connection::{Connection, service_name};
-use super::login::log_in_to;
+use super::login::{certificate_for, log_in_to};
 use super::session::{Session, now};
 use super::{At, ConfigFormat, DatabaseArgs, service_file};
 use crate::cli::ctl::{Format, print_as};
@@ -26,6 +26,7 @@ pub async fn log_in(program: Program, args: &DatabaseArgs) -> Outcome {
     let client = session.client()?;
     let databases = client.databases().await?.databases;
     let database = choice::database(program.label(), &databases, args.database.as_deref()).map_err(Failure::failed)?;
+    args.permitted(database).map_err(Failure::failed)?;
     let route = Route {
         service: database.name.clone(),
         db_user: args.db_user.clone().or_else(|| Opened::AsUser.only(database)),
@@ -162,8 +163,19 @@ pub async fn connect(program: Program, args: &DatabaseArgs) -> Outcome {
         Some(kept) if args.is_as(&kept) => Connection::of(&session.home, &session.profile, &kept)?,
         kept => {
             let client = session.client()?;
-            let route = args.route(program, &client, kept).await?;
-            log_in_to(&session, &client, route).await?
+            let route = args.route(program, &client, kept.as_ref()).await?;
+            match kept {
+                // Its certificate is for the database, whoever opens it: what was logged in with stays.
+                Some(kept) => {
+                    let other = ActiveDatabase {
+                        db_user: route.db_user,
+                        db_name: route.db_name,
+                        ..kept
+                    };
+                    Connection::of(&session.home, &session.profile, &other)?
+                }
+                None => certificate_for(&session, &client, route).await?,
+            }
         }
     };
     psql(program, &connection).await
@@ -179,6 +191,15 @@ impl DatabaseArgs {
         Ok(())
     }
 
+    /// Refuses what the roles do not allow, before anything is changed.
+    fn permitted(&self, database: &MyDatabase) -> Result<(), String> {
+        let asked = [(Opened::AsUser, &self.db_user), (Opened::ByName, &self.db_name)];
+        asked
+            .into_iter()
+            .filter_map(|(what, asked)| Some((what, asked.as_deref()?)))
+            .try_for_each(|(what, asked)| what.permitted(database, asked))
+    }
+
     /// Whether the certificate that is there is the one that is asked for.
     fn is_as(&self, kept: &ActiveDatabase) -> bool {
         let same = |asked: &Option<String>, kept: &Option<String>| {
@@ -191,18 +212,16 @@ impl DatabaseArgs {
         &self,
         program: Program,
         client: &PeopleClient,
-        kept: Option<ActiveDatabase>,
+        kept: Option<&ActiveDatabase>,
     ) -> Result<Route, Failure> {
         let databases = client.databases().await?.databases;
-        let asked = self
-            .database
-            .as_deref()
-            .or(kept.as_ref().map(|kept| kept.service.as_str()));
+        let asked = self.database.as_deref().or(kept.map(|kept| kept.service.as_str()));
         let database = match choice::database(program.label(), &databases, asked) {
             Err(_) if kept.is_some() => return Err(no_longer_exists(program, asked)),
             found => found.map_err(Failure::failed)?,
         };
-        let (kept_user, kept_name) = kept.map_or((None, None), |kept| (kept.db_user, kept.db_name));
+        self.permitted(database).map_err(Failure::failed)?;
+        let (kept_user, kept_name) = kept.map_or((None, None), |kept| (kept.db_user.clone(), kept.db_name.clone()));
         let named = |asked: &Option<String>, kept: Option<String>, what: Opened, database: &MyDatabase| {
             let said = asked.clone().or(kept);
             said.map_or_else(|| what.needed(database), Ok).map_err(Failure::failed)
@@ -222,20 +241,38 @@ fn no_longer_exists(program: Program, name: Option<&str>) -> Failure {
     ))
 }
 
-/// Runs psql. Ctrl-C is psql's: it cancels a statement, and this program waits on.
-async fn psql(program: Program, connection: &Connection) -> Outcome {
+/// What is left of these in the environment would lead elsewhere, take the certificate away or ask for another way in.
+const NOT_FOR_PSQL: [&str; 15] = [
+    "PGHOSTADDR",
+    "PGSERVICE",
+    "PGPASSWORD",
+    "PGREQUIREAUTH",
+    "PGREQUIREPEER",
+    "PGREQUIRESSL",
+    "PGCHANNELBINDING",
+    "PGSSLNEGOTIATION",
+    "PGSSLCERTMODE",
+    "PGSSLCRL",
+    "PGSSLCRLDIR",
+    "PGSSLSNI",
+    "PGSSLMINPROTOCOLVERSION",
+    "PGSSLMAXPROTOCOLVERSION",
+    "PGGSSDELEGATION",
+];
+
+fn psql_command(connection: &Connection) -> tokio::process::Command {
     let mut command = tokio::process::Command::new("psql");
-    // Never a password: the certificate is what is asked for. What is left in the environment would lead elsewhere.
+    // Never a password: the certificate is what is asked for.
     command.arg("--no-password").arg(connection.uri());
-    for variable in [
-        "PGHOSTADDR",
-        "PGSERVICE",
-        "PGPASSWORD",
-        "PGREQUIREAUTH",
-        "PGSSLNEGOTIATION",
-    ] {
+    for variable in NOT_FOR_PSQL {
         command.env_remove(variable);
     }
+    command
+}
+
+/// Runs psql. Ctrl-C is psql's: it cancels a statement, and this program waits on.
+async fn psql(program: Program, connection: &Connection) -> Outcome {
+    let mut command = psql_command(connection);
     // A signal that is handled here is back to its default in the child; one that is ignored would stay ignored.
     let _caught = signal(SignalKind::interrupt()).map_err(Failure::internal)?;
     let ended = command.status().await;
@@ -302,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_used_again_only_for_the_same_user_and_name() {
+    fn nothing_is_asked_of_auth_for_the_user_and_name_of_the_login_only() {
         let asks = |user: Option<&str>, name: Option<&str>| DatabaseArgs {
             at: At {
                 proxy: None,
@@ -332,6 +369,14 @@ mod tests {
             key: String::new(),
             service: String::new(),
         };
+        let psql = psql_command(&connection(Some("x")));
+        for variable in ["PGSSLCERTMODE", "PGCHANNELBINDING", "PGREQUIREAUTH"] {
+            assert!(
+                psql.as_std()
+                    .get_envs()
+                    .any(|(name, value)| name == variable && value.is_none())
+            );
+        }
         let said = logged_in(Program::Tsh, &connection(Some("x")));
         assert!(
             said.starts_with("Connection information for database \"orders\" has been saved.\n"),

@@ -27,7 +27,7 @@ pub async fn log_in(program: Program, args: &LoginArgs) -> Outcome {
         let write = home.write().map_err(Failure::failed)?;
         write.make_current(&profile.proxy).map_err(Failure::failed)?;
         drop(write);
-        return status::show_current(program, &home);
+        return status::show_login(program, &home, profile);
     }
     let (proxies, user) = whom(args, known.as_ref())?;
     let mut trust = WebTrust {
@@ -68,7 +68,7 @@ pub async fn log_in(program: Program, args: &LoginArgs) -> Outcome {
         .map_err(Failure::failed)?;
     drop(write);
     log_in_again(program, &args.at, &profile, databases).await?;
-    status::show_current(program, &home)
+    status::show_login(program, &home, &profile)
 }
 
 /// A proxy with a certificate of its own presents that one to psql, which then has to know its issuer; without one, or once it
@@ -189,6 +189,15 @@ async fn log_in_again(program: Program, at: &At, profile: &Profile, databases: V
 
 /// Asks for the certificate of a database, keeps it, and makes the database a service of psql.
 pub async fn log_in_to(session: &Session, client: &PeopleClient, route: Route) -> Result<Connection, Failure> {
+    let connection = connection(session, route.clone())?;
+    service_file::check(&connection.service, &connection.service_lines())?;
+    let connection = certificate_for(session, client, route).await?;
+    service_file::set(&service_file::path()?, &connection.service, &connection.service_lines())?;
+    Ok(connection)
+}
+
+/// Asks for the certificate of a database and keeps it.
+pub async fn certificate_for(session: &Session, client: &PeopleClient, route: Route) -> Result<Connection, Failure> {
     let answer = session.certificate(client, route.clone()).await?;
     check(&answer, &session.credentials.key)?;
     let write = session.home.write().map_err(Failure::failed)?;
@@ -201,49 +210,55 @@ pub async fn log_in_to(session: &Session, client: &PeopleClient, route: Route) -
         )
         .map_err(Failure::failed)?;
     drop(write);
+    connection(session, route)
+}
+
+fn connection(session: &Session, route: Route) -> Result<Connection, Failure> {
     let active = ActiveDatabase {
         service: route.service,
         db_user: route.db_user,
         db_name: route.db_name,
         valid_until: session.credentials.claims.valid_until,
     };
-    let connection = Connection::of(&session.home, &session.profile, &active)?;
-    service_file::set(&service_file::path()?, &connection.service, &connection.service_lines())?;
-    Ok(connection)
+    Connection::of(&session.home, &session.profile, &active)
 }
 
 pub fn log_out(at: &At) -> Outcome {
     let home = Home::of_environment().map_err(Failure::failed)?;
-    let meant = if at.proxy.is_some() || at.user.is_some() {
-        at.profile(&home)?.into_iter().collect()
-    } else {
-        home.profiles().map_err(Failure::failed)?
-    };
-    if meant.is_empty() {
-        println!("You are not logged in.");
-        return Ok(());
+    let all = at.proxy.is_none() && at.user.is_none();
+    let mut meant = home.logins().map_err(Failure::failed)?;
+    if !all {
+        meant = at.those_of(&home, meant)?;
     }
+    let sections = meant.iter().flat_map(|profile| {
+        let databases = home.database_names(profile).unwrap_or_default();
+        databases.into_iter().map(|database| service_name(profile, &database))
+    });
+    let sections: Vec<String> = sections.collect();
+    // A service file that cannot be changed keeps nobody's key here.
+    let forgotten = service_file::path().and_then(|path| service_file::remove(&path, &sections));
+    let write = home.write().map_err(Failure::failed)?;
+    if all {
+        write.remove_all().map_err(Failure::failed)?;
+    } else {
+        for profile in &meant {
+            write.remove_login(profile).map_err(Failure::failed)?;
+        }
+    }
+    drop(write);
     for profile in &meant {
-        // A key that is damaged hides the databases' names; it is removed all the same.
-        let databases = home.databases(profile).unwrap_or_default();
-        let write = home.write().map_err(Failure::failed)?;
-        write.remove_login(profile).map_err(Failure::failed)?;
-        drop(write);
-        let names: Vec<String> = databases
-            .iter()
-            .map(|database| service_name(profile, &database.service))
-            .collect();
-        service_file::remove(&service_file::path()?, &names)?;
         println!(
             "Logged out {} from {}.",
             one_line(&profile.user),
             one_line(&profile.proxy)
         );
     }
-    if at.proxy.is_none() && at.user.is_none() {
+    if meant.is_empty() {
+        println!("You are not logged in.");
+    } else if all {
         println!("Logged out all users from all proxies.");
     }
-    Ok(())
+    forgotten
 }
 
 #[cfg(test)]

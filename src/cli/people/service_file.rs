@@ -23,7 +23,21 @@ pub fn path() -> Result<PathBuf, Failure> {
 
 /// Sets a section: `lines` are `key=value`.
 pub fn set(path: &Path, name: &str, lines: &[String]) -> Result<(), Failure> {
+    check(name, lines)?;
     change(path, true, |text| with_section(text, name, lines))
+}
+
+/// Refuses what libpq would read as something else: it takes the file by lines, and blanks at the end of one away.
+pub fn check(name: &str, lines: &[String]) -> Result<(), Failure> {
+    let bad = |text: &str| text.contains(char::is_control) || text.ends_with(char::is_whitespace);
+    let refused = Some(name).filter(|name| bad(name) || name.contains(']'));
+    match refused.or_else(|| lines.iter().map(String::as_str).find(|line| bad(line))) {
+        None => Ok(()),
+        Some(text) => Err(Failure::failed(format!(
+            "{text:?} cannot stand in psql's service file: no control characters and no blank at the end; `db connect` needs \
+             no such file"
+        ))),
+    }
 }
 
 /// Removes sections. A file that is not there needs nothing.
@@ -168,6 +182,17 @@ mod tests {
             without_section(&added, "gate").len() == added.len(),
             "a name is a whole name"
         );
+    }
+
+    #[test]
+    fn what_libpq_would_read_as_something_else_is_not_written() {
+        let line = |line: &str| check("gate-orders", &[line.to_owned()]);
+        assert!(line("user=o'brien x").is_ok());
+        assert!(line("user=x\nhost=elsewhere").is_err() && line("user=x\r").is_err() && line("user=x ").is_err());
+        assert!(check("gate]\n[mine", &[]).is_err() && check("gate ", &[]).is_err() && check("a]b", &[]).is_err());
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("services");
+        assert!(set(&path, "gate", &["user=x ".to_owned()]).is_err() && !path.exists());
     }
 
     proptest! {

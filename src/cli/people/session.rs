@@ -42,6 +42,29 @@ impl At {
             None => profile,
         }))
     }
+
+    /// Those of the logins that are meant, also where the proxy's profile names somebody else or is gone. Of one proxy: the one
+    /// that is said, else the current one, as long as there is one.
+    pub fn those_of(&self, home: &Home, mut logins: Vec<Profile>) -> Result<Vec<Profile>, Failure> {
+        let proxies: Vec<String> = match self.proxy() {
+            Some(proxy) => endpoints(&proxy)?.iter().map(ToString::to_string).collect(),
+            None => home
+                .current()
+                .ok()
+                .flatten()
+                .map(|profile| profile.proxy)
+                .into_iter()
+                .collect(),
+        };
+        let known = |name: &&String| logins.iter().any(|login| login.proxy == **name);
+        if let Some(proxy) = proxies.iter().find(known).or_else(|| proxies.first()).cloned() {
+            logins.retain(|login| login.proxy == proxy);
+        }
+        if let Some(user) = self.user() {
+            logins.retain(|login| login.user == user);
+        }
+        Ok(logins)
+    }
 }
 
 fn said(flag: Option<&String>, variables: [&str; 2]) -> Option<String> {
@@ -144,6 +167,40 @@ pub fn expired(program: Program, profile: &Profile, credentials: &Credentials) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_logout_means_a_user_whom_the_proxy_s_profile_does_not_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path()).unwrap();
+        let login = |proxy: &str, user: &str| Profile {
+            proxy: proxy.to_owned(),
+            user: user.to_owned(),
+            cluster: "gate".to_owned(),
+            roles: Vec::new(),
+        };
+        let logins = || {
+            vec![
+                login("one:3080", "alice"),
+                login("one:3080", "dev"),
+                login("two:443", "dev"),
+            ]
+        };
+        let meant = |proxy: Option<&str>, user: Option<&str>| {
+            let at = At {
+                proxy: proxy.map(str::to_owned),
+                user: user.map(str::to_owned),
+            };
+            at.those_of(&home, logins()).unwrap()
+        };
+        assert_eq!(meant(Some("one"), Some("dev")), [login("one:3080", "dev")]);
+        assert_eq!(meant(None, Some("dev")), logins()[1..], "nothing is the current one");
+        assert_eq!(meant(Some("one:3080"), None), logins()[..2]);
+        assert_eq!(meant(Some("three"), Some("dev")), []);
+        std::fs::write(dir.path().join("current-profile"), "two:443").unwrap();
+        let two = serde_json::to_string(&login("two:443", "alice")).unwrap();
+        std::fs::write(dir.path().join("two:443.json"), two).unwrap();
+        assert_eq!(meant(None, Some("dev")), [login("two:443", "dev")]);
+    }
 
     #[test]
     fn a_proxy_without_a_port_is_looked_for_at_443_and_3080() {

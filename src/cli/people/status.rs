@@ -1,5 +1,6 @@
 //! `status` and `env`: who one is, where, and until when.
 
+use super::At;
 use super::session::{expired, not_logged_in, now};
 use crate::cli::ctl::{Format, print_as};
 use crate::cli::names::Program;
@@ -18,11 +19,16 @@ struct Shown {
 }
 
 impl Shown {
-    fn of(home: &Home, profile: Profile) -> Result<Self, Failure> {
+    fn of(home: &Home, mut profile: Profile) -> Result<Self, Failure> {
         let databases = home.databases(&profile).map_err(Failure::failed)?.into_iter();
         let live = databases.filter(|database| database.valid_until > now());
+        let credentials = home.credentials(&profile).map_err(Failure::failed)?;
+        if let Some(kept) = &credentials {
+            // The profile has those of the proxy's last user.
+            profile.roles = kept.claims.roles.iter().map(ToString::to_string).collect();
+        }
         Ok(Self {
-            credentials: home.credentials(&profile).map_err(Failure::failed)?,
+            credentials,
             databases: live.map(|database| database.service).collect(),
             profile,
         })
@@ -89,10 +95,18 @@ fn in_hours(time: Duration) -> String {
 
 pub fn show(program: Program, format: Format) -> Outcome {
     let home = Home::of_environment().map_err(Failure::failed)?;
-    let current = home.current().map_err(Failure::failed)?;
+    // Whom the other commands are for: the environment may name another than the last one.
+    let meant = At {
+        proxy: None,
+        user: None,
+    };
+    let current = meant.profile(&home)?;
     let current = current.map(|profile| Shown::of(&home, profile)).transpose()?;
     let others = home.profiles().map_err(Failure::failed)?.into_iter();
-    let others = others.filter(|profile| current.as_ref().is_none_or(|shown| shown.profile != *profile));
+    let others = others.filter(|profile| {
+        let same = |shown: &Shown| shown.profile.proxy == profile.proxy && shown.profile.user == profile.user;
+        !current.as_ref().is_some_and(same)
+    });
     let others = others
         .map(|profile| Shown::of(&home, profile))
         .collect::<Result<Vec<_>, _>>()?;
@@ -113,13 +127,10 @@ pub fn show(program: Program, format: Format) -> Outcome {
 }
 
 /// What is printed after a login.
-pub fn show_current(program: Program, home: &Home) -> Outcome {
-    let current = home.current().map_err(Failure::failed)?;
-    let current = current.map(|profile| Shown::of(home, profile)).transpose()?;
-    if let Some(shown) = &current {
-        print!("{}", shown.block(true, now()));
-    }
-    valid(program, current.as_ref())
+pub fn show_login(program: Program, home: &Home, profile: &Profile) -> Outcome {
+    let shown = Shown::of(home, profile.clone())?;
+    print!("{}", shown.block(true, now()));
+    valid(program, Some(&shown))
 }
 
 fn valid(program: Program, current: Option<&Shown>) -> Outcome {
