@@ -214,7 +214,9 @@ mod tests {
                 insecure,
                 ..known.clone()
             };
-            let said = believed(&says(&[others.clone()]), &known).unwrap_err().to_string();
+            let said = believed(&says(std::slice::from_ref(&others)), &known)
+                .unwrap_err()
+                .to_string();
             assert!(said.contains("log out and log in again with --ca-pin"), "{said}");
         }
         let first = says(&[others]);
