@@ -70,6 +70,17 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
     sync_directory(path)
 }
 
+/// As [`write_private`], with these permissions in place of 0600 from the moment at which the file is there.
+///
+/// # Errors
+/// As of [`write_private`].
+pub fn write_with(path: &Path, bytes: &[u8], permissions: fs::Permissions) -> Result<(), PkiError> {
+    let temporary = Temporary::beside(path, bytes, None)?;
+    fs::set_permissions(&temporary.0, permissions).map_err(PkiError::file("set the permissions of", path))?;
+    fs::rename(&temporary.0, path).map_err(PkiError::file("put in place", path))?;
+    sync_directory(path)
+}
+
 /// As [`write_private`], for a user and group of the system. Without those the owner of a file that is there stays its owner.
 ///
 /// # Errors

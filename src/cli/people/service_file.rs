@@ -2,7 +2,7 @@
 //! rest is its owner's and stays as it is.
 
 use crate::cli::Failure;
-use crate::pki::pem::write_private;
+use crate::pki::pem::write_with;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -73,8 +73,8 @@ fn change(path: &Path, create: bool, edit: impl FnOnce(&[u8]) -> Vec<u8>) -> Res
     if edited == text {
         return Ok(());
     }
-    write_private(&target, &edited).map_err(|error| failed(&error))?;
-    std::fs::set_permissions(&target, mode.permissions()).map_err(|error| failed(&error))
+    // Whoever looks next must find the permissions that the file had, too.
+    write_with(&target, &edited, mode.permissions()).map_err(|error| failed(&error))
 }
 
 /// The file, locked. Whoever changes it puts another file in its place, so that the lock may be on one that is gone already.
