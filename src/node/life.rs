@@ -18,7 +18,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// What a node is told while it runs.
 #[derive(Debug)]
 pub enum Order {
-    /// Let the open sessions finish, and stop then; at the latest after [`DRAIN_MAX`].
+    /// Let the open sessions finish, and stop then; at the latest after `DRAIN_MAX`.
     Drain,
     /// As `Drain`, but at the latest after `shutdown_grace`; told again, at once.
     Stop,
