@@ -112,7 +112,7 @@ impl Lock {
             description: header.description.map(str::to_owned),
             labels: header.labels()?,
             target: LockTarget::read(&Fields::of(spec.require("target")?, "spec.target")?)?,
-            message: spec.text("message")?.filter(|text| !text.is_empty()).map(str::to_owned),
+            message: read_message(&spec)?,
             expires: read_time(&spec, "expires")?,
             created_at: read_time(&spec, "created_at")?,
             created_by: spec.text("created_by")?.map(str::to_owned),
@@ -186,6 +186,19 @@ impl LockTarget {
             .map_or_else(|_| text.to_owned(), |id| id.to_string());
         NodeName::new(name).map(Self::Node)
     }
+}
+
+/// Every client that the lock keeps out reads it, on whatever terminal.
+fn read_message(spec: &Fields<'_>) -> Result<Option<String>, ResourceError> {
+    let Some(message) = spec.text("message")?.filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    if message.chars().any(char::is_control) {
+        let at = spec.get("message").and_then(|node| node.at);
+        let reason = "it must be one line without control characters";
+        return Err(bad_value(&spec.below("message"), message, reason, at));
+    }
+    Ok(Some(message.to_owned()))
 }
 
 /// In milliseconds, which is how a time is written.

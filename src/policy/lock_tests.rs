@@ -72,3 +72,17 @@ fn a_lock_that_is_replaced_or_removed_leaves_nothing_behind() {
     assert!(locks.remove(&name).is_some());
     assert_eq!(locks, Locks::default());
 }
+
+#[test]
+fn a_message_that_would_move_the_cursor_of_whoever_reads_it_is_refused() {
+    let lock = |message: &str| {
+        format!(
+            "{{kind: lock, version: v2, metadata: {{name: a}}, spec: {{target: {{user: alice}}, message: {message}}}}}"
+        )
+    };
+    assert!(crate::policy::parse_resources(&lock("under investigation")).is_ok());
+    for bad in ["\"red\\e[31m\"", "\"two\\nlines\""] {
+        let error = crate::policy::parse_resources(&lock(bad)).unwrap_err().to_string();
+        assert!(error.contains("without control characters"), "{error}");
+    }
+}

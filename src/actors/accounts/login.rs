@@ -44,7 +44,11 @@ impl Books {
                 .field("success", success)
         };
         let (event, answer) = match checked {
-            Checked::Right(person) => (event(EventKind::LoggedIn, true).field("mfa_device", "otp"), Ok(person)),
+            // Password and code are right, and so they are told of the lock, when they are refused their certificate.
+            Checked::Right(person) => match self.lock_on(&person) {
+                Some(lock) => (event(EventKind::LoginFailed, false).field("error", lock), Ok(person)),
+                None => (event(EventKind::LoggedIn, true).field("mfa_device", "otp"), Ok(person)),
+            },
             Checked::Wrong(why) => {
                 let event = event(EventKind::LoginFailed, false).field("error", why);
                 (event, Err(LoginRefused::Denied))

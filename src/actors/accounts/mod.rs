@@ -1,7 +1,7 @@
 //! Accounts of people, on auth: passwords, second factors, invitations, and the decision over a login.
 //!
 //! **Owns** the records below `/account/` and `/invite/` in the store, and how often each client address may try.
-//! **Hears** `CreateInvite`, `ForgetAccount`, `AccountStatus` from administrators; `LookAtInvite`, `AcceptInvite`, `LogIn` from those
+//! **Hears** `CreateInvite`, `ForgetAccount` from administrators; `LookAtInvite`, `AcceptInvite`, `LogIn` from those
 //! who serve people.
 //! **Tells** the audit trail, before it answers.
 //! **Never** stores a password or a token, only their hashes; never says what was wrong with a login; never takes a code or an
@@ -129,25 +129,12 @@ pub struct ForgetAccount {
     pub person: PersonName,
 }
 
-/// Asks how an account stands.
-pub struct AccountStatus {
-    pub person: PersonName,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Status {
-    pub has_password: bool,
-    pub locked_until: Option<Timestamp>,
-    pub invited_until: Option<Timestamp>,
-}
-
 message!(
     CreateInvite => Result<InviteCreated, AccountError>,
     LookAtInvite => Result<Invitation, AccountError>,
     AcceptInvite => Result<(), AccountError>,
     LogIn => Result<PersonName, LoginRefused>,
     ForgetAccount => Result<(), AccountError>,
-    AccountStatus => Result<Status, AccountError>,
 );
 
 /// What the actor is made of.
@@ -214,6 +201,14 @@ impl Books {
         newest.as_ref().map(|snapshot| snapshot.users.contains_key(person))
     }
 
+    /// The lock that keeps this person out, as a sentence.
+    fn lock_on(&self, person: &PersonName) -> Option<String> {
+        let snapshot = self.parts.published.borrow().clone()?;
+        let record = snapshot.users.get(person)?;
+        let lock = snapshot.lock_in_force(person, &record.roles, &[], self.now())?;
+        Some(lock.sentence())
+    }
+
     async fn account(&self, person: &PersonName) -> Result<Option<(Item, Account)>, AccountError> {
         match self.parts.store.get(&account_key(person)).await? {
             Some(item) => {
@@ -226,17 +221,6 @@ impl Books {
 
     fn event(&self, kind: EventKind, address: &str) -> EventBuilder {
         self.parts.trail.event(kind).field("addr.remote", shown(address))
-    }
-
-    async fn status(self, person: PersonName) -> Result<Status, AccountError> {
-        let account = self.account(&person).await?;
-        let account = account.map(|(_, account)| account).unwrap_or_default();
-        let now = self.now();
-        Ok(Status {
-            has_password: account.credential.is_some(),
-            locked_until: account.failures.locked_until(now),
-            invited_until: account.invite.map(|open| open.expires).filter(|until| now < *until),
-        })
     }
 }
 
@@ -293,12 +277,6 @@ impl Handle<LogIn> for Accounts {
 impl Handle<ForgetAccount> for Accounts {
     fn handle(&mut self, ask: ForgetAccount, ctx: &mut Ctx<'_, Self>) -> Reply<Result<(), AccountError>> {
         answer(ctx, self.books.clone().forget(ask.person))
-    }
-}
-
-impl Handle<AccountStatus> for Accounts {
-    fn handle(&mut self, ask: AccountStatus, ctx: &mut Ctx<'_, Self>) -> Reply<Result<Status, AccountError>> {
-        answer(ctx, self.books.clone().status(ask.person))
     }
 }
 

@@ -78,6 +78,10 @@ fn a_lock_is_told_to_whoever_knows_the_password_and_a_login_from_elsewhere_is_pi
         let secret = room.join("locked").await;
         let said = room.log_in("locked", PASSWORD, &room.code(&secret), None).await;
         said.refused(403, "ask the security team");
+        let failed = room.events("T1000W");
+        let told = |event: &Value| event["user"] == "locked" && event["error"].to_string().contains("lock targeting");
+        assert!(failed.iter().any(told), "{failed:?}");
+        assert!(!room.events("T1000I").iter().any(|event| event["user"] == "locked"));
         let locked = room.person("locked");
         room.get(&locked, "/v1/databases")
             .await

@@ -29,6 +29,13 @@ struct Room {
     _directory: tempfile::TempDir,
 }
 
+/// How an account stands in the store.
+struct Status {
+    has_password: bool,
+    locked_until: Option<Timestamp>,
+    invited_until: Option<Timestamp>,
+}
+
 /// Somebody who has accepted an invitation.
 struct Alice {
     secret: CodeSecret,
@@ -141,8 +148,14 @@ impl Room {
     }
 
     async fn status(&self, name: &str) -> Status {
-        let person = person(name);
-        self.ask(AccountStatus { person }).await.unwrap()
+        let item = self.parts.store.get(&account_key(&person(name))).await.unwrap();
+        let account: Account = item.map(|item| read(&item).unwrap()).unwrap_or_default();
+        let now = self.clock.now();
+        Status {
+            has_password: account.credential.is_some(),
+            locked_until: account.failures.locked_until(now),
+            invited_until: account.invite.map(|open| open.expires).filter(|until| now < *until),
+        }
     }
 
     fn events(&self, code: &str) -> Vec<serde_json::Value> {
