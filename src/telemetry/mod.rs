@@ -6,4 +6,5 @@ pub mod label;
 pub mod logging;
 pub mod record;
 pub mod registry;
+pub mod relays;
 pub mod view;

@@ -109,6 +109,8 @@ pub struct RelayView {
     pub client: String,
     /// What is on the other side: `agent NAME`, or `PostgreSQL at HOST:PORT`.
     pub upstream: String,
+    /// PostgreSQL's process id of the session, as in `pg_stat_activity`.
+    pub process_id: u32,
     pub age_us: u64,
     /// `idle`: everything is answered. `busy`: an answer is owed, or a transaction is open. `closing`.
     pub state: String,
