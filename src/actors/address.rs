@@ -189,7 +189,7 @@ impl<M: Message> Address<M> {
             reply_to: None,
         });
         if let Err(error) = result {
-            tracing::debug!(from = %origin.from, to = %self.to, message = M::NAME, %error, "message not sent");
+            tracing::debug!(from = %origin.from, to = %self.to, message_kind = M::NAME, %error, "message not sent");
         }
         result
     }

@@ -128,7 +128,7 @@ impl<B: Behavior> Adapter<B> {
         }
         match self.history.failed(why, tokio::time::Instant::now()) {
             Verdict::RebuildAfter(wait) => {
-                tracing::error!(actor = %self.name, why, ?wait, "actor failed and is rebuilt");
+                tracing::error!(actor = %self.name, error = why, retry_in = ?wait, "actor failed and is rebuilt");
                 // Temporary children serve connections of their own and go on; the others belong to the state that is
                 // gone, and the rebuilt behaviour starts them again.
                 self.stop_children(|rule| rule != Restart::Temporary);
@@ -136,7 +136,7 @@ impl<B: Behavior> Adapter<B> {
                 ctx.wait(pause.map(|(), adapter, ctx| adapter.build(ctx)));
             }
             Verdict::GiveUp(reason) => {
-                tracing::error!(actor = %self.name, why, ?reason, "actor failed and is not rebuilt");
+                tracing::error!(actor = %self.name, error = why, ?reason, "actor failed and is not rebuilt");
                 self.exit = reason;
                 ctx.stop();
             }
@@ -209,8 +209,8 @@ impl<B: Handle<M>, M: Message> actix::Handler<Delivery<M>> for Adapter<B> {
             reply_to,
         } = envelope;
         tracing::trace!(
-            target: "postern::message", %id, cause = ?origin.cause, connection = ?origin.connection,
-            from = %origin.from, to = %self.name, message = M::NAME, "handle"
+            target: "postern::message", message_id = %id, cause = ?origin.cause, connection = ?origin.connection,
+            from = %origin.from, to = %self.name, message_kind = M::NAME, "handle"
         );
         let here = Origin {
             from: self.name.clone(),
