@@ -182,6 +182,7 @@ async fn ask_for_certificate(
                 Refusal::new(RefusalKind::AccessDenied, DENIED_MESSAGE).hint(DENIED_HINT)
             }
             CaError::AuthAway(_) => auth_away(&error),
+            CaError::NotUnderstood(_) => auth_of_another_version(&error),
         })?;
     let credentials = Credentials {
         chain: vec![CertificateDer::from(certificate)],
@@ -206,6 +207,15 @@ fn internal(error: &dyn std::fmt::Display) -> Refusal {
         "the agent could not prepare a connection to the database server",
     )
     .hint("the agent's log says why")
+}
+
+fn auth_of_another_version(error: &dyn std::fmt::Display) -> Refusal {
+    tracing::error!(%error, "no certificate for PostgreSQL");
+    Refusal::new(
+        RefusalKind::Internal,
+        "the agent and the auth service do not understand each other, so there is no certificate for this database user",
+    )
+    .hint("are they of different versions? An administrator should upgrade the older one; the agent's log says more")
 }
 
 fn auth_away(error: &dyn std::fmt::Display) -> Refusal {

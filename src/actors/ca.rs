@@ -132,6 +132,9 @@ pub enum CaError {
     /// Nobody decided.
     #[error("auth cannot be reached: {0}")]
     AuthAway(String),
+    /// Auth is there, but the two programs do not have the words for it in common.
+    #[error("auth was asked: {0}")]
+    NotUnderstood(String),
 }
 
 impl From<String> for CaError {

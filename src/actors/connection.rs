@@ -266,7 +266,8 @@ impl Connection {
             }
             (Spoken::Join, _, Some(auth)) => {
                 let (join, origin) = (auth.join.clone(), ctx.origin());
-                let joined = super::joins::serve(tls, join, origin);
+                let peer = self.peer;
+                let joined = async move { super::joins::serve(tls, peer, join, &parts.trail, origin).await };
                 return ctx.run(joined, |_, (), ctx| ctx.stop());
             }
             (Spoken::ToAuth, Some(proxy), _) => {

@@ -21,7 +21,7 @@ use super::rbac::Published;
 use super::trail::Trail;
 use super::tunnel::{answer, refusal_event};
 use crate::model::{ConnectionId, NodeKind};
-use crate::net::frames::{ReadFrameError, decode, read_frame_bytes, write_frame};
+use crate::net::frames::{ReadFrameError, decode, read_frame_bytes, refuse, write_frame};
 use crate::net::mux::{self, Inbound, MuxSide, MuxStream};
 use crate::net::tls::{HANDSHAKE_DEADLINE, ServerTls};
 use crate::pki::HostIdentity;
@@ -192,14 +192,14 @@ impl Asked {
                 self.carry_out(header.id, question, stream).await
             }
             Err(ReadFrameError::Io(error)) => Err(error),
-            Err(ReadFrameError::Refused { id, error }) => {
+            Err(ReadFrameError::Refused { header, error }) => {
                 let why = error.to_string();
                 tracing::warn!(node = %self.peer.node_name, reason = why, "message refused");
                 self.parts
                     .trail
                     .note(refusal_event(&self.parts.trail, &self.peer, &why))
                     .await;
-                write_frame(stream, &Frame::<AuthToNode>::refused(id.unwrap_or(0), &why)).await
+                refuse::<AuthToNode>(stream, header.as_ref(), &why).await
             }
         }
     }
@@ -210,11 +210,11 @@ impl Asked {
         let says_proxy = frame::dialect_of(bytes) == Some(Dialect::ProxyToAuth as u8);
         if is(NodeKind::Proxy) && (says_proxy || !is(NodeKind::Db)) {
             let Frame { header, body } = decode::<ProxyToAuth>(bytes)?;
-            let body = body.ok_or_else(|| no_question(header.id))?;
+            let body = body.ok_or_else(|| no_question(&header))?;
             Ok((header, self.of_proxy(body)))
         } else {
             let Frame { header, body } = decode::<DbToAuth>(bytes)?;
-            let body = body.ok_or_else(|| no_question(header.id))?;
+            let body = body.ok_or_else(|| no_question(&header))?;
             let connection = ConnectionId::from_random(header.connection.unwrap_or(0).to_be_bytes());
             Ok((header, self.of_db(body, connection)))
         }
@@ -408,7 +408,7 @@ impl Asked {
 fn unsigned(error: CaError) -> AuthToNode {
     match error {
         CaError::Declined(why) => AuthToNode::Declined { why },
-        CaError::AuthAway(why) => AuthToNode::Undecided { why },
+        CaError::AuthAway(why) | CaError::NotUnderstood(why) => AuthToNode::Undecided { why },
     }
 }
 
@@ -431,9 +431,9 @@ fn tell(body: AuthToNode) -> Frame<AuthToNode> {
     Frame::new(header, body)
 }
 
-fn no_question(id: u64) -> ReadFrameError {
+fn no_question(header: &Header) -> ReadFrameError {
     ReadFrameError::Refused {
-        id: Some(id),
+        header: Some(header.clone()),
         error: crate::protocol::tunnel::FrameError::Header,
     }
 }

@@ -18,11 +18,11 @@ use super::tunnel::answer;
 use crate::audit::EventKind;
 use crate::model::{ConnectionId, MessageId, Refusal, RefusalKind, Secret};
 use crate::net::BoxStream;
-use crate::net::frames::{ReadFrameError, read_frame, write_frame};
+use crate::net::frames::{self, ReadFrameError, read_frame, write_frame};
 use crate::net::tls::HANDSHAKE_DEADLINE;
 use crate::net::upstream;
 use crate::policy::Permit;
-use crate::protocol::tunnel::{DbToProxy, Frame, ProxyToDb, STREAM_ACCEPTED};
+use crate::protocol::tunnel::{DbToProxy, Frame, Header, ProxyToDb, STREAM_ACCEPTED};
 use crate::telemetry::label::Label;
 use std::io;
 use std::sync::Arc;
@@ -101,14 +101,14 @@ impl Upstream {
             }
             Ok(Some(Frame { header, .. })) => refuse(
                 stream,
-                header.id,
+                Some(header),
                 "this message does not open a stream",
                 ctx,
                 &self.parts.trail,
             ),
             Ok(None) => ctx.stop(),
-            Err(ReadFrameError::Refused { id, error }) => {
-                refuse(stream, id.unwrap_or(0), &error.to_string(), ctx, &self.parts.trail);
+            Err(ReadFrameError::Refused { header, error }) => {
+                refuse(stream, header, &error.to_string(), ctx, &self.parts.trail);
             }
             Err(ReadFrameError::Io(error)) => {
                 tracing::debug!(%error, "a stream ended before it said what it is for");
@@ -206,7 +206,7 @@ fn decline(declined: Declined, id: u64, mut stream: BoxStream, ctx: &mut Ctx<'_,
     ctx.run(said, |_, _proxy_gone, ctx| ctx.stop());
 }
 
-fn refuse(mut stream: BoxStream, id: u64, why: &str, ctx: &mut Ctx<'_, Upstream>, trail: &Trail) {
+fn refuse(mut stream: BoxStream, header: Option<Header>, why: &str, ctx: &mut Ctx<'_, Upstream>, trail: &Trail) {
     tracing::warn!(reason = why, "a proxy's message was refused");
     trail.note_now(
         trail
@@ -214,9 +214,9 @@ fn refuse(mut stream: BoxStream, id: u64, why: &str, ctx: &mut Ctx<'_, Upstream>
             .field("peer_kinds", "proxy")
             .field("message", why),
     );
-    let frame = Frame::<DbToProxy>::refused(id, why);
+    let why = why.to_owned();
     let said = async move {
-        let written = write_frame(&mut stream, &frame).await;
+        let written = frames::refuse::<DbToProxy>(&mut stream, header.as_ref(), &why).await;
         written.and(stream.shutdown().await)
     };
     ctx.run(said, |_, _proxy_gone, ctx| ctx.stop());
