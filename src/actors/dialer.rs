@@ -26,6 +26,7 @@ use crate::net::{socket, tls};
 use crate::pki::{PeerUsage, entropy, verify_host};
 use crate::protocol::alpn;
 use crate::protocol::tunnel::{DbToProxy, Frame, FrameKind, Header, ProxyRecord, ProxyToDb};
+use crate::telemetry::metrics::METRICS;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -163,7 +164,9 @@ impl Dialer {
         let parts = self.parts.clone();
         let origin = ctx.origin();
         // One future for the life of the tunnel: whichever part ends first ends it.
+        let up = METRICS.dialers.enter();
         let life = async move {
+            let _up = up;
             let why = tokio::select! {
                 why = driver.join() => why.unwrap_or_else(|panic| panic),
                 why = keep_announcing(&parts, control) => why,

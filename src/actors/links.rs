@@ -29,6 +29,8 @@ use crate::policy::PolicySnapshot;
 use crate::protocol::tunnel::{
     AuthToNode, DbToAuth, Dialect, Frame, FrameKind, Header, NodeReport, ProxyToAuth, Wire, frame,
 };
+use crate::telemetry::count::Present;
+use crate::telemetry::metrics::METRICS;
 use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -90,6 +92,7 @@ impl Handle<AdoptLink> for Links {
             peer: peer.clone(),
             parts: parts.clone(),
             alive: Arc::new(()),
+            _up: METRICS.links.enter(),
         });
         Reply::Now(())
     }
@@ -102,6 +105,7 @@ struct Link {
     parts: Arc<LinkParts>,
     /// Dropped with the link.
     alive: Arc<()>,
+    _up: Present,
 }
 
 impl Link {

@@ -17,6 +17,8 @@ use crate::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
 use crate::net::tls::ServerTls;
 use crate::pki::HostIdentity;
 use crate::protocol::tunnel::{DatabaseHealth, DatabaseRecord, DbToProxy, Frame, FrameKind, Header, ProxyToDb};
+use crate::telemetry::count::Present;
+use crate::telemetry::metrics::METRICS;
 use std::time::Duration;
 
 /// The agent announces itself this often.
@@ -32,6 +34,7 @@ pub struct Tunnel {
     policy: PolicyView,
     trail: Trail,
     mux: Option<Mux>,
+    _up: Present,
 }
 
 /// What a turn on the control stream came to.
@@ -62,6 +65,7 @@ impl Tunnel {
             policy,
             trail,
             mux: None,
+            _up: METRICS.tunnels.enter(),
         }
     }
 

@@ -24,6 +24,7 @@ use crate::net::upstream;
 use crate::policy::Permit;
 use crate::protocol::tunnel::{DbToProxy, Frame, Header, ProxyToDb, STREAM_ACCEPTED};
 use crate::telemetry::label::Label;
+use crate::telemetry::metrics::METRICS;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -137,7 +138,9 @@ impl Upstream {
         } = ready;
         let tap = AuditTap::new(self.parts.trail.clone(), session.fields.clone());
         self.session = Some(session);
+        let counted = METRICS.agent.open();
         let task = spawn_here(async move {
+            let _counted = counted;
             write_frame(&mut stream, &answer(id, DbToProxy::RelayOpened { process_id })).await?;
             stream.write_all(&greeting).await?;
             stream.flush().await?;
@@ -161,6 +164,8 @@ impl Upstream {
         let mut event = trail.session_event(EventKind::SessionEnded, &session.fields);
         event = match outcome {
             Ok(Ok(SessionOutcome { counts, refusal })) => {
+                METRICS.agent.ended(refusal.as_ref().map(|refusal| refusal.kind));
+                METRICS.agent.relayed(counts.to_upstream, counts.to_client);
                 let event = event
                     .field("bytes_from_client", counts.to_upstream)
                     .field("bytes_to_client", counts.to_client);
@@ -169,8 +174,14 @@ impl Upstream {
                     None => event,
                 }
             }
-            Ok(Err(error)) => event.field("reason", format!("the proxy went away: {error}")),
-            Err(panic) => event.field("reason", format!("the relay failed: {panic}")),
+            Ok(Err(error)) => {
+                METRICS.agent.failed.one_more();
+                event.field("reason", format!("the proxy went away: {error}"))
+            }
+            Err(panic) => {
+                METRICS.agent.failed.one_more();
+                event.field("reason", format!("the relay failed: {panic}"))
+            }
         };
         let written = async move {
             trail.write_end(event).await;
@@ -195,6 +206,7 @@ fn decline(declined: Declined, id: u64, mut stream: BoxStream, ctx: &mut Ctx<'_,
     let body = match declined {
         Declined::Refused(refusal) => {
             tracing::info!(kind = refusal.kind.label(), reason = %refusal, "session refused");
+            METRICS.agent.refused.of(refusal.kind).one_more();
             DbToProxy::Declined(refusal)
         }
         Declined::UpstreamSaidNo(error_response) => DbToProxy::UpstreamSaidNo { error_response },

@@ -65,7 +65,8 @@ impl Node {
                 why = condemned(self.common.condemned.subscribe()) => return NodeEnd::Condemned(why),
                 () = phase.ready(), if !announced => {
                     announced = true;
-                    self.data_dir.announce_listening(self.auth_address, self.proxy_address, self.diag_address);
+                    let diag = self.diag.as_ref().map(|diag| diag.listening);
+                    self.data_dir.announce_listening(self.auth_address, self.proxy_address, diag);
                     tracing::info!("node is ready");
                 }
             }

@@ -16,7 +16,7 @@ const ORDER: [&[&str]; 8] = [
     &["cli"],
 ];
 /// `telemetry` knows `model` only, and is known to those that run things.
-const TELEMETRY_USERS: [&str; 5] = ["net", "actors", "web", "node", "cli"];
+const TELEMETRY_USERS: [&str; 6] = ["net", "audit", "actors", "web", "node", "cli"];
 /// Of a long file nobody sees the whole.
 const MAX_LINES: usize = 600;
 

@@ -46,6 +46,8 @@ mod killed;
 mod limits;
 /// The log of a node: the names of its fields, its form, and what is never in it.
 mod log_of_a_node;
+/// What a node tells Prometheus.
+mod metrics;
 /// Nodes that say what they may not.
 mod peers;
 /// What people ask of auth through a proxy, and administration by role.
