@@ -338,7 +338,8 @@ async fn announced(control: &mut MuxStream, id: u64, trail: &Trail) -> Result<Pr
             Ok(None) | Err(ReadFrameError::Io(_)) => return answer_in(read),
         };
         match header {
-            Some(header) if header.comes_back() && header.id == id => return answer_in(read),
+            // A refusal by 0 is of a message whose header was not read, and nothing else of this agent's is under way here.
+            Some(header) if header.comes_back() && [0, id].contains(&header.id) => return answer_in(read),
             _ => {
                 let why = read.as_ref().err().map(ToString::to_string);
                 let why = why.unwrap_or_else(|| "this message has no place on a control stream".to_owned());

@@ -93,6 +93,8 @@ async fn converse(mux: &Mux, mut control: MuxStream, person: &[Vec<u8>]) {
     let why = refused::<v1::DbToProxy>(&mut control, 77).await;
     assert!(why.contains("does not know"), "{why}");
     send(&mut control, &bytes::refused(bytes::dialect(ANNOUNCED), id)).await;
+    let _its_id = announcement(&mut control).await;
+    send(&mut control, &bytes::refused(bytes::dialect(ANNOUNCED), 0)).await;
     // The next is answered with something from the future, and the one after it as ever: it is the same tunnel.
     let (id, _) = announcement(&mut control).await;
     send(&mut control, &bytes::unknown_answer(ANNOUNCED, id)).await;
