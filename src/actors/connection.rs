@@ -194,6 +194,7 @@ impl Connection {
             session,
             stream,
             agent,
+            seen,
         } = opened;
         tracing::info!(
             session = %session.session, connection = %self.id, peer = %self.peer, user = %permit.person(),
@@ -211,7 +212,7 @@ impl Connection {
             if let Some(negotiation) = negotiation {
                 tls.write_all(&negotiation).await?;
             }
-            let relay = SessionRelay::new(permit, watched, tls, stream, NoTap);
+            let relay = SessionRelay::new(permit, watched, tls, stream, NoTap, seen);
             Ok::<_, std::io::Error>(relay.run(|permit| agent_lost(permit, &agent)).await)
         });
         ctx.run(task.join(), |connection, outcome, ctx| connection.ended(outcome, ctx));

@@ -20,6 +20,8 @@ use crate::policy::{AccessRequest, Permit, decide, effective_db_name};
 use crate::protocol::postgres::StartupMessage;
 use crate::protocol::postgres::startup::CancelRequest;
 use crate::protocol::tunnel::{DbToProxy, Frame, FrameKind, Header, ProxyToDb, STREAM_ACCEPTED};
+use crate::telemetry::relays::RelaySpec;
+use crate::telemetry::view::Side;
 use rustls_pki_types::CertificateDer;
 use std::io;
 use std::net::SocketAddr;
@@ -56,6 +58,8 @@ pub struct OpenedSession {
     pub session: OpenSession,
     pub stream: BoxStream,
     pub agent: String,
+    /// As the views show it.
+    pub seen: RelaySpec,
 }
 
 /// A client that is turned away, and whether the audit log has it already.
@@ -192,12 +196,25 @@ async fn attempt(
         .ask(origin, key, ASK_DEADLINE)
         .await
         .map_err(|error| unavailable(&error))?;
+    let seen = RelaySpec {
+        connection: client.connection,
+        session,
+        side: Side::Proxy,
+        user: permit.person().to_string(),
+        database: permit.service().to_string(),
+        db_user: permit.db_user().to_string(),
+        db_name: permit.db_name().to_string(),
+        client: client.peer.to_string(),
+        upstream: agent_peer(&candidate.node_name).to_string(),
+        process_id,
+    };
     Ok(Opened::Session(Box::new(OpenedSession {
         permit,
         watched,
         session: open,
         stream,
         agent: candidate.node_name.to_string(),
+        seen,
     })))
 }
 
@@ -328,6 +345,11 @@ async fn authorise(
     let about = about(client, &request, session, &candidates[0].uri);
     parts.trail.deny(about, &denial, "proxy", snapshot.version).await?;
     Err(Failed::audited(denial.refusal()))
+}
+
+/// An agent as the views name it.
+fn agent_peer(agent: &NodeName) -> Arc<str> {
+    format!("agent {agent}").into()
 }
 
 fn about<'a>(client: &Client, request: &'a AccessRequest, session: SessionId, uri: &'a str) -> About<'a> {

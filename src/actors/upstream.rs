@@ -135,6 +135,7 @@ impl Upstream {
             postgres,
             process_id,
             greeting,
+            seen,
         } = ready;
         let tap = AuditTap::new(self.parts.trail.clone(), session.fields.clone());
         self.session = Some(session);
@@ -144,7 +145,7 @@ impl Upstream {
             write_frame(&mut stream, &answer(id, DbToProxy::RelayOpened { process_id })).await?;
             stream.write_all(&greeting).await?;
             stream.flush().await?;
-            let relay = SessionRelay::new(permit, watched, stream, postgres, tap);
+            let relay = SessionRelay::new(permit, watched, stream, postgres, tap, seen);
             Ok::<_, io::Error>(relay.run(upstream_lost).await)
         });
         ctx.run(task.join(), |upstream, outcome, ctx| upstream.ended(outcome, ctx));
