@@ -147,7 +147,7 @@ impl AuthLink {
                 Err(_) => Err(away(format!("no answer within {ASK_DEADLINE:?}"))),
             }
         };
-        ctx.run(answered, |_, answer, _| promise.keep(answer));
+        ctx.run_for_asker(answered, |_, answer, _| promise.keep(answer));
         reply
     }
 }

@@ -195,7 +195,7 @@ impl Ca {
             .field("expires", signed.issued.not_after);
         let (reply, promise) = Reply::later();
         let trail = self.trail.clone();
-        ctx.run(async move { trail.write(event).await }, move |_, written, _| {
+        ctx.run_for_asker(async move { trail.write(event).await }, move |_, written, _| {
             promise.keep(match written {
                 Ok(()) => Ok(wrap(signed.issued)),
                 Err(refusal) => Err(CaError::AuthAway(refusal.to_string())),
@@ -225,7 +225,7 @@ impl Ca {
             .field("error", error.to_string());
         let (reply, promise) = Reply::later();
         let trail = self.trail.clone();
-        ctx.run(async move { trail.note(event).await }, move |_, (), _| {
+        ctx.run_for_asker(async move { trail.note(event).await }, move |_, (), _| {
             promise.keep(Err(error))
         });
         reply

@@ -109,6 +109,11 @@ impl PolicyView {
             .is_some_and(|held| self.clock.now().since(held.confirmed_at) <= limit)
     }
 
+    /// The newest rules, however old: for sessions that are open, which go on without auth, too.
+    pub fn newest(&self) -> Option<Arc<PolicySnapshot>> {
+        self.held.borrow().as_ref().map(|held| held.snapshot.clone())
+    }
+
     pub fn version(&self) -> Option<u64> {
         self.held.borrow().as_ref().map(|held| held.snapshot.version)
     }

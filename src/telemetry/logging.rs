@@ -40,6 +40,6 @@ pub fn start(severity: &str, format: LogFormat, output: LogOutput) -> Result<(),
         LogFormat::Text => log.with_ansi(false).try_init(),
         LogFormat::Json => log.json().try_init(),
     };
-    std::panic::set_hook(Box::new(|panic| tracing::error!(target: "postern::panic", "{panic}")));
+    super::panics::install_hook();
     Ok(())
 }
