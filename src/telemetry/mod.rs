@@ -1,5 +1,11 @@
-//! How the program is watched: logs, what is said of a panic, and the places where tests make it fail.
+//! How the program is watched: logs, what is said of a panic, who lives in this process and what they did lately, and the places
+//! where tests make it fail.
 
 pub mod fault;
+pub mod label;
 pub mod logging;
 pub mod panics;
+pub mod record;
+pub mod registry;
+pub mod relays;
+pub mod view;

@@ -1,6 +1,6 @@
 //! The runtimes of a node, and tasks on them.
 
-use crate::telemetry::panics;
+use crate::telemetry::{panics, registry};
 use futures::FutureExt as _;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -67,6 +67,10 @@ pub fn run_system<T, F: Future<Output = T>>(workers: usize, main: impl FnOnce(Ru
     let system = actix::System::new();
     system.block_on(async move {
         let arbiters: Vec<_> = (0..workers.max(1)).map(|_| actix::Arbiter::new()).collect();
+        registry::name_runtime("control");
+        for (number, arbiter) in arbiters.iter().enumerate() {
+            arbiter.spawn_fn(move || registry::name_runtime(&format!("worker-{number}")));
+        }
         let runtimes = Runtimes {
             control: Runtime::current(),
             workers: arbiters
