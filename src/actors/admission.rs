@@ -386,8 +386,11 @@ async fn failed_start(parts: &AgentParts, session: &OpenSession, permit: &Permit
 
 pub fn unavailable(error: &AskError) -> Refusal {
     tracing::error!(%error, "a connection could not be prepared");
-    Refusal::new(RefusalKind::Internal, "a part of the agent did not answer in time")
-        .hint("connect again; the agent's log says more")
+    Refusal::new(
+        RefusalKind::Unavailable,
+        "a part of the agent that a connection needs failed or is overloaded",
+    )
+    .hint("try again; if it lasts, the agent's log says more")
 }
 
 #[cfg(test)]

@@ -154,7 +154,7 @@ impl AuthLink {
                 }
             }
         };
-        ctx.run(answered, |_, answer, _| promise.keep(answer));
+        ctx.run_for_asker(answered, |_, answer, _| promise.keep(answer));
         reply
     }
 }

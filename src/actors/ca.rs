@@ -200,7 +200,7 @@ impl Ca {
             .field("expires", signed.issued.not_after);
         let (reply, promise) = Reply::later();
         let trail = self.trail.clone();
-        ctx.run(async move { trail.write(event).await }, move |_, written, _| {
+        ctx.run_for_asker(async move { trail.write(event).await }, move |_, written, _| {
             promise.keep(match written {
                 Ok(()) => {
                     METRICS.certificates.of(signed.kind).one_more();
@@ -234,7 +234,7 @@ impl Ca {
             .field("error", error.to_string());
         let (reply, promise) = Reply::later();
         let trail = self.trail.clone();
-        ctx.run(async move { trail.note(event).await }, move |_, (), _| {
+        ctx.run_for_asker(async move { trail.note(event).await }, move |_, (), _| {
             promise.keep(Err(error))
         });
         reply

@@ -147,7 +147,7 @@ impl Handle<JoinCluster> for Joins {
                 },
             }
         };
-        ctx.run(decided, |_, answer, _| promise.keep(answer));
+        ctx.run_for_asker(decided, |_, answer, _| promise.keep(answer));
         reply
     }
 }

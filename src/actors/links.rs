@@ -32,6 +32,7 @@ use crate::protocol::tunnel::{
 use crate::telemetry::count::Present;
 use crate::telemetry::metrics::METRICS;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
@@ -66,12 +67,13 @@ pub struct LinkParts {
 
 pub struct Links {
     parts: Arc<LinkParts>,
-    next_link: u64,
+    /// Of the links so far. Outside of the state, as they are: no two have the same name.
+    links: Arc<AtomicU64>,
 }
 
 impl Links {
-    pub fn new(parts: Arc<LinkParts>) -> Self {
-        Self { parts, next_link: 1 }
+    pub fn new(parts: Arc<LinkParts>, links: Arc<AtomicU64>) -> Self {
+        Self { parts, links }
     }
 }
 
@@ -82,8 +84,8 @@ impl Behavior for Links {
 
 impl Handle<AdoptLink> for Links {
     fn handle(&mut self, adopt: AdoptLink, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
-        let name = format!("link#{}-{}", adopt.peer.node_name, self.next_link);
-        self.next_link += 1;
+        let number = self.links.fetch_add(1, Ordering::Relaxed) + 1;
+        let name = format!("link#{}-{number}", adopt.peer.node_name);
         tracing::info!(node = %adopt.peer.node_name, actor = %name, "node connected");
         let (parts, peer) = (self.parts.clone(), adopt.peer);
         let mut stream = Some(adopt.stream);
@@ -120,7 +122,8 @@ impl Link {
                         link: Arc::downgrade(&link.alive),
                         origin: ctx.origin(),
                     };
-                    ctx.run(asked.serve(stream), |_, (), _| {});
+                    // A fault in one question ends that question.
+                    ctx.run_for_asker(asked.serve(stream), |_, (), _| {});
                     Self::take_streams(inbound, ctx);
                 }
             },

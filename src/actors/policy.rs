@@ -121,6 +121,11 @@ impl PolicyView {
         held.as_ref().map(in_force)
     }
 
+    /// The newest rules, however old: for sessions that are open, which go on without auth, too.
+    pub fn newest(&self) -> Option<Arc<PolicySnapshot>> {
+        self.held.borrow().as_ref().map(|held| held.snapshot.clone())
+    }
+
     pub fn version(&self) -> Option<u64> {
         self.held.borrow().as_ref().map(|held| held.snapshot.version)
     }

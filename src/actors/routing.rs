@@ -492,8 +492,11 @@ fn not_known_to(agent: &NodeName) -> Refusal {
 
 fn unavailable(error: &super::address::AskError) -> Refusal {
     tracing::error!(%error, "a connection could not be prepared");
-    Refusal::new(RefusalKind::Internal, "a part of the proxy did not answer in time")
-        .hint("connect again; the proxy's log says more")
+    Refusal::new(
+        RefusalKind::Unavailable,
+        "a part of the proxy that a connection needs failed or is overloaded",
+    )
+    .hint("try again; if it lasts, the proxy's log says more")
 }
 
 fn not_a_proxy() -> Refusal {

@@ -255,7 +255,10 @@ pub(super) async fn start(
             policy: common.policy.clone(),
             trail: common.trail.clone(),
         });
-        roots.start(Spec::permanent("links"), move || Links::new(parts.clone()))
+        let numbers = Arc::default();
+        roots.start(Spec::permanent("links"), move || {
+            Links::new(parts.clone(), Arc::clone(&numbers))
+        })
     };
     let admin = Arc::new(AdminParts {
         cluster: common.identity.cluster.clone(),

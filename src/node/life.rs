@@ -5,6 +5,7 @@ use crate::actors::address::Origin;
 use crate::actors::sessions::{Drain, EndAll, LAST_WORDS_DEADLINE};
 use crate::config::Config;
 use crate::model::{Refusal, RefusalKind};
+use crate::telemetry::panics;
 use futures::future::join_all;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -154,7 +155,7 @@ impl Node {
         match tokio::task::spawn_blocking(move || spool.close()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the audit spool was not closed cleanly"),
-            Err(error) => tracing::error!(%error, "the audit spool was not closed"),
+            Err(error) => tracing::error!(why = panics::of_task(error), "the audit spool was not closed"),
         }
         self.data_dir.close();
     }

@@ -31,6 +31,7 @@ use crate::actors::phase::NodePhase;
 use crate::actors::policy::{Policy, PolicyConfirmed, PolicyReceived, PolicyStock, PolicyView};
 use crate::actors::proxies::ProxiesStock;
 use crate::actors::sessions::{Drain, EndAll, Sessions};
+use crate::actors::sessions_stock::SessionsStock;
 use crate::actors::trail::Trail;
 use crate::audit::{EventContext, EventKind, Spool, SpoolLimits};
 use crate::config::{Config, ConfigError, JoinAddress};
@@ -339,9 +340,9 @@ fn nowhere() -> StartError {
 
 /// The sessions of one service: where proxy and agent share a process, each registers and decides for itself.
 pub(crate) fn start_sessions(common: &Common, roots: &mut Roots, name: &str) -> ActorRef<Sessions> {
-    let (policy, clock) = (common.policy.clone(), common.clock.clone());
+    let (stock, policy, clock) = (SessionsStock::default(), common.policy.clone(), common.clock.clone());
     roots.start(Spec::permanent(name), move || {
-        Sessions::new(policy.clone(), clock.clone())
+        Sessions::new(stock.clone(), policy.clone(), clock.clone())
     })
 }
 

@@ -8,6 +8,7 @@ mod log_directives;
 mod log_lines;
 pub mod logging;
 pub mod metrics;
+pub mod panics;
 pub mod process;
 pub mod pulse;
 pub mod record;

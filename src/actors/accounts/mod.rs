@@ -185,7 +185,7 @@ impl Accounts {
                     .field("success", false)
                     .field("error", "this address tries too often; further tries are not logged"),
             );
-            ctx.run(async move { trail.note(event).await }, |_, (), _| {});
+            ctx.run_for_asker(async move { trail.note(event).await }, |_, (), _| {});
         }
         tried == Try::Allowed
     }
@@ -241,7 +241,7 @@ impl Behavior for Accounts {
 
 fn answer<T: 'static>(ctx: &mut Ctx<'_, Accounts>, work: impl Future<Output = T> + 'static) -> Reply<T> {
     let (reply, promise) = Reply::later();
-    ctx.run(work, |_, done, _| promise.keep(done));
+    ctx.run_for_asker(work, |_, done, _| promise.keep(done));
     reply
 }
 
