@@ -37,6 +37,8 @@ pub mod session_limits;
 mod session_taps;
 pub mod sessions;
 mod signable_hosts;
+#[cfg(test)]
+mod sim;
 pub mod supervisor;
 pub mod tokens;
 pub mod trail;

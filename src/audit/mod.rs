@@ -22,6 +22,8 @@ mod json_text;
 mod log;
 #[cfg(test)]
 mod log_tests;
+#[cfg(test)]
+pub mod memory_spool;
 mod query;
 mod segment;
 mod spool;

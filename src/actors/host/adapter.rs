@@ -1,6 +1,6 @@
 //! Our own actix actor around a behaviour: its state, its failures, its messages and its end.
 
-use super::{Behavior, CHILD_STOP_DEADLINE, Child, Ctx, Handle, Spec, TellParent};
+use super::{Behavior, CHILD_STOP_DEADLINE, Child, Ctx, Handle, Spec, TellParent, schedule};
 use crate::actors::address::{Deliver, Envelope, Message, Meta, Origin, TellError};
 use crate::actors::supervisor::{ChildExited, ExitReason, Restart, RestartHistory, Verdict};
 use actix::{ActorContext as _, ActorFutureExt as _, AsyncContext as _, WrapFuture as _};
@@ -99,7 +99,10 @@ impl<B: Behavior> Adapter<B> {
             origin,
             fault: None,
         };
-        let result = std::panic::catch_unwind(AssertUnwindSafe(|| work(&mut behavior, &mut ctx)));
+        let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            schedule::begin(&ctx.adapter.name);
+            work(&mut behavior, &mut ctx)
+        }));
         let fault = ctx.fault.take();
         match (result, fault) {
             (Ok(value), None) => {
@@ -222,6 +225,7 @@ impl<B: Handle<M>, M: Message> actix::Handler<Delivery<M>> for Adapter<B> {
             // The asker may have given up; that is its affair.
             let _gave_up = reply_to.send(reply);
         }
+        schedule::after_message(self, ctx);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The runtimes of a node, and tasks on them.
 
 use super::adapter::panic_text;
+use super::schedule;
 use std::future::Future;
 
 /// One single-threaded runtime: an arbiter and its thread.
@@ -25,7 +26,7 @@ impl Runtime {
 
 /// Spawns a task on the runtime that the caller is on; it ends when the guard is dropped.
 pub fn spawn_here<T: 'static>(task: impl Future<Output = T> + 'static) -> TaskGuard<T> {
-    TaskGuard(actix::spawn(task))
+    TaskGuard(actix::spawn(schedule::shuffled(task)))
 }
 
 /// Spawns a task on the runtime that the caller is on; it ends by itself.
