@@ -402,7 +402,8 @@ impl Behavior for Connection {
     const MAILBOX: usize = 4;
 
     fn started(&mut self, ctx: &mut Ctx<'_, Self>) {
-        ctx.serve(self.id);
+        ctx.serve_only(self.id);
+        ctx.state("greeting");
         let socket = match self.arrival.take() {
             Some(Arrival::Accepted(socket)) => socket,
             #[cfg(test)]

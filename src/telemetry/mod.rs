@@ -1,4 +1,10 @@
-//! How the program is watched: logs, and the places where tests make it fail.
+//! How the program is watched: logs, who lives in this process and what they did lately, and the places where tests make it
+//! fail.
 
 pub mod fault;
+pub mod label;
 pub mod logging;
+pub mod record;
+pub mod registry;
+pub mod relays;
+pub mod view;

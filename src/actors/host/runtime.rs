@@ -2,6 +2,7 @@
 
 use super::adapter::panic_text;
 use super::schedule;
+use crate::telemetry::registry;
 use std::future::Future;
 
 /// One single-threaded runtime: an arbiter and its thread.
@@ -68,6 +69,10 @@ pub fn run_system<T, F: Future<Output = T>>(workers: usize, main: impl FnOnce(Ru
     let system = actix::System::new();
     system.block_on(async move {
         let arbiters: Vec<_> = (0..workers.max(1)).map(|_| actix::Arbiter::new()).collect();
+        registry::name_runtime("control");
+        for (number, arbiter) in arbiters.iter().enumerate() {
+            arbiter.spawn_fn(move || registry::name_runtime(&format!("worker-{number}")));
+        }
         let runtimes = Runtimes {
             control: Runtime::current(),
             workers: arbiters
