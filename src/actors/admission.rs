@@ -12,8 +12,7 @@ use super::sessions::{RegisterSession, SessionClosed, Watched};
 use super::trail::About;
 use crate::audit::{EventBuilder, EventKind, SessionFields};
 use crate::model::{ConnectionId, DbName, DbUser, Refusal, RefusalKind, Secret, ServiceName, SessionId};
-use crate::net::socket::Tcp;
-use crate::net::tls::ClientTls;
+use crate::net::BoxStream;
 use crate::net::upstream::{self, UpstreamAnswer};
 use crate::pki::verify_person;
 use crate::policy::{AccessRequest, Permit, decide};
@@ -73,7 +72,7 @@ pub struct Ready {
     pub permit: Permit,
     pub watched: Watched,
     pub session: OpenSession,
-    pub postgres: ClientTls<Tcp>,
+    pub postgres: BoxStream,
     pub process_id: u32,
     /// PostgreSQL's first answers, with our key in place of its own.
     pub greeting: Vec<u8>,
@@ -227,6 +226,7 @@ async fn attempt(
         .await
         .map_err(|error| unavailable(&error))??;
     let opened = upstream::open(
+        parts.dial.as_ref(),
         &database.endpoint,
         &tls,
         permit.db_user(),

@@ -20,6 +20,7 @@ use crate::model::{
 };
 use crate::net::BoxStream;
 use crate::net::tls::Credentials;
+use crate::net::upstream::Dial;
 use crate::net::upstream_tls::{UpstreamClient, UpstreamTrust};
 use crate::pki::{PrivateKey, TrustAnchors};
 use crate::policy::{DENIED_HINT, DENIED_MESSAGE};
@@ -65,6 +66,8 @@ pub struct AgentParts {
     pub policy: PolicyView,
     pub trail: Trail,
     pub clock: SharedClock,
+    /// How its databases are reached.
+    pub dial: Arc<dyn Dial>,
     pub issue: Address<IssueDbClient>,
     pub register: Address<RegisterSession>,
     pub closed: Address<SessionClosed>,

@@ -38,6 +38,8 @@ mod session_taps;
 pub mod sessions;
 pub mod sessions_stock;
 mod signable_hosts;
+#[cfg(test)]
+mod sim;
 pub mod supervisor;
 pub mod tokens;
 pub mod trail;

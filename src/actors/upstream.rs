@@ -261,7 +261,7 @@ async fn carry_out_cancel(parts: &AgentParts, target: &UpstreamTarget) -> DbToPr
     let Some(session) = target.session.upgrade() else {
         return session_over();
     };
-    let sent = upstream::cancel(&target.endpoint, &target.tls, &target.key).await;
+    let sent = upstream::cancel(parts.dial.as_ref(), &target.endpoint, &target.tls, &target.key).await;
     let event = parts
         .trail
         .session_event(EventKind::SessionCancelled, &session)

@@ -23,6 +23,8 @@ mod json_text;
 mod log;
 #[cfg(test)]
 mod log_tests;
+#[cfg(test)]
+pub mod memory_spool;
 mod query;
 mod segment;
 mod spool;

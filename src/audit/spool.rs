@@ -110,7 +110,8 @@ pub(super) struct Shared {
     /// Free bytes of the queue.
     pub room: Semaphore,
     pub queue: Mutex<Queue>,
-    pub wake: Condvar,
+    /// Tells the writer that the queue has something for it.
+    pub wake: Box<dyn Fn() + Send + Sync>,
     pub blocked: AtomicBool,
     pub state: watch::Sender<SpoolState>,
     /// The last fsynced number.
@@ -165,33 +166,31 @@ impl Spool {
             events: last - opened.disk.acknowledged,
             torn_bytes: opened.torn_bytes,
         };
-        let shared = Arc::new(Shared {
-            dir: dir.to_owned(),
-            room: Semaphore::new(limits.queue_bytes),
-            limits,
-            clock,
-            queue: Mutex::default(),
-            wake: Condvar::new(),
-            blocked: AtomicBool::new(false),
-            state: watch::Sender::new(SpoolState::Open),
-            synced: watch::Sender::new(last),
-            disk: Mutex::new(opened.disk),
-        });
-        let writer = Writer::new(Arc::clone(&shared), last + 1)?;
+        let woken = Arc::new(Condvar::new());
+        let wake = {
+            let woken = Arc::clone(&woken);
+            Box::new(move || woken.notify_one())
+        };
+        let shared = Arc::new(Shared::new(dir, limits, clock, opened.disk, wake));
+        let writer = Writer::new(Arc::clone(&shared), woken, last + 1)?;
         let thread = std::thread::Builder::new()
             .name("audit-spool".into())
             .spawn(move || writer.run())
             .map_err(AuditError::io(dir, "starting the spool's thread"))?;
-        Ok(Self {
+        Ok(Self::over(shared, opened.id, recovered, Some(thread)))
+    }
+
+    pub(super) fn over(shared: Arc<Shared>, id: String, recovered: Recovered, writer: Option<JoinHandle<()>>) -> Self {
+        Self {
             inner: Arc::new(Inner {
                 shared,
-                id: opened.id,
+                id,
                 recovered,
                 reading: Mutex::new((0, 0)),
                 acknowledging: Mutex::new(()),
-                writer: Mutex::new(Some(thread)),
+                writer: Mutex::new(writer),
             }),
-        })
+        }
     }
 
     /// 32 hex digits, made with the directory: a spool that was wiped is another one.
@@ -348,7 +347,7 @@ impl Spool {
         }
         if shared.blocked.load(Ordering::Acquire) {
             lock(&shared.queue).retry = true;
-            shared.wake.notify_one();
+            (shared.wake)();
         }
         Ok(())
     }
@@ -386,7 +385,7 @@ impl Inner {
     fn close(&self) {
         lock(&self.shared.queue).closing = true;
         self.shared.room.close();
-        self.shared.wake.notify_one();
+        (self.shared.wake)();
         if let Some(thread) = lock(&self.writer).take() {
             // A writer that panicked has left its callers without an answer, which they take for `Closed`.
             drop(thread.join());
@@ -403,6 +402,27 @@ impl Drop for Inner {
 }
 
 impl Shared {
+    pub fn new(
+        dir: &Path,
+        limits: SpoolLimits,
+        clock: SharedClock,
+        disk: Disk,
+        wake: Box<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            room: Semaphore::new(limits.queue_bytes),
+            limits,
+            clock,
+            queue: Mutex::default(),
+            wake,
+            blocked: AtomicBool::new(false),
+            state: watch::Sender::new(SpoolState::Open),
+            synced: watch::Sender::new(disk.last()),
+            disk: Mutex::new(disk),
+        }
+    }
+
     /// Takes the line's bytes of the queue; the writer gives them back.
     async fn make_room(&self, line: &str) -> Result<(), AuditError> {
         if !self.blocked.load(Ordering::Acquire)
@@ -438,7 +458,7 @@ impl Shared {
         let wake = was_empty || (!was_urgent && queue.is_urgent(&self.limits));
         drop(queue);
         if wake {
-            self.wake.notify_one();
+            (self.wake)();
         }
         Ok(())
     }

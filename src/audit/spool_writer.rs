@@ -24,6 +24,8 @@ const IDLE: Duration = Duration::from_secs(60);
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
+    /// Notified by `Shared::wake`.
+    woken: Arc<Condvar>,
     active: Option<Active>,
     /// The number of the next event.
     next: u64,
@@ -44,7 +46,7 @@ struct Active {
 }
 
 impl Writer {
-    pub fn new(shared: Arc<Shared>, next: u64) -> Result<Self, AuditError> {
+    pub fn new(shared: Arc<Shared>, woken: Arc<Condvar>, next: u64) -> Result<Self, AuditError> {
         let active = {
             let mut disk = lock(&shared.disk);
             let last = disk
@@ -68,6 +70,7 @@ impl Writer {
         };
         Ok(Self {
             shared,
+            woken,
             active,
             next,
             tail: Vec::new(),
@@ -100,11 +103,11 @@ impl Writer {
                 .map_or(IDLE, |since| limits.sync_every.saturating_sub(since.elapsed()))
         };
         let mut queue = lock(&shared.queue);
-        queue = wait_while(&shared.wake, queue, pause, |q| {
+        queue = wait_while(&self.woken, queue, pause, |q| {
             q.lines.is_empty() && !q.is_urgent(limits)
         });
         if !queue.lines.is_empty() {
-            queue = wait_while(&shared.wake, queue, limits.write_every, |q| !q.is_urgent(limits));
+            queue = wait_while(&self.woken, queue, limits.write_every, |q| !q.is_urgent(limits));
         }
         let lines = std::mem::take(&mut queue.lines);
         self.waiters.append(&mut queue.waiters);

@@ -18,10 +18,13 @@ mod fault_tests;
 #[cfg(feature = "fault-points")]
 mod faults;
 mod runtime;
+mod schedule;
 #[cfg(test)]
 mod tests;
 
 pub use runtime::{Runtime, Runtimes, TaskGuard, run_system, spawn_detached, spawn_here};
+#[cfg(test)]
+pub use schedule::{fail_at, run_seeded};
 
 use super::address::{Address, Message, Origin, Reply};
 use super::supervisor::{ChildExited, Restart};
@@ -293,22 +296,21 @@ impl<B: Behavior> Ctx<'_, B> {
         let number = self.adapter.next_future;
         self.adapter.next_future += 1;
         let origin = self.origin.clone();
-        let contained =
-            AssertUnwindSafe(future)
-                .catch_unwind()
-                .into_actor(&*self.adapter)
-                .map(move |result, adapter, actix| {
-                    adapter.futures.remove(&number);
-                    match result {
-                        Ok(value) => {
-                            let (seat, begin) = (adapter.seat.clone(), Moment::now());
-                            seat.takes(*CONTINUATION, origin.connection, begin);
-                            adapter.with_behavior(actix, origin, |b, ctx| continuation(b, value, ctx));
-                            seat.sets_down(Moment::now().since(begin));
-                        }
-                        Err(panic) => failed(adapter, &panics::text(panic.as_ref()), actix),
+        let contained = AssertUnwindSafe(schedule::shuffled(future))
+            .catch_unwind()
+            .into_actor(&*self.adapter)
+            .map(move |result, adapter, actix| {
+                adapter.futures.remove(&number);
+                match result {
+                    Ok(value) => {
+                        let (seat, begin) = (adapter.seat.clone(), Moment::now());
+                        seat.takes(*CONTINUATION, origin.connection, begin);
+                        adapter.with_behavior(actix, origin, |b, ctx| continuation(b, value, ctx));
+                        seat.sets_down(Moment::now().since(begin));
                     }
-                });
+                    Err(panic) => failed(adapter, &panics::text(panic.as_ref()), actix),
+                }
+            });
         let handle = self.actix.spawn(contained);
         self.adapter.futures.insert(number, handle);
     }
