@@ -7,11 +7,13 @@
 //!   that means; nothing is dropped in silence.
 //! - [`Address::ask`] waits for the answer, for room in the mailbox too, and never longer than its deadline.
 
-use crate::model::{ConnectionId, MessageId};
+use crate::model::{ConnectionId, MessageId, Moment};
+use crate::telemetry::label::Label;
+use crate::telemetry::record::{self, Record, RecordKind};
+use crate::telemetry::registry::Seat;
 use futures::future::BoxFuture;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -20,6 +22,8 @@ pub trait Message: Send + 'static {
     /// `()` where nothing but the fact that it was handled is to be said.
     type Reply: Send + 'static;
     const NAME: &'static str;
+    /// The name as a number, for the record.
+    fn label() -> Label;
 }
 
 /// Declares message types: `message!(Name => Reply)`.
@@ -28,6 +32,11 @@ macro_rules! message {
         $(impl $crate::actors::address::Message for $name {
             type Reply = $reply;
             const NAME: &'static str = stringify!($name);
+
+            fn label() -> $crate::telemetry::label::Label {
+                static LABEL: std::sync::OnceLock<$crate::telemetry::label::Label> = std::sync::OnceLock::new();
+                *LABEL.get_or_init(|| $crate::telemetry::label::Label::of(stringify!($name)))
+            }
         })+
     };
 }
@@ -36,7 +45,7 @@ pub(crate) use message;
 /// From whom a message comes, because of what, and for which connection.
 #[derive(Debug, Clone)]
 pub struct Origin {
-    pub from: Arc<str>,
+    pub from: Arc<Seat>,
     pub cause: Option<MessageId>,
     pub connection: Option<ConnectionId>,
 }
@@ -45,7 +54,7 @@ impl Origin {
     /// The start of a causal chain: a signal, a timer, a person's request.
     pub fn outside(from: &str) -> Self {
         Self {
-            from: from.into(),
+            from: Seat::outside(from),
             cause: None,
             connection: None,
         }
@@ -58,20 +67,36 @@ impl Origin {
     }
 }
 
-static NEXT_MESSAGE: AtomicU64 = AtomicU64::new(1);
-
 /// What travels with a message: enough to draw the causal tree, never its content.
 #[derive(Debug, Clone)]
 pub struct Meta {
     pub id: MessageId,
     pub origin: Origin,
+    pub sent: Moment,
 }
 
 impl Meta {
     fn new(origin: &Origin) -> Self {
         Self {
-            id: MessageId(NEXT_MESSAGE.fetch_add(1, Ordering::Relaxed)),
+            id: MessageId::next(),
             origin: origin.clone(),
+            sent: Moment::now(),
+        }
+    }
+
+    /// A record of this message.
+    pub fn record(&self, kind: RecordKind, at: Moment, what: Label, to: &Arc<str>) -> Record {
+        Record {
+            at,
+            kind,
+            what,
+            id: self.id,
+            cause: self.origin.cause,
+            connection: self.origin.connection,
+            from: Some(self.origin.from.path().clone()),
+            to: to.clone(),
+            queued_ns: 0,
+            busy_ns: 0,
         }
     }
 }
@@ -183,13 +208,12 @@ impl<M: Message> Address<M> {
     }
 
     pub fn tell(&self, origin: &Origin, message: M) -> Result<(), TellError> {
-        let result = self.inner.offer(Envelope {
-            message,
-            meta: Meta::new(origin),
-            reply_to: None,
-        });
+        let envelope = self.envelope(origin, message, None);
+        let meta = envelope.meta.clone();
+        let result = self.inner.offer(envelope);
         if let Err(error) = result {
-            tracing::debug!(from = %origin.from, to = %self.to, message_kind = M::NAME, %error, "message not sent");
+            self.dropped(&meta);
+            tracing::debug!(from = ?origin.from, to = %self.to, message_kind = M::NAME, %error, "message not sent");
         }
         result
     }
@@ -197,22 +221,55 @@ impl<M: Message> Address<M> {
     /// Waits for room and then only until the message is in the mailbox: for notices that must not be lost, sent from a
     /// place that can wait.
     pub async fn tell_when_room(&self, origin: &Origin, message: M) -> Result<(), TellError> {
-        let envelope = Envelope {
+        let envelope = self.envelope(origin, message, None);
+        let meta = envelope.meta.clone();
+        let result = self.inner.deliver(envelope).await;
+        if result.is_err() {
+            self.dropped(&meta);
+        }
+        result
+    }
+
+    fn dropped(&self, meta: &Meta) {
+        record::write(meta.record(RecordKind::Dropped, Moment::now(), M::label(), &self.to));
+    }
+
+    /// The message on its way, and the record that it was sent.
+    fn envelope(&self, origin: &Origin, message: M, reply_to: Option<oneshot::Sender<Reply<M::Reply>>>) -> Envelope<M> {
+        let meta = Meta::new(origin);
+        record::write(meta.record(RecordKind::Sent, meta.sent, M::label(), &self.to));
+        Envelope {
             message,
-            meta: Meta::new(origin),
-            reply_to: None,
-        };
-        self.inner.deliver(envelope).await
+            meta,
+            reply_to,
+        }
     }
 
     pub async fn ask(&self, origin: &Origin, message: M, within: Duration) -> Result<M::Reply, AskError> {
         let (sender, receiver) = oneshot::channel();
-        let envelope = Envelope {
-            message,
-            meta: Meta::new(origin),
-            reply_to: Some(sender),
-        };
+        let envelope = self.envelope(origin, message, Some(sender));
+        let meta = envelope.meta.clone();
+        let to = self.to.clone();
+        let _waits = origin.from.waits(M::label(), to, within, origin.connection, meta.sent);
         let deadline = tokio::time::Instant::now() + within;
+        let answer = self.answer(envelope, receiver, deadline, within).await;
+        if matches!(answer, Err(AskError::NotSent { .. })) {
+            self.dropped(&meta);
+        }
+        let now = Moment::now();
+        let mut answered = meta.record(RecordKind::Answered, now, M::label(), &self.to);
+        answered.queued_ns = nanos(now.since(meta.sent));
+        record::write(answered);
+        answer
+    }
+
+    async fn answer(
+        &self,
+        envelope: Envelope<M>,
+        receiver: oneshot::Receiver<Reply<M::Reply>>,
+        deadline: tokio::time::Instant,
+        within: Duration,
+    ) -> Result<M::Reply, AskError> {
         let not_sent = |why: String| AskError::NotSent {
             to: self.to.clone(),
             message: M::NAME,
@@ -243,4 +300,9 @@ impl<M: Message> Address<M> {
             }),
         }
     }
+}
+
+/// A length for the record.
+pub(super) fn nanos(length: Duration) -> u64 {
+    u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
 }

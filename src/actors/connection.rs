@@ -419,7 +419,8 @@ impl Behavior for Connection {
     const MAILBOX: usize = 4;
 
     fn started(&mut self, ctx: &mut Ctx<'_, Self>) {
-        ctx.serve(self.id);
+        ctx.serve_only(self.id);
+        ctx.state("greeting");
         let Some(socket) = self.socket.take() else {
             return ctx.stop();
         };

@@ -3,6 +3,7 @@
 //! The rules are those of Erlang/OTP. This file decides; [`host`](super::host) carries out.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -26,6 +27,16 @@ pub enum Restart {
     Temporary,
 }
 
+impl Restart {
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Permanent => "permanent",
+            Self::Transient => "transient",
+            Self::Temporary => "temporary",
+        }
+    }
+}
+
 /// Why an actor is no more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExitReason {
@@ -37,6 +48,23 @@ pub enum ExitReason {
     Failed(String),
     /// It failed more than [`RESTARTS_MAX`] times in [`RESTART_WINDOW`].
     Exhausted(String),
+}
+
+impl ExitReason {
+    pub fn is_failure(&self) -> bool {
+        matches!(self, Self::Failed(_) | Self::Exhausted(_))
+    }
+}
+
+impl fmt::Display for ExitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Finished => f.write_str("finished"),
+            Self::Stopped => f.write_str("stopped"),
+            Self::Failed(why) => write!(f, "failed: {why}"),
+            Self::Exhausted(why) => write!(f, "exhausted: {why}"),
+        }
+    }
 }
 
 /// What a parent hears of its child's end.

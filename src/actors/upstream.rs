@@ -16,13 +16,14 @@ use super::relay::{AuditTap, SessionOutcome, SessionRelay};
 use super::trail::Trail;
 use super::tunnel::answer;
 use crate::audit::EventKind;
-use crate::model::{ConnectionId, Refusal, RefusalKind, Secret};
+use crate::model::{ConnectionId, MessageId, Refusal, RefusalKind, Secret};
 use crate::net::BoxStream;
 use crate::net::frames::{ReadFrameError, read_frame, write_frame};
 use crate::net::tls::HANDSHAKE_DEADLINE;
 use crate::net::upstream;
 use crate::policy::Permit;
 use crate::protocol::tunnel::{DbToProxy, Frame, ProxyToDb, STREAM_ACCEPTED};
+use crate::telemetry::label::Label;
 use crate::telemetry::metrics::METRICS;
 use std::io;
 use std::sync::Arc;
@@ -62,7 +63,8 @@ impl Upstream {
                 header,
                 body: Some(ProxyToDb::CancelQuery { connection }),
             })) => {
-                ctx.serve(connection);
+                ctx.serve_only(connection);
+                ctx.arrived(Label::of("CancelQuery"), "proxy".into(), Some(MessageId(header.id)));
                 let (parts, origin) = (self.parts.clone(), ctx.origin());
                 let done = async move { cancel(&parts, connection, stream, header.id, &origin).await };
                 ctx.run(done, |_, (), ctx| ctx.stop());
@@ -83,7 +85,8 @@ impl Upstream {
                         policy_version: _,
                     }),
             })) => {
-                ctx.serve(connection);
+                ctx.serve_only(connection);
+                ctx.arrived(Label::of("OpenRelay"), "proxy".into(), Some(MessageId(header.id)));
                 let ask = OpenRelay {
                     connection,
                     session,

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A moment in Coordinated Universal Time, in microseconds since the Unix epoch.
 ///
@@ -99,6 +99,42 @@ impl Clock for SystemClock {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         Timestamp(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX))
     }
+}
+
+/// A moment of this process, in nanoseconds since it first asked. Never goes back, and means nothing to another process: for
+/// records of what happens here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Moment(u64);
+
+impl Moment {
+    pub fn now() -> Self {
+        let elapsed = process_start().0.elapsed();
+        Self(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// Zero when `earlier` is later.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// What the machine's clock showed then, if it has not been set since.
+    pub fn to_timestamp(self) -> Timestamp {
+        process_start().1 + Duration::from_nanos(self.0)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
+fn process_start() -> &'static (Instant, Timestamp) {
+    static START: OnceLock<(Instant, Timestamp)> = OnceLock::new();
+    START.get_or_init(|| (Instant::now(), SystemClock.now()))
 }
 
 /// A clock that stands still until it is moved.

@@ -12,7 +12,7 @@ pub mod principal;
 pub mod refusal;
 pub mod secret;
 
-pub use clock::{Clock, SharedClock, SystemClock, Timestamp};
+pub use clock::{Clock, Moment, SharedClock, SystemClock, Timestamp};
 pub use endpoint::Endpoint;
 pub use ids::{ConnectionId, MessageId, NodeId, SessionId};
 pub use labels::Labels;

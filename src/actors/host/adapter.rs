@@ -1,19 +1,27 @@
 //! Our own actix actor around a behaviour: its state, its failures, its messages and its end.
 
 use super::{Behavior, CHILD_STOP_DEADLINE, Child, Ctx, Handle, Spec, TellParent};
-use crate::actors::address::{Deliver, Envelope, Message, Meta, Origin, TellError};
+use crate::actors::address::{Deliver, Envelope, Message, Origin, TellError, nanos};
 use crate::actors::supervisor::{ChildExited, ExitReason, Restart, RestartHistory, Verdict};
+use crate::model::{ConnectionId, MessageId, Moment};
+use crate::telemetry::label::Label;
+use crate::telemetry::record::{self, Record, RecordKind};
+use crate::telemetry::registry::Seat;
 use actix::{ActorContext as _, ActorFutureExt as _, AsyncContext as _, WrapFuture as _};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use std::sync::{Arc, LazyLock};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 /// The actix actor around a behaviour.
 pub(super) struct Adapter<B: Behavior> {
     pub name: Arc<str>,
+    /// Where everybody sees how it stands; its places are those of the mailbox (see [`Door`]).
+    pub seat: Arc<Seat>,
+    /// What was in hand when its parent started it.
+    parent: Option<Origin>,
     factory: Box<dyn FnMut() -> B>,
     /// `None` while a handler runs (it has the value) and between a failure and the rebuild.
     behavior: Option<B>,
@@ -24,11 +32,12 @@ pub(super) struct Adapter<B: Behavior> {
     /// In the order of their start.
     pub children: Vec<(Child, Restart)>,
     tell_parent: TellParent,
-    /// The places of the mailbox; see [`Door`].
-    pub room: Arc<Semaphore>,
     ended: watch::Sender<bool>,
     exit: ExitReason,
 }
+
+/// What an actor has in hand while the result of a future of its own is used.
+pub(super) static CONTINUATION: LazyLock<Label> = LazyLock::new(|| Label::of("(continuation)"));
 
 impl<B: Behavior> actix::Actor for Adapter<B> {
     type Context = actix::Context<Self>;
@@ -36,11 +45,13 @@ impl<B: Behavior> actix::Actor for Adapter<B> {
     fn started(&mut self, ctx: &mut Self::Context) {
         // Our own bound is in front of it.
         ctx.set_mailbox_capacity(0);
+        self.seat.sits_here();
         self.build(ctx);
     }
 
     fn stopped(&mut self, _ctx: &mut Self::Context) {
-        tracing::trace!(actor = %self.name, reason = ?self.exit, "exited");
+        self.record_life(RecordKind::Exited, None);
+        self.seat.ends(&self.exit.to_string(), self.exit.is_failure());
         self.stop_children(|_| true);
         (self.tell_parent)(ChildExited {
             name: self.name.clone(),
@@ -54,13 +65,16 @@ impl<B: Behavior> actix::Actor for Adapter<B> {
 impl<B: Behavior> Adapter<B> {
     pub fn new(
         spec: Spec,
+        seat: Arc<Seat>,
+        parent: Option<Origin>,
         tell_parent: TellParent,
         factory: Box<dyn FnMut() -> B>,
-        room: Arc<Semaphore>,
         ended: watch::Sender<bool>,
     ) -> Self {
         Self {
             name: spec.name,
+            seat,
+            parent,
             factory,
             behavior: None,
             futures: HashMap::new(),
@@ -68,7 +82,6 @@ impl<B: Behavior> Adapter<B> {
             history: RestartHistory::new(spec.rule),
             children: Vec::new(),
             tell_parent,
-            room,
             ended,
             exit: ExitReason::Finished,
         }
@@ -78,11 +91,59 @@ impl<B: Behavior> Adapter<B> {
         match std::panic::catch_unwind(AssertUnwindSafe(|| (self.factory)())) {
             Ok(behavior) => {
                 self.behavior = Some(behavior);
-                let origin = Origin::outside(&self.name);
+                // A rebuild has another cause.
+                let cause = self.parent.as_mut().and_then(|parent| parent.cause.take());
+                let id = self.record_life(RecordKind::Started, cause);
+                self.seat.enter(Label::of("running"), Some(id), self.connection());
+                let origin = Origin {
+                    cause: Some(id),
+                    ..self.origin()
+                };
                 self.with_behavior(ctx, origin, |behavior, ctx| behavior.started(ctx));
             }
             Err(panic) => self.failed(&panic_text(panic.as_ref()), ctx),
         }
+    }
+
+    /// What this actor's own doings carry: they begin a chain of their own.
+    fn origin(&self) -> Origin {
+        Origin {
+            from: self.seat.clone(),
+            cause: None,
+            connection: self.seat.connection(),
+        }
+    }
+
+    /// The one that it works for, or was started for: a tunnel begins as somebody's connection.
+    fn connection(&self) -> Option<ConnectionId> {
+        let started_for = || self.parent.as_ref().and_then(|parent| parent.connection);
+        self.seat.connection().or_else(started_for)
+    }
+
+    /// Records its beginning or its end.
+    fn record_life(&self, kind: RecordKind, cause: Option<MessageId>) -> MessageId {
+        let id = MessageId::next();
+        let what = match &self.exit {
+            _ if kind == RecordKind::Started => Label::of("started"),
+            ExitReason::Finished => Label::of("finished"),
+            ExitReason::Stopped => Label::of("stopped"),
+            ExitReason::Failed(_) => Label::of("failed"),
+            ExitReason::Exhausted(_) => Label::of("exhausted"),
+        };
+        let parent = self.parent.as_ref();
+        record::write(Record {
+            at: Moment::now(),
+            kind,
+            what,
+            id,
+            cause,
+            connection: self.connection(),
+            from: parent.map(|parent| parent.from.path().clone()),
+            to: self.seat.path().clone(),
+            queued_ns: 0,
+            busy_ns: 0,
+        });
+        id
     }
 
     /// Runs `work` on the state; a panic in it is contained here.
@@ -129,6 +190,8 @@ impl<B: Behavior> Adapter<B> {
         match self.history.failed(why, tokio::time::Instant::now()) {
             Verdict::RebuildAfter(wait) => {
                 tracing::error!(actor = %self.name, error = why, retry_in = ?wait, "actor failed and is rebuilt");
+                self.seat.restarts_after(why);
+                self.seat.enter(Label::of("rebuilding"), None, self.connection());
                 // Temporary children serve connections of their own and go on; the others belong to the state that is
                 // gone, and the rebuilt behaviour starts them again.
                 self.stop_children(|rule| rule != Restart::Temporary);
@@ -166,58 +229,89 @@ pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     format!("panic: {}", text.unwrap_or("(no text)"))
 }
 
-/// The envelope as actix carries it, with the place that it takes in the mailbox.
-struct Delivery<M: Message>(Envelope<M>, OwnedSemaphorePermit);
+/// The envelope as actix carries it, with the place that it takes in the mailbox. One that is dropped unopened, because its
+/// actor has ended, says so.
+struct Delivery<M: Message> {
+    envelope: Option<Envelope<M>>,
+    to: Arc<Seat>,
+    _place: OwnedSemaphorePermit,
+}
 
 impl<M: Message> actix::Message for Delivery<M> {
     type Result = ();
+}
+
+impl<M: Message> Drop for Delivery<M> {
+    fn drop(&mut self) {
+        if let Some(Envelope { meta, .. }) = &self.envelope {
+            record::write(meta.record(RecordKind::Dropped, Moment::now(), M::label(), self.to.path()));
+        }
+    }
 }
 
 /// The way into an actor's mailbox. actix' own bound counts each sender apart (a clone may always put in one more, and every
 /// ask is a clone), so the places are counted here.
 pub(super) struct Door<B: Behavior> {
     addr: actix::Addr<Adapter<B>>,
-    room: Arc<Semaphore>,
+    seat: Arc<Seat>,
 }
 
 impl<B: Behavior> Door<B> {
-    pub fn new(addr: actix::Addr<Adapter<B>>, room: Arc<Semaphore>) -> Self {
-        Self { addr, room }
+    pub fn new(addr: actix::Addr<Adapter<B>>, seat: Arc<Seat>) -> Self {
+        Self { addr, seat }
     }
 }
 
 fn put_in<B: Handle<M>, M: Message>(
     addr: &actix::Addr<Adapter<B>>,
+    to: &Arc<Seat>,
     envelope: Envelope<M>,
     place: OwnedSemaphorePermit,
 ) -> Result<(), TellError> {
-    addr.try_send(Delivery(envelope, place)).map_err(|error| match error {
-        actix::dev::SendError::Full(_) => TellError::Full,
-        actix::dev::SendError::Closed(_) => TellError::Closed,
+    let delivery = Delivery {
+        envelope: Some(envelope),
+        to: to.clone(),
+        _place: place,
+    };
+    addr.try_send(delivery).map_err(|error| {
+        let (mut refused, why) = match error {
+            actix::dev::SendError::Full(refused) => (refused, TellError::Full),
+            actix::dev::SendError::Closed(refused) => (refused, TellError::Closed),
+        };
+        // The sender is told, and records it.
+        refused.envelope = None;
+        why
     })
 }
 
 impl<B: Handle<M>, M: Message> actix::Handler<Delivery<M>> for Adapter<B> {
     type Result = ();
 
-    fn handle(&mut self, Delivery(envelope, place): Delivery<M>, ctx: &mut Self::Context) {
+    fn handle(&mut self, mut delivery: Delivery<M>, ctx: &mut Self::Context) {
+        let Some(envelope) = delivery.envelope.take() else {
+            return;
+        };
         // It is out of the mailbox.
-        drop(place);
+        drop(delivery);
         let Envelope {
             message,
-            meta: Meta { id, origin },
+            meta,
             reply_to,
         } = envelope;
-        tracing::trace!(
-            target: "postern::message", message_id = %id, cause = ?origin.cause, connection = ?origin.connection,
-            from = %origin.from, to = %self.name, message_kind = M::NAME, "handle"
-        );
+        let begin = Moment::now();
         let here = Origin {
-            from: self.name.clone(),
-            cause: Some(id),
-            connection: origin.connection,
+            from: self.seat.clone(),
+            cause: Some(meta.id),
+            connection: meta.origin.connection,
         };
+        self.seat.takes(M::label(), meta.origin.connection, begin);
         let reply = self.with_behavior(ctx, here, |behavior, ctx| behavior.handle(message, ctx));
+        let end = Moment::now();
+        self.seat.is_done(end.since(begin));
+        let mut handled = meta.record(RecordKind::Handled, end, M::label(), self.seat.path());
+        handled.queued_ns = nanos(begin.since(meta.sent));
+        handled.busy_ns = nanos(end.since(begin));
+        record::write(handled);
         if let (Some(reply), Some(reply_to)) = (reply, reply_to) {
             // The asker may have given up; that is its affair.
             let _gave_up = reply_to.send(reply);
@@ -227,22 +321,27 @@ impl<B: Handle<M>, M: Message> actix::Handler<Delivery<M>> for Adapter<B> {
 
 impl<B: Handle<M>, M: Message> Deliver<M> for Door<B> {
     fn offer(&self, envelope: Envelope<M>) -> Result<(), TellError> {
-        let Ok(place) = self.room.clone().try_acquire_owned() else {
+        let Ok(place) = self.seat.room().clone().try_acquire_owned() else {
             return Err(if self.addr.connected() {
                 TellError::Full
             } else {
                 TellError::Closed
             });
         };
-        put_in(&self.addr, envelope, place)
+        put_in(&self.addr, &self.seat, envelope, place)
     }
 
     fn deliver(&self, envelope: Envelope<M>) -> BoxFuture<'static, Result<(), TellError>> {
-        let (addr, room) = (self.addr.clone(), self.room.clone());
+        let (addr, seat) = (self.addr.clone(), self.seat.clone());
         async move {
             // Never closed; the messages of an actor that ends are dropped, and their places with them.
-            let place = room.acquire_owned().await.map_err(|_| TellError::Closed)?;
-            put_in(&addr, envelope, place)
+            let place = seat
+                .room()
+                .clone()
+                .acquire_owned()
+                .await
+                .map_err(|_| TellError::Closed)?;
+            put_in(&addr, &seat, envelope, place)
         }
         .boxed()
     }
@@ -260,7 +359,8 @@ impl<B: Behavior> actix::Handler<Stop> for Adapter<B> {
     fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
         self.exit = ExitReason::Stopped;
         let mut children: Vec<_> = self.children.drain(..).map(|(child, _)| child).collect();
-        let origin = Origin::outside(&self.name);
+        self.seat.enter(Label::of("stopping"), None, self.connection());
+        let origin = self.origin();
         let last_work = self
             .with_behavior(ctx, origin, |behavior, ctx| behavior.stopping(ctx))
             .flatten();
@@ -288,7 +388,7 @@ impl<B: Behavior> actix::Handler<ChildNotice> for Adapter<B> {
     fn handle(&mut self, ChildNotice(exit): ChildNotice, ctx: &mut Self::Context) {
         self.children.retain(|(child, _)| child.name != exit.name);
         let escalates = matches!(exit.reason, ExitReason::Exhausted(_));
-        let origin = Origin::outside(&exit.name);
+        let origin = self.origin();
         let child = exit.name.clone();
         self.with_behavior(ctx, origin, |behavior, ctx| behavior.child_exited(exit, ctx));
         if escalates {

@@ -20,16 +20,19 @@ pub use runtime::{Runtime, Runtimes, TaskGuard, run_system, spawn_detached, spaw
 
 use super::address::{Address, Message, Origin, Reply};
 use super::supervisor::{ChildExited, Restart};
-use crate::model::ConnectionId;
+use crate::model::{ConnectionId, MessageId, Moment};
+use crate::telemetry::label::Label;
+use crate::telemetry::record::{self, Record, RecordKind};
+use crate::telemetry::registry::{Seat, SeatSpec};
 use actix::{ActorContext as _, ActorFutureExt as _, AsyncContext as _, WrapFuture as _};
-use adapter::{Adapter, ChildNotice, Door, Stop, panic_text};
+use adapter::{Adapter, CONTINUATION, ChildNotice, Door, Stop, panic_text};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, LocalBoxFuture};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 /// What an actor does. Its header says: Owns, Hears, Tells, Never, Ends.
 pub trait Behavior: Sized + Unpin + 'static {
@@ -83,8 +86,8 @@ type TellParent = Arc<dyn Fn(ChildExited) + Send + Sync>;
 /// A started actor: where its addresses come from, and how it is stopped.
 pub struct ActorRef<B: Behavior> {
     name: Arc<str>,
+    seat: Arc<Seat>,
     addr: actix::Addr<Adapter<B>>,
-    room: Arc<Semaphore>,
     ended: watch::Receiver<bool>,
 }
 
@@ -92,8 +95,8 @@ impl<B: Behavior> Clone for ActorRef<B> {
     fn clone(&self) -> Self {
         Self {
             name: self.name.clone(),
+            seat: self.seat.clone(),
             addr: self.addr.clone(),
-            room: self.room.clone(),
             ended: self.ended.clone(),
         }
     }
@@ -108,8 +111,8 @@ impl<B: Behavior> ActorRef<B> {
     where
         B: Handle<M>,
     {
-        let door = Door::new(self.addr.clone(), self.room.clone());
-        Address::new(self.name.clone(), Arc::new(door))
+        let door = Door::new(self.addr.clone(), self.seat.clone());
+        Address::new(self.seat.path().clone(), Arc::new(door))
     }
 
     pub fn child(&self) -> Child {
@@ -148,24 +151,41 @@ impl Child {
 /// How long each actor has for its end when its parent ends it.
 const CHILD_STOP_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Starts an actor on the runtime behind `arbiter`. The factory runs there, now and after every failure.
+/// Starts an actor of the root on a runtime. The factory runs there, now and after every failure.
 pub fn start_on<B: Behavior>(
     runtime: &Runtime,
     spec: Spec,
     tell_parent: TellParent,
     factory: impl FnMut() -> B + Send + 'static,
 ) -> ActorRef<B> {
+    let path = spec.name.clone();
+    start_at(runtime, path, spec, None, tell_parent, factory)
+}
+
+/// Starts an actor at a path of the tree; `parent` is what was in hand when its parent did so.
+fn start_at<B: Behavior>(
+    runtime: &Runtime,
+    path: Arc<str>,
+    spec: Spec,
+    parent: Option<Origin>,
+    tell_parent: TellParent,
+    factory: impl FnMut() -> B + Send + 'static,
+) -> ActorRef<B> {
     let (ended_sender, ended) = watch::channel(false);
     let name = spec.name.clone();
-    let room = Arc::new(Semaphore::new(B::MAILBOX));
-    let room_inside = room.clone();
+    let seat = Seat::take(SeatSpec {
+        path,
+        rule: spec.rule.label(),
+        bound: u32::try_from(B::MAILBOX).unwrap_or(u32::MAX),
+    });
+    let inside = seat.clone();
     let addr = <Adapter<B> as actix::Actor>::start_in_arbiter(&runtime.arbiter, move |_| {
-        Adapter::new(spec, tell_parent, Box::new(factory), room_inside, ended_sender)
+        Adapter::new(spec, inside, parent, tell_parent, Box::new(factory), ended_sender)
     });
     ActorRef {
         name,
+        seat,
         addr,
-        room,
         ended,
     }
 }
@@ -189,6 +209,36 @@ impl<B: Behavior> Ctx<'_, B> {
         self.origin.connection = Some(connection);
     }
 
+    /// This actor works for one connection only, and that is it.
+    pub fn serve_only(&mut self, connection: ConnectionId) {
+        self.serve(connection);
+        self.adapter.seat.serves(connection);
+    }
+
+    /// What came from another process is the cause of what is done from here on: `sent` is its message there.
+    pub fn arrived(&mut self, what: Label, from: Arc<str>, sent: Option<MessageId>) {
+        let id = MessageId::next();
+        record::write(Record {
+            at: Moment::now(),
+            kind: RecordKind::Arrived,
+            what,
+            id,
+            cause: sent,
+            connection: self.origin.connection,
+            from: Some(from),
+            to: self.adapter.seat.path().clone(),
+            queued_ns: 0,
+            busy_ns: 0,
+        });
+        self.origin.cause = Some(id);
+    }
+
+    /// The actor goes into another state, which the record and the views show.
+    pub fn state(&mut self, state: &'static str) {
+        let Origin { cause, connection, .. } = self.origin;
+        self.adapter.seat.enter(Label::of(state), cause, connection);
+    }
+
     pub fn name(&self) -> &Arc<str> {
         &self.adapter.name
     }
@@ -197,8 +247,8 @@ impl<B: Behavior> Ctx<'_, B> {
     where
         B: Handle<M>,
     {
-        let door = Door::new(self.actix.address(), self.adapter.room.clone());
-        Address::new(self.adapter.name.clone(), Arc::new(door))
+        let door = Door::new(self.actix.address(), self.adapter.seat.clone());
+        Address::new(self.adapter.seat.path().clone(), Arc::new(door))
     }
 
     /// Runs `future` beside the handlers; `continuation` gets its result with the state, as a turn of its own. Both end
@@ -219,7 +269,10 @@ impl<B: Behavior> Ctx<'_, B> {
                     adapter.futures.remove(&number);
                     match result {
                         Ok(value) => {
+                            let (seat, begin) = (adapter.seat.clone(), Moment::now());
+                            seat.takes(*CONTINUATION, origin.connection, begin);
                             adapter.with_behavior(actix, origin, |b, ctx| continuation(b, value, ctx));
+                            seat.sets_down(Moment::now().since(begin));
                         }
                         Err(panic) => adapter.failed(&panic_text(panic.as_ref()), actix),
                     }
@@ -242,7 +295,8 @@ impl<B: Behavior> Ctx<'_, B> {
         let parent = self.actix.address();
         let rule = spec.rule;
         let tell_parent: TellParent = Arc::new(move |exit| notify(&parent, exit));
-        let child = start_on(runtime, spec, tell_parent, factory);
+        let path = format!("{}/{}", self.adapter.seat.path(), spec.name).into();
+        let child = start_at(runtime, path, spec, Some(self.origin()), tell_parent, factory);
         self.adapter.children.push((child.child(), rule));
         child
     }

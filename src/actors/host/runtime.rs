@@ -1,6 +1,7 @@
 //! The runtimes of a node, and tasks on them.
 
 use super::adapter::panic_text;
+use crate::telemetry::registry;
 use std::future::Future;
 
 /// One single-threaded runtime: an arbiter and its thread.
@@ -67,6 +68,10 @@ pub fn run_system<T, F: Future<Output = T>>(workers: usize, main: impl FnOnce(Ru
     let system = actix::System::new();
     system.block_on(async move {
         let arbiters: Vec<_> = (0..workers.max(1)).map(|_| actix::Arbiter::new()).collect();
+        registry::name_runtime("control");
+        for (number, arbiter) in arbiters.iter().enumerate() {
+            arbiter.spawn_fn(move || registry::name_runtime(&format!("worker-{number}")));
+        }
         let runtimes = Runtimes {
             control: Runtime::current(),
             workers: arbiters

@@ -262,3 +262,60 @@ fn an_actor_that_fails_at_its_start_is_built_again() {
         assert_eq!(BUILT.load(Ordering::SeqCst), 3);
     });
 }
+
+fn records_of(connection: ConnectionId) -> Vec<(RecordKind, String, String)> {
+    let of = |record: &Record| record.connection == Some(connection);
+    let told = |record: Record| (record.kind, record.what.to_string(), record.to.to_string());
+    crate::telemetry::record::find(of).into_iter().map(told).collect()
+}
+
+#[test]
+fn every_message_of_a_connection_is_recorded() {
+    const MINE: ConnectionId = ConnectionId::from_random(*b"hosttest");
+    run_system(1, |runtimes| async move {
+        let (sum, _) = start_sum(&runtimes, Spec::permanent("recorded-sum"));
+        let origin = outside().for_connection(MINE);
+        let add = sum.address::<Add>();
+        add.ask(&origin, Add(2), SOON).await.unwrap();
+        assert!(sum.clone().stop(SOON).await);
+        let _closed = add.ask(&origin, Add(3), Duration::from_millis(20)).await;
+        let to = |kind, what: &str| (kind, what.to_owned(), "recorded-sum".to_owned());
+        let records = records_of(MINE);
+        let first = [
+            to(RecordKind::Sent, "Add"),
+            to(RecordKind::Handled, "Add"),
+            to(RecordKind::Answered, "Add"),
+        ];
+        assert_eq!(records[..3], first);
+        assert!(records.contains(&to(RecordKind::Dropped, "Add")), "{records:?}");
+    });
+}
+
+#[test]
+fn a_child_says_which_message_it_was_started_by() {
+    const MINE: ConnectionId = ConnectionId::from_random(*b"hostborn");
+    run_system(1, |runtimes| async move {
+        let (runtime, order) = (runtimes.workers[0].clone(), Arc::new(Mutex::new(Vec::new())));
+        let parent = start_on(
+            &runtimes.control,
+            Spec::permanent("bearing"),
+            Arc::new(|_| {}),
+            move || Parent {
+                runtime: runtime.clone(),
+                order: order.clone(),
+            },
+        );
+        let origin = outside().for_connection(MINE);
+        let spawn = parent.address::<SpawnTwo>();
+        spawn.ask(&origin, SpawnTwo, SOON).await.unwrap();
+        // Once more: an answer says that those before it have begun.
+        spawn.ask(&outside(), SpawnTwo, SOON).await.unwrap();
+        assert!(parent.stop(SOON).await);
+        let all = crate::telemetry::record::find(|record| record.connection == Some(MINE));
+        let sent = all.iter().find(|record| record.kind == RecordKind::Sent).unwrap();
+        let born = all.iter().filter(|record| record.kind == RecordKind::Started);
+        let born: Vec<_> = born.map(|record| (record.cause, record.to.to_string())).collect();
+        let child = |name: &str| (Some(sent.id), format!("bearing/{name}"));
+        assert_eq!(born, [child("first"), child("second")]);
+    });
+}

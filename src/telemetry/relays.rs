@@ -1,0 +1,197 @@
+//! The relays of this process: for each connection whose bytes are on their way, how far they have come and what they wait for.
+//!
+//! A relay writes a few plain atomic stores for each of its turns, and never asks the time; whoever looks at it now and then
+//! sees since when nothing has moved.
+
+use super::view::Side;
+use crate::model::{ConnectionId, Moment, SessionId};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+
+/// What is known of a relay from its beginning. Names only.
+#[derive(Debug, Clone)]
+pub struct RelaySpec {
+    pub connection: ConnectionId,
+    pub session: SessionId,
+    pub side: Side,
+    pub user: String,
+    /// The database service.
+    pub database: String,
+    pub db_user: String,
+    pub db_name: String,
+    /// The client's address.
+    pub client: String,
+    /// `agent NAME`, or `PostgreSQL at HOST:PORT`.
+    pub upstream: String,
+    /// PostgreSQL's process id of the session: what `pg_stat_activity` calls it.
+    pub process_id: u32,
+}
+
+/// What one direction of a relay is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(u8)]
+pub enum WaitsFor {
+    /// There is nothing to read.
+    #[default]
+    Source = 0,
+    /// What was read is held back until the audit spool has room.
+    Audit = 1,
+    /// The reader takes no more.
+    Sink = 2,
+    /// Its source has closed, and all is passed on.
+    Done = 3,
+}
+
+impl WaitsFor {
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Audit => "audit",
+            Self::Sink => "sink",
+            Self::Done => "done",
+        }
+    }
+
+    const fn numbered(number: u8) -> Self {
+        match number {
+            1 => Self::Audit,
+            2 => Self::Sink,
+            3 => Self::Done,
+            _ => Self::Source,
+        }
+    }
+}
+
+/// One direction, as the relay writes it.
+#[derive(Debug, Default)]
+pub struct Way {
+    bytes: AtomicU64,
+    waits_for: AtomicU8,
+}
+
+impl Way {
+    /// At the end of a turn: how many bytes have passed in all, and what it waits for.
+    pub fn stands(&self, bytes: u64, waits_for: WaitsFor) {
+        self.bytes.store(bytes, Ordering::Relaxed);
+        self.waits_for.store(waits_for as u8, Ordering::Relaxed);
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn waits_for(&self) -> WaitsFor {
+        WaitsFor::numbered(self.waits_for.load(Ordering::Relaxed))
+    }
+}
+
+/// One relay, as everybody sees it. It is off the list when the relay drops it.
+#[derive(Debug)]
+pub struct Gauge {
+    number: u64,
+    pub spec: RelaySpec,
+    pub since: Moment,
+    pub to_upstream: Way,
+    pub to_client: Way,
+    /// An answer is owed to the client, or a transaction is open.
+    busy: AtomicBool,
+    /// Its last words are being said.
+    closing: AtomicBool,
+}
+
+#[derive(Default)]
+struct Gauges {
+    open: BTreeMap<u64, Weak<Gauge>>,
+    next: u64,
+}
+
+static GAUGES: LazyLock<Mutex<Gauges>> = LazyLock::new(Mutex::default);
+
+fn gauges() -> MutexGuard<'static, Gauges> {
+    GAUGES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// All relays of this process, in the order of their beginning.
+pub fn all() -> Vec<Arc<Gauge>> {
+    gauges().open.values().filter_map(Weak::upgrade).collect()
+}
+
+impl Gauge {
+    pub fn begin(spec: RelaySpec) -> Arc<Self> {
+        let mut gauges = gauges();
+        gauges.next += 1;
+        let gauge = Arc::new(Self {
+            number: gauges.next,
+            spec,
+            since: Moment::now(),
+            to_upstream: Way::default(),
+            to_client: Way::default(),
+            busy: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+        });
+        gauges.open.insert(gauge.number, Arc::downgrade(&gauge));
+        gauge
+    }
+
+    /// Tells relays apart, also two of one connection.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub fn is_busy(&self, busy: bool) {
+        self.busy.store(busy, Ordering::Relaxed);
+    }
+
+    pub fn is_closing(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+
+    pub fn state(&self) -> &'static str {
+        match (self.closing.load(Ordering::Relaxed), self.busy.load(Ordering::Relaxed)) {
+            (true, _) => "closing",
+            (false, true) => "busy",
+            (false, false) => "idle",
+        }
+    }
+}
+
+impl Drop for Gauge {
+    fn drop(&mut self) {
+        gauges().open.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_is_seen_with_what_it_wrote_last_until_it_is_dropped() {
+        let connection = ConnectionId::from_random(*b"relayset");
+        let seen = || all().into_iter().find(|gauge| gauge.spec.connection == connection);
+        assert!(seen().is_none());
+        let gauge = Gauge::begin(RelaySpec {
+            connection,
+            session: SessionId::from_random([1; 16]),
+            side: Side::Proxy,
+            user: "alice".into(),
+            database: "aurora".into(),
+            db_user: "alice".into(),
+            db_name: "postgres".into(),
+            client: "127.0.0.1:5000".into(),
+            upstream: "agent db-1".into(),
+            process_id: 7,
+        });
+        gauge.to_client.stands(42, WaitsFor::Sink);
+        gauge.is_busy(true);
+        let other = seen().expect("begun");
+        assert_eq!(
+            (other.to_client.bytes(), other.to_client.waits_for()),
+            (42, WaitsFor::Sink)
+        );
+        assert_eq!(other.state(), "busy");
+        drop((gauge, other));
+        assert!(seen().is_none());
+    }
+}
