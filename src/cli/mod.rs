@@ -16,6 +16,7 @@ mod command_line;
 mod configure;
 mod ctl;
 mod db_service;
+mod deadline;
 mod dev;
 mod dev_database;
 mod edit;

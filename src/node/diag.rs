@@ -7,7 +7,7 @@ use crate::actors::host::Spec;
 use crate::actors::phase::NodePhase;
 use crate::actors::policy::PolicyView;
 use crate::config::Config;
-use crate::web::diag::{Diag, Health};
+use crate::web::diag::{Diag, DiagPort, Health};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -22,14 +22,12 @@ pub(super) fn start(
         return Ok(None);
     };
     let (socket, listening) = listen(address, "diagnostic")?;
-    let socket = Arc::new(socket);
+    let port = Arc::new(DiagPort::new(socket));
     let health = Health {
         phase: phase.view(),
         policy: policy.clone(),
     };
-    roots.start(Spec::permanent("diag"), move || {
-        Diag::new(socket.clone(), health.clone())
-    });
+    roots.start(Spec::permanent("diag"), move || Diag::new(port.clone(), health.clone()));
     tracing::info!(%listening, "diagnostics: /healthz and /readyz");
     Ok(Some(listening))
 }

@@ -8,6 +8,7 @@ mod agent;
 mod auth;
 pub mod data_dir;
 mod diag;
+mod follower;
 mod joining;
 mod life;
 mod proxy;
@@ -15,7 +16,7 @@ mod roots;
 
 pub use crate::actors::identity::Identity;
 pub use data_dir::DataDir;
-pub use life::{NodeEnd, Order};
+pub use life::{END_DEADLINE, NodeEnd, Order};
 
 use crate::actors::accounts::{AcceptInvite, LookAtInvite};
 use crate::actors::address::Address;

@@ -7,7 +7,7 @@
 //! **Ends** with the node, as the last one. Permanent.
 
 use crate::actors::auth_link::AUTH_SILENT_AFTER;
-use crate::actors::host::{Behavior, Ctx, spawn_here};
+use crate::actors::host::{Behavior, Ctx, spawn_detached};
 use crate::actors::phase::{Phase, PhaseView};
 use crate::actors::policy::PolicyView;
 use crate::net::socket::{self, Listener};
@@ -48,33 +48,47 @@ impl Health {
     }
 }
 
-pub struct Diag {
-    socket: Arc<Listener>,
-    health: Health,
+/// The socket, and room for those who use it: made once, outside of the actor, so that a request is not cut off by a failure
+/// that is not its own.
+pub struct DiagPort {
+    socket: Listener,
     room: Arc<Semaphore>,
 }
 
-impl Diag {
-    pub fn new(socket: Arc<Listener>, health: Health) -> Self {
+impl DiagPort {
+    pub fn new(socket: Listener) -> Self {
         Self {
             socket,
-            health,
             room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         }
     }
+}
+
+pub struct Diag {
+    port: Arc<DiagPort>,
+    health: Health,
+}
+
+impl Diag {
+    pub fn new(port: Arc<DiagPort>, health: Health) -> Self {
+        Self { port, health }
+    }
 
     fn accept_next(&self, ctx: &mut Ctx<'_, Self>) {
-        let (socket, room) = (self.socket.clone(), self.room.clone());
+        let port = self.port.clone();
         let accepted = async move {
             // The semaphore is never closed.
-            let permit = room.acquire_owned().await.ok();
-            (socket.accept().await, permit)
+            let permit = port.room.clone().acquire_owned().await.ok();
+            (port.socket.accept().await, permit)
         };
         ctx.run(accepted, |diag, (accepted, permit), ctx| match accepted {
             Ok((stream, _)) => {
                 let served = serve(stream, diag.health.clone());
-                // A task of its own: a fault in one request ends that request.
-                ctx.run(spawn_here(served).join(), move |_, _failed, _| drop(permit));
+                // A task of its own: a fault in one request ends that request, and one of this actor ends none.
+                spawn_detached(async move {
+                    served.await;
+                    drop(permit);
+                });
                 diag.accept_next(ctx);
             }
             Err(error) => {
