@@ -180,10 +180,11 @@ async fn ask_for_certificate(
         .map_err(|error| auth_away(&error))?
         .map_err(|error| match error {
             CaError::Declined(why) => {
-                tracing::warn!(%why, "auth refused a certificate for PostgreSQL");
+                tracing::warn!(reason = %why, "auth refused a certificate for PostgreSQL");
                 Refusal::new(RefusalKind::AccessDenied, DENIED_MESSAGE).hint(DENIED_HINT)
             }
             CaError::AuthAway(_) => auth_away(&error),
+            CaError::NotUnderstood(_) => auth_of_another_version(&error),
         })?;
     let credentials = Credentials {
         chain: vec![CertificateDer::from(certificate)],
@@ -208,6 +209,15 @@ fn internal(error: &dyn std::fmt::Display) -> Refusal {
         "the agent could not prepare a connection to the database server",
     )
     .hint("the agent's log says why")
+}
+
+fn auth_of_another_version(error: &dyn std::fmt::Display) -> Refusal {
+    tracing::error!(%error, "no certificate for PostgreSQL");
+    Refusal::new(
+        RefusalKind::Internal,
+        "the agent and the auth service do not understand each other, so there is no certificate for this database user",
+    )
+    .hint("are they of different versions? An administrator should upgrade the older one; the agent's log says more")
 }
 
 fn auth_away(error: &dyn std::fmt::Display) -> Refusal {

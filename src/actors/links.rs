@@ -21,7 +21,7 @@ use super::rbac::Published;
 use super::trail::Trail;
 use super::tunnel::{answer, refusal_event};
 use crate::model::{ConnectionId, NodeKind};
-use crate::net::frames::{ReadFrameError, decode, read_frame_bytes, write_frame};
+use crate::net::frames::{ReadFrameError, decode, read_frame_bytes, refuse, write_frame};
 use crate::net::mux::{self, Inbound, MuxSide, MuxStream};
 use crate::net::tls::{HANDSHAKE_DEADLINE, ServerTls};
 use crate::pki::HostIdentity;
@@ -29,6 +29,8 @@ use crate::policy::PolicySnapshot;
 use crate::protocol::tunnel::{
     AuthToNode, DbToAuth, Dialect, Frame, FrameKind, Header, NodeReport, ProxyToAuth, Wire, frame,
 };
+use crate::telemetry::count::Present;
+use crate::telemetry::metrics::METRICS;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -84,7 +86,7 @@ impl Handle<AdoptLink> for Links {
     fn handle(&mut self, adopt: AdoptLink, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
         let number = self.links.fetch_add(1, Ordering::Relaxed) + 1;
         let name = format!("link#{}-{number}", adopt.peer.node_name);
-        tracing::info!(node = %adopt.peer.node_name, link = %name, "node connected");
+        tracing::info!(node = %adopt.peer.node_name, actor = %name, "node connected");
         let (parts, peer) = (self.parts.clone(), adopt.peer);
         let mut stream = Some(adopt.stream);
         ctx.spawn_child(&adopt.runtime, Spec::temporary(&name), move || Link {
@@ -92,6 +94,7 @@ impl Handle<AdoptLink> for Links {
             peer: peer.clone(),
             parts: parts.clone(),
             alive: Arc::new(()),
+            _up: METRICS.links.enter(),
         });
         Reply::Now(())
     }
@@ -104,6 +107,7 @@ struct Link {
     parts: Arc<LinkParts>,
     /// Dropped with the link.
     alive: Arc<()>,
+    _up: Present,
 }
 
 impl Link {
@@ -145,7 +149,7 @@ impl Behavior for Link {
         });
         ctx.run(spawn_here(driver).join(), move |link, why, ctx| {
             drop(mux);
-            tracing::info!(node = %link.peer.node_name, why = ?why, "node disconnected");
+            tracing::info!(node = %link.peer.node_name, reason = ?why, "node disconnected");
             ctx.stop();
         });
         Self::take_streams(inbound, ctx);
@@ -195,14 +199,14 @@ impl Asked {
                 self.carry_out(header.id, question, stream).await
             }
             Err(ReadFrameError::Io(error)) => Err(error),
-            Err(ReadFrameError::Refused { id, error }) => {
+            Err(ReadFrameError::Refused { header, error }) => {
                 let why = error.to_string();
-                tracing::warn!(node = %self.peer.node_name, why, "message refused");
+                tracing::warn!(node = %self.peer.node_name, reason = why, "message refused");
                 self.parts
                     .trail
                     .note(refusal_event(&self.parts.trail, &self.peer, &why))
                     .await;
-                write_frame(stream, &Frame::<AuthToNode>::refused(id.unwrap_or(0), &why)).await
+                refuse::<AuthToNode>(stream, header.as_ref(), &why).await
             }
         }
     }
@@ -213,11 +217,11 @@ impl Asked {
         let says_proxy = frame::dialect_of(bytes) == Some(Dialect::ProxyToAuth as u8);
         if is(NodeKind::Proxy) && (says_proxy || !is(NodeKind::Db)) {
             let Frame { header, body } = decode::<ProxyToAuth>(bytes)?;
-            let body = body.ok_or_else(|| no_question(header.id))?;
+            let body = body.ok_or_else(|| no_question(&header))?;
             Ok((header, self.of_proxy(body)))
         } else {
             let Frame { header, body } = decode::<DbToAuth>(bytes)?;
-            let body = body.ok_or_else(|| no_question(header.id))?;
+            let body = body.ok_or_else(|| no_question(&header))?;
             let connection = ConnectionId::from_random(header.connection.unwrap_or(0).to_be_bytes());
             Ok((header, self.of_db(body, connection)))
         }
@@ -411,7 +415,7 @@ impl Asked {
 fn unsigned(error: CaError) -> AuthToNode {
     match error {
         CaError::Declined(why) => AuthToNode::Declined { why },
-        CaError::AuthAway(why) => AuthToNode::Undecided { why },
+        CaError::AuthAway(why) | CaError::NotUnderstood(why) => AuthToNode::Undecided { why },
     }
 }
 
@@ -434,9 +438,9 @@ fn tell(body: AuthToNode) -> Frame<AuthToNode> {
     Frame::new(header, body)
 }
 
-fn no_question(id: u64) -> ReadFrameError {
+fn no_question(header: &Header) -> ReadFrameError {
     ReadFrameError::Refused {
-        id: Some(id),
+        header: Some(header.clone()),
         error: crate::protocol::tunnel::FrameError::Header,
     }
 }

@@ -14,10 +14,12 @@ use super::trail::Trail;
 use super::tunnels::AgentAnnounced;
 use crate::audit::EventKind;
 use crate::net::Stream;
-use crate::net::frames::{ReadFrameError, read_frame, write_frame};
+use crate::net::frames::{ReadFrameError, read_frame, refuse, write_frame};
 use crate::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
 use crate::pki::HostIdentity;
 use crate::protocol::tunnel::{DatabaseHealth, DatabaseRecord, DbToProxy, Frame, FrameKind, Header, ProxyToDb};
+use crate::telemetry::count::Present;
+use crate::telemetry::metrics::METRICS;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +39,8 @@ enum Heard {
     Announce(Vec<DatabaseRecord>, Vec<DatabaseHealth>),
     /// Refused, and the tunnel lives.
     Nonsense(String),
+    /// The agent refused something of this proxy's, and the tunnel lives.
+    Refused(String),
     /// The control stream is of no further use.
     Over(String),
 }
@@ -50,6 +54,7 @@ pub struct Carrier {
     /// Held by the one actor, for one turn each.
     heard: Arc<Mutex<mpsc::Receiver<Heard>>>,
     _tasks: [TaskGuard<()>; 2],
+    _up: Present,
 }
 
 impl Carrier {
@@ -63,6 +68,7 @@ impl Carrier {
             ended,
             heard: Arc::new(Mutex::new(heard)),
             _tasks: [driven, spawn_here(read_control(inbound, sender))],
+            _up: METRICS.tunnels.enter(),
         })
     }
 }
@@ -165,6 +171,10 @@ impl Tunnel {
                 tunnel.listen(ctx);
                 tunnel.audit_refusal(&what);
             }
+            Some(Heard::Refused(why)) => {
+                tunnel.listen(ctx);
+                tracing::warn!(agent = %tunnel.agent.node_name, why, "the agent refused a message of this proxy");
+            }
             Some(Heard::Over(why)) => tunnel.close(&why, ctx),
             None => tunnel.close("nobody reads the control stream any more", ctx),
         });
@@ -185,12 +195,12 @@ impl Tunnel {
     }
 
     fn audit_refusal(&self, what: &str) {
-        tracing::warn!(agent = %self.agent.node_name, what, "message refused");
+        tracing::warn!(agent = %self.agent.node_name, reason = what, "message refused");
         self.trail.note_now(refusal_event(&self.trail, &self.agent, what));
     }
 
     fn close(&self, why: &str, ctx: &mut Ctx<'_, Self>) {
-        tracing::info!(agent = %self.agent.node_name, why, "tunnel closed");
+        tracing::info!(agent = %self.agent.node_name, reason = why, "tunnel closed");
         self.carrier.mux.kill();
         ctx.stop();
     }
@@ -223,22 +233,25 @@ async fn hear(control: &mut MuxStream) -> Heard {
             Ok(()) => Heard::Announce(databases, health),
             Err(error) => Heard::Over(error.to_string()),
         },
+        Ok(Some(Frame {
+            header: Header {
+                kind: FrameKind::Refused { why },
+                ..
+            },
+            ..
+        })) => Heard::Refused(why),
         Ok(Some(frame)) => {
-            refuse(
-                control,
-                frame.header.id,
-                "this message has no place on a control stream",
-            )
-            .await
+            let why = "this message has no place on a control stream";
+            nonsense(control, Some(&frame.header), why).await
         }
         Ok(None) => Heard::Over("the agent closed it".to_owned()),
-        Err(ReadFrameError::Refused { id, error }) => refuse(control, id.unwrap_or(0), &error.to_string()).await,
+        Err(ReadFrameError::Refused { header, error }) => nonsense(control, header.as_ref(), &error.to_string()).await,
         Err(ReadFrameError::Io(error)) => Heard::Over(error.to_string()),
     }
 }
 
-async fn refuse(control: &mut MuxStream, id: u64, why: &str) -> Heard {
-    match write_frame(control, &Frame::<ProxyToDb>::refused(id, why)).await {
+async fn nonsense(control: &mut MuxStream, header: Option<&Header>, why: &str) -> Heard {
+    match refuse::<ProxyToDb>(control, header, why).await {
         Ok(()) => Heard::Nonsense(why.to_owned()),
         Err(error) => Heard::Over(error.to_string()),
     }

@@ -8,7 +8,7 @@ use super::Failure;
 use super::deadline;
 use crate::config::{Config, ConfigError, Settings};
 use crate::node::{END_DEADLINE, Order};
-use crate::telemetry::panics;
+use crate::telemetry::{logging, panics};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,6 +32,9 @@ impl ConfigSource {
 
     /// A file that is refused is logged, and nothing changes.
     fn read_again(&self) -> Option<Order> {
+        if let Err(error) = logging::reopen() {
+            tracing::error!(%error, "SIGHUP: the log goes on in the file that it had");
+        }
         if self.file.is_none() {
             tracing::info!("SIGHUP: this node runs without a configuration file; there is nothing to read again");
             return None;

@@ -87,6 +87,7 @@ pub(super) fn start(
             node_name: common.identity.name.clone(),
             databases: common.databases.view(),
             serve: agent.address(),
+            trail: common.trail.clone(),
             clock: common.clock.clone(),
             phase: common.phase.clone(),
         }),

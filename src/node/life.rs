@@ -88,7 +88,8 @@ impl Node {
                 why = condemned(self.common.condemned.subscribe()) => return NodeEnd::Condemned(why),
                 () = phase.ready(), if !announced => {
                     announced = true;
-                    self.data_dir.announce_listening(self.auth_address, self.proxy_address, self.diag_address);
+                    let diag = self.diag.as_ref().map(|diag| diag.listening);
+                    self.data_dir.announce_listening(self.auth_address, self.proxy_address, diag);
                     tracing::info!("node is ready");
                 }
             }
@@ -167,7 +168,7 @@ impl Node {
         }
         for key in changed {
             tracing::warn!(
-                key,
+                setting = key,
                 "configuration read again: this setting has changed, and needs a restart of the node"
             );
         }

@@ -76,7 +76,7 @@ impl Roots {
         while let Some(child) = self.children.pop() {
             let within = each.min(deadline.saturating_duration_since(Instant::now()));
             if !child.stop(within).await {
-                tracing::warn!(actor = %child.name, ?within, "actor did not end in time");
+                tracing::warn!(actor = %child.name, at_most = ?within, "actor did not end in time");
             }
         }
     }
