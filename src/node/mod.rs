@@ -7,6 +7,7 @@
 mod agent;
 mod auth;
 pub mod data_dir;
+mod debug;
 mod diag;
 mod joining;
 mod life;
@@ -38,6 +39,7 @@ use crate::net::auth_dialer::AuthRoute;
 use crate::net::web_certificates::WebCertificates;
 use crate::pki::entropy;
 use crate::protocol::tunnel::NodeReport;
+use debug::Debug;
 use roots::Roots;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -89,6 +91,8 @@ pub struct Node {
     sessions: Vec<EndSessions>,
     /// Taken when all actors have ended.
     spool: Spool,
+    /// Answers for as long as there is anything to ask about.
+    debug: Debug,
     data_dir: DataDir,
     pub identity: Identity,
     pub auth_address: Option<SocketAddr>,
@@ -155,6 +159,7 @@ pub async fn start(
 ) -> Result<Node, StartError> {
     let data_dir = DataDir::open(&config.data_dir)?;
     data_dir.forget_listening()?;
+    let debug = Debug::start(&config, &data_dir, &clock);
     let mut roots = Roots::new(runtimes.control.clone());
     let (phase, stock) = (NodePhase::default(), PolicyStock::default());
     let view = stock.view(clock.clone());
@@ -164,6 +169,7 @@ pub async fn start(
         Some(keys) => keys.own_identity(&config, &data_dir, clock.now())?,
         None => joining::identity(&config, &data_dir, &clock).await?,
     };
+    debug.knows_who_it_is(identity.node);
     tracing::info!(
         node = %identity.name, id = %identity.node, cluster = %identity.cluster, services = ?config.services(),
         version = env!("CARGO_PKG_VERSION"), "node starts"
@@ -258,6 +264,7 @@ pub async fn start(
         common,
         sessions,
         spool,
+        debug,
         data_dir,
         identity,
         auth_address,

@@ -18,7 +18,7 @@ use crate::actors::rbac::{Published, PutResource, RemoveNode, RemoveResource};
 use crate::actors::tokens::{AddToken, ListTokens, RemoveToken};
 use crate::actors::trail::Trail;
 use crate::model::{ClusterName, SharedClock};
-use crate::net::socket::{AdminListener, Unix};
+use crate::net::socket::{OwnersListener, Unix};
 use crate::pki::TrustAnchors;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -55,13 +55,13 @@ pub struct AdminParts {
 }
 
 pub struct Admin {
-    socket: Arc<AdminListener>,
+    socket: Arc<OwnersListener>,
     parts: Arc<AdminParts>,
     room: Arc<Semaphore>,
 }
 
 impl Admin {
-    pub fn new(socket: Arc<AdminListener>, parts: Arc<AdminParts>) -> Self {
+    pub fn new(socket: Arc<OwnersListener>, parts: Arc<AdminParts>) -> Self {
         Self {
             socket,
             parts,
