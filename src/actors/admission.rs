@@ -94,7 +94,10 @@ impl From<Refusal> for Declined {
 /// decision would come after it and win.
 fn check_parameters(parameters: &[(String, String)]) -> Result<(), Refusal> {
     let refused = |name: &str| {
-        tracing::error!(name, "the proxy sent a start-up parameter that may not pass");
+        tracing::error!(
+            parameter = name,
+            "the proxy sent a start-up parameter that may not pass"
+        );
         Refusal::new(
             RefusalKind::ProtocolViolation,
             format!("the proxy sent the start-up parameter {name:?}, which may not pass"),
@@ -312,7 +315,10 @@ async fn authorise(parts: &AgentParts, ask: &OpenRelay) -> Result<(AccessRequest
 
 fn client_ip(address: &str) -> Result<IpAddr, Refusal> {
     address.parse().map(|address: SocketAddr| address.ip()).map_err(|_| {
-        tracing::error!(address, "the proxy's client address is not an address with a port");
+        tracing::error!(
+            peer = address,
+            "the proxy's client address is not an address with a port"
+        );
         Refusal::new(
             RefusalKind::Internal,
             "the proxy did not say where this connection comes from",

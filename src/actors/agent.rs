@@ -178,7 +178,7 @@ async fn ask_for_certificate(
         .map_err(|error| auth_away(&error))?
         .map_err(|error| match error {
             CaError::Declined(why) => {
-                tracing::warn!(%why, "auth refused a certificate for PostgreSQL");
+                tracing::warn!(reason = %why, "auth refused a certificate for PostgreSQL");
                 Refusal::new(RefusalKind::AccessDenied, DENIED_MESSAGE).hint(DENIED_HINT)
             }
             CaError::AuthAway(_) => auth_away(&error),

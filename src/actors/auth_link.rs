@@ -84,14 +84,14 @@ impl AuthLink {
             Ok((mux, driver)) => link.connected(mux, driver, ctx),
             Err(error) => {
                 link.failures += 1;
-                tracing::warn!(auth = %link.parts.route, %error, failures = link.failures, "auth not reached; trying again");
+                tracing::warn!(address = %link.parts.route, %error, failures = link.failures, "auth not reached; trying again");
                 link.dial(ctx);
             }
         });
     }
 
     fn connected(&mut self, mux: Mux, driver: TaskGuard<String>, ctx: &mut Ctx<'_, Self>) {
-        tracing::info!(auth = %self.parts.route, "connected to auth");
+        tracing::info!(address = %self.parts.route, "connected to auth");
         self.mux = Some(mux.clone());
         let since = tokio::time::Instant::now();
         let (parts, origin) = (self.parts.clone(), ctx.origin());
@@ -105,7 +105,7 @@ impl AuthLink {
             why
         };
         ctx.run(life, move |link, why, ctx| {
-            tracing::warn!(auth = %link.parts.route, why, "connection to auth lost; sessions go on");
+            tracing::warn!(address = %link.parts.route, reason = why, "connection to auth lost; sessions go on");
             link.mux = None;
             // A peer that accepts and closes at once is not hammered.
             link.failures = if since.elapsed() < STEADY_AFTER {
@@ -341,10 +341,10 @@ async fn keep_alive(parts: &AuthLinkParts, mux: &Mux) -> io::Error {
                 if since.elapsed() >= TWICE_TOLERATED {
                     parts.condemned.send_replace(Some(why));
                 } else {
-                    tracing::warn!(why, "auth does not take this node's heartbeat yet");
+                    tracing::warn!(reason = why, "auth does not take this node's heartbeat yet");
                 }
             }
-            Ok(Ok(AuthToNode::Declined { why })) => tracing::warn!(why, "auth did not take the heartbeat"),
+            Ok(Ok(AuthToNode::Declined { why })) => tracing::warn!(reason = why, "auth did not take the heartbeat"),
             Ok(Ok(_)) => return io::Error::other("auth answered a heartbeat with something else"),
             Ok(Err(error)) => return error,
             Err(_) => return io::ErrorKind::TimedOut.into(),

@@ -134,7 +134,7 @@ impl Connection {
             Greeted::Cancel(request) => self.cancel(request, ctx),
             Greeted::Node { spoken, tls } => self.node(spoken, tls, ctx),
             Greeted::Answered(why) => {
-                tracing::debug!(peer = %self.peer, why, "connection closed");
+                tracing::debug!(peer = %self.peer, reason = why, "connection closed");
                 ctx.stop();
             }
         }
@@ -167,7 +167,7 @@ impl Connection {
             Ok(Opened::UpstreamSaidNo(error_response)) => send_last(tls, error_response, ctx),
             Err(refusal) => {
                 tracing::info!(
-                    peer = %connection.peer, user = client.startup.user(), kind = refusal.kind.label(),
+                    peer = %connection.peer, db_user = client.startup.user(), kind = refusal.kind.label(),
                     reason = %refusal, "client refused"
                 );
                 refuse(tls, &refusal, ctx);
@@ -222,7 +222,7 @@ impl Connection {
                 reason = refusal.as_ref().map(|refusal| refusal.kind.label()), "session closed"
             ),
             Ok(Err(error)) => tracing::debug!(connection = %self.id, %error, "client lost"),
-            Err(panic) => tracing::error!(connection = %self.id, panic, "relay failed"),
+            Err(panic) => tracing::error!(connection = %self.id, error = panic, "relay failed"),
         }
         self.session = None;
         ctx.stop();
@@ -234,7 +234,7 @@ impl Connection {
         let done = async move { routing::cancel(&parts, request, &origin).await };
         ctx.run(done, |connection, done, ctx| {
             if let Err(why) = done {
-                tracing::info!(peer = %connection.peer, %why, "cancel not carried out");
+                tracing::info!(peer = %connection.peer, reason = %why, "cancel not carried out");
             }
             ctx.stop();
         });
@@ -334,7 +334,7 @@ impl Connection {
 
 impl Connection {
     fn turn_away(&self, node: &HostIdentity, what: &str) -> Option<HostIdentity> {
-        tracing::warn!(node = %node.node_name, peer = %self.peer, what, "a node is turned away");
+        tracing::warn!(node = %node.node_name, peer = %self.peer, reason = what, "a node is turned away");
         self.parts.trail.note_now(refusal_event(&self.parts.trail, node, what));
         None
     }
@@ -342,7 +342,7 @@ impl Connection {
 
 fn hand_over<M: super::address::Message<Reply = ()>>(to: &Address<M>, message: M, ctx: &Ctx<'_, Connection>) {
     if let Err(error) = to.tell(&ctx.origin(), message) {
-        tracing::warn!(%error, to = %to.to(), "a node's connection was turned away; it will come again");
+        tracing::warn!(%error, actor = %to.to(), "a node's connection was turned away; it will come again");
     }
 }
 

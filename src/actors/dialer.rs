@@ -118,7 +118,7 @@ impl Dialer {
 
     fn dial(&mut self, ctx: &mut Ctx<'_, Self>) {
         let Some(dial) = self.next_dial() else {
-            tracing::info!(dialer = %ctx.name(), "the proxy is not listed any more");
+            tracing::info!(actor = %ctx.name(), "the proxy is not listed any more");
             return ctx.stop();
         };
         let parts = self.parts.clone();
@@ -139,12 +139,12 @@ impl Dialer {
 
     fn again(&mut self, why: &str, ctx: &mut Ctx<'_, Self>) {
         self.failures += 1;
-        tracing::warn!(dialer = %ctx.name(), why, failures = self.failures, "tunnel not up; dialling again");
+        tracing::warn!(actor = %ctx.name(), reason = why, failures = self.failures, "tunnel not up; dialling again");
         self.dial(ctx);
     }
 
     fn serve(&mut self, connected: Connected, ctx: &mut Ctx<'_, Self>) {
-        tracing::info!(dialer = %ctx.name(), proxy = %connected.proxy_name, "tunnel up");
+        tracing::info!(actor = %ctx.name(), proxy = %connected.proxy_name, "tunnel up");
         self.tell_where(Some(connected.proxy), ctx);
         let since = tokio::time::Instant::now();
         self.parts.phase.ready();
@@ -176,7 +176,7 @@ impl Dialer {
             } else {
                 0
             };
-            tracing::warn!(dialer = %ctx.name(), why, "tunnel lost; dialling again");
+            tracing::warn!(actor = %ctx.name(), reason = why, "tunnel lost; dialling again");
             dialer.tell_where(None, ctx);
             dialer.dial(ctx);
         });

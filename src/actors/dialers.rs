@@ -102,7 +102,7 @@ impl Dialers {
         wanted.retain(|proxy| proxy.node != own && !self.is_the_seeds(proxy));
         if wanted.len() > PROXIES_MAX {
             tracing::warn!(
-                listed = wanted.len(),
+                proxies = wanted.len(),
                 "only {PROXIES_MAX} proxies are dialled, which is the limit"
             );
             wanted.truncate(PROXIES_MAX);

@@ -220,7 +220,7 @@ pub async fn serve(mut tls: ServerTls, join: Address<JoinCluster>, origin: Origi
     };
     match tokio::time::timeout(HANDSHAKE_DEADLINE, served).await {
         Ok(Ok(())) => {}
-        Ok(Err(why)) => tracing::warn!(why, "a join came to nothing"),
+        Ok(Err(why)) => tracing::warn!(reason = why, "a join came to nothing"),
         Err(_) => tracing::warn!("a join was not done in time"),
     }
 }

@@ -82,7 +82,7 @@ impl Handle<AdoptLink> for Links {
     fn handle(&mut self, adopt: AdoptLink, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
         let name = format!("link#{}-{}", adopt.peer.node_name, self.next_link);
         self.next_link += 1;
-        tracing::info!(node = %adopt.peer.node_name, link = %name, "node connected");
+        tracing::info!(node = %adopt.peer.node_name, actor = %name, "node connected");
         let (parts, peer) = (self.parts.clone(), adopt.peer);
         let mut stream = Some(adopt.stream);
         ctx.spawn_child(&adopt.runtime, Spec::temporary(&name), move || Link {
@@ -142,7 +142,7 @@ impl Behavior for Link {
         });
         ctx.run(spawn_here(driver).join(), move |link, why, ctx| {
             drop(mux);
-            tracing::info!(node = %link.peer.node_name, why = ?why, "node disconnected");
+            tracing::info!(node = %link.peer.node_name, reason = ?why, "node disconnected");
             ctx.stop();
         });
         Self::take_streams(inbound, ctx);
@@ -194,7 +194,7 @@ impl Asked {
             Err(ReadFrameError::Io(error)) => Err(error),
             Err(ReadFrameError::Refused { id, error }) => {
                 let why = error.to_string();
-                tracing::warn!(node = %self.peer.node_name, why, "message refused");
+                tracing::warn!(node = %self.peer.node_name, reason = why, "message refused");
                 self.parts
                     .trail
                     .note(refusal_event(&self.parts.trail, &self.peer, &why))

@@ -85,7 +85,7 @@ impl PortListener {
         ctx.run(accepted, |listener, accepted, ctx| match accepted {
             None => {
                 listener.port.close();
-                tracing::info!(listener = %ctx.name(), "no new connections are accepted");
+                tracing::info!(actor = %ctx.name(), "no new connections are accepted");
             }
             Some(Ok((stream, peer))) => {
                 listener.start(stream, peer, ctx);
@@ -96,7 +96,7 @@ impl PortListener {
     }
 
     fn pause(&self, error: &io::Error, ctx: &mut Ctx<'_, Self>) {
-        tracing::error!(%error, pause = ?ACCEPT_PAUSE, "a connection could not be accepted");
+        tracing::error!(%error, retry_in = ?ACCEPT_PAUSE, "a connection could not be accepted");
         ctx.after(ACCEPT_PAUSE, |listener, ctx| listener.accept_next(ctx));
     }
 

@@ -145,7 +145,7 @@ impl Handle<PolicyReceived> for Policy {
                 .as_ref()
                 .is_none_or(|held| snapshot.version > held.snapshot.version);
             if newer {
-                tracing::debug!(version = snapshot.version, "policy received");
+                tracing::debug!(policy_version = snapshot.version, "policy received");
                 *held = Some(Held {
                     snapshot,
                     confirmed_at: now,
@@ -153,8 +153,8 @@ impl Handle<PolicyReceived> for Policy {
                 });
             } else if let Some(held) = held.as_ref().filter(|held| snapshot.version < held.snapshot.version) {
                 tracing::error!(
-                    ours = held.snapshot.version,
-                    auths = snapshot.version,
+                    policy_version = held.snapshot.version,
+                    auth_policy_version = snapshot.version,
                     "auth has older rules than this node; if it was restored from a backup, restart this node"
                 );
             }

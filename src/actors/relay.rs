@@ -140,7 +140,7 @@ impl AuditTap {
                 Ok(())
             }
             Err((_, full)) => {
-                tracing::error!(?full, "a statement could not be written to the audit trail");
+                tracing::error!(error = ?full, "a statement could not be written to the audit trail");
                 Err(not_written(&AuditError::Closed))
             }
         }

@@ -464,7 +464,7 @@ async fn accepted(stream: &mut BoxStream) -> io::Result<()> {
 }
 
 fn bad_answer(agent: &NodeName, why: &str) -> Refusal {
-    tracing::error!(%agent, why, "an agent's answer was not understood");
+    tracing::error!(%agent, reason = why, "an agent's answer was not understood");
     Refusal::new(
         RefusalKind::Internal,
         format!("agent {agent} and this proxy do not understand each other"),

@@ -219,7 +219,7 @@ fn still_allowed(
     match decide(snapshot, valid.as_ref().unwrap_or(request), now) {
         Ok(permit) => Ok(*permit.options()),
         Err(denial) => {
-            tracing::debug!(%denial, "no longer allowed");
+            tracing::debug!(reason = %denial, "no longer allowed");
             if let Denial::Locked(lock) = &denial {
                 let why = format!("this session is over: {}", lock.sentence());
                 return Err(Refusal::new(RefusalKind::AccessRevoked, why)

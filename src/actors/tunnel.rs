@@ -126,12 +126,12 @@ impl Tunnel {
     }
 
     fn audit_refusal(&self, what: &str) {
-        tracing::warn!(agent = %self.agent.node_name, what, "message refused");
+        tracing::warn!(agent = %self.agent.node_name, reason = what, "message refused");
         self.trail.note_now(refusal_event(&self.trail, &self.agent, what));
     }
 
     fn close(&self, why: &str, ctx: &mut Ctx<'_, Self>) {
-        tracing::info!(agent = %self.agent.node_name, why, "tunnel closed");
+        tracing::info!(agent = %self.agent.node_name, reason = why, "tunnel closed");
         if let Some(mux) = &self.mux {
             mux.kill();
         }

@@ -207,7 +207,7 @@ fn decline(declined: Declined, id: u64, mut stream: BoxStream, ctx: &mut Ctx<'_,
 }
 
 fn refuse(mut stream: BoxStream, id: u64, why: &str, ctx: &mut Ctx<'_, Upstream>, trail: &Trail) {
-    tracing::warn!(why, "a proxy's message was refused");
+    tracing::warn!(reason = why, "a proxy's message was refused");
     trail.note_now(
         trail
             .event(EventKind::PeerRefused)

@@ -164,7 +164,7 @@ async fn found(program: Program) -> Result<PathBuf, Failure> {
             "no node runs on this machine at its usual places ({}); name its data directory with --data-dir, its configuration \
              with --config, or a node elsewhere with --node (`{} nodes ls` lists them)",
             listed(&places),
-            program.of_administrators(),
+            program.ctl(),
         ))),
         (several, _) => Err(Failure::usage(format!(
             "several nodes run on this machine; say which with --data-dir: {}",

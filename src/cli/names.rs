@@ -55,14 +55,6 @@ impl Program {
         }
     }
 
-    /// What administrators type, when they know the program by this name.
-    pub const fn of_administrators(self) -> &'static str {
-        match self {
-            Self::Tctl | Self::Teleport | Self::Tsh => "tctl",
-            Self::Postern => "postern ctl",
-        }
-    }
-
     /// An example of this program as it is typed under the name that it was called by.
     fn example(self, text: &str) -> String {
         let mut text = text.to_owned();

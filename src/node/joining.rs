@@ -73,7 +73,7 @@ async fn join(config: &Config, clock: &SharedClock) -> Result<Identity, StartErr
             }
             // What may be there in a moment is worth another try; a peer that is not who it should be is not.
             Err(error) if tries < JOIN_TRIES && may_come_up(&error) => {
-                tracing::info!(via = %dialer, %error, "the cluster cannot be reached yet");
+                tracing::info!(address = %dialer, %error, "the cluster cannot be reached yet");
                 tokio::time::sleep(JOIN_PAUSE).await;
             }
             Err(error) => {

@@ -142,7 +142,7 @@ impl Node {
         }
         for key in changed {
             tracing::warn!(
-                key,
+                setting = key,
                 "configuration read again: this setting has changed, and needs a restart of the node"
             );
         }

@@ -170,15 +170,21 @@ pub async fn start(
         None => joining::identity(&config, &data_dir, &clock).await?,
     };
     debug.knows_who_it_is(identity.node);
+    let services = config
+        .services()
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(",");
     tracing::info!(
-        node = %identity.name, id = %identity.node, cluster = %identity.cluster, services = ?config.services(),
+        node = %identity.name, node_id = %identity.node, cluster = %identity.cluster, %services,
         version = env!("CARGO_PKG_VERSION"), "node starts"
     );
     let spool = Spool::open(&data_dir.spool(), SpoolLimits::default(), clock.clone(), entropy::fill)?;
     let recovered = spool.recovered();
     if recovered.torn_bytes > 0 {
         tracing::warn!(
-            bytes = recovered.torn_bytes,
+            torn_bytes = recovered.torn_bytes,
             "the end of the audit spool was torn by a crash and has been cut off"
         );
     }
@@ -249,15 +255,9 @@ pub async fn start(
     } else {
         phase.ready();
     }
-    let services: Vec<String> = common.config.services().iter().map(ToString::to_string).collect();
     common
         .trail
-        .note(
-            common
-                .trail
-                .event(EventKind::NodeStarted)
-                .field("services", services.join(",")),
-        )
+        .note(common.trail.event(EventKind::NodeStarted).field("services", services))
         .await;
     Ok(Node {
         roots,

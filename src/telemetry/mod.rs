@@ -3,6 +3,8 @@
 
 pub mod fault;
 pub mod label;
+mod log_directives;
+mod log_lines;
 pub mod logging;
 pub mod record;
 pub mod registry;

@@ -42,6 +42,8 @@ mod joining;
 mod killed;
 /// What ends or refuses a session before its time: locks, idle and expired sessions, too many of them, another address.
 mod limits;
+/// The log of a node: the names of its fields, its form, and what is never in it.
+mod log_of_a_node;
 /// Nodes that say what they may not.
 mod peers;
 /// What people ask of auth through a proxy, and administration by role.

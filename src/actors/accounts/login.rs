@@ -55,7 +55,7 @@ impl Books {
             }
         };
         if let Err(refusal) = self.parts.trail.write(event).await {
-            tracing::error!(%refusal, "a login was not written to the audit trail");
+            tracing::error!(reason = %refusal, "a login was not written to the audit trail");
             return Err(LoginRefused::Unavailable);
         }
         answer

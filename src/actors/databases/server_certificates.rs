@@ -81,7 +81,7 @@ impl ServerCertificates {
                             .saturating_mul(2_u32.saturating_pow(failures.min(16)))
                             .min(RETRY_MAX);
                         tracing::warn!(
-                            database = %kept.service, %error, retry = ?wait,
+                            database = %kept.service, %error, retry_in = ?wait,
                             "the certificate of PostgreSQL is not as it should be"
                         );
                         (failures + 1, wait)
@@ -101,7 +101,7 @@ async fn keep(
 ) -> Result<(), KeepError> {
     let now = parts.clock.now();
     if let Some(why) = due(parts, kept, now).await? {
-        tracing::info!(database = %kept.service, why, "PostgreSQL needs a certificate");
+        tracing::info!(database = %kept.service, reason = why, "PostgreSQL needs a certificate");
         let until = renew(parts, kept, origin).await?;
         tracing::info!(database = %kept.service, %until, "PostgreSQL has a new certificate");
     }

@@ -189,7 +189,7 @@ impl<B: Behavior> Adapter<B> {
         }
         match self.history.failed(why, tokio::time::Instant::now()) {
             Verdict::RebuildAfter(wait) => {
-                tracing::error!(actor = %self.name, why, ?wait, "actor failed and is rebuilt");
+                tracing::error!(actor = %self.name, error = why, retry_in = ?wait, "actor failed and is rebuilt");
                 self.seat.restarts_after(why);
                 self.seat.enter(Label::of("rebuilding"), None, self.connection());
                 // Temporary children serve connections of their own and go on; the others belong to the state that is
@@ -199,7 +199,7 @@ impl<B: Behavior> Adapter<B> {
                 ctx.wait(pause.map(|(), adapter, ctx| adapter.build(ctx)));
             }
             Verdict::GiveUp(reason) => {
-                tracing::error!(actor = %self.name, why, ?reason, "actor failed and is not rebuilt");
+                tracing::error!(actor = %self.name, error = why, ?reason, "actor failed and is not rebuilt");
                 self.exit = reason;
                 ctx.stop();
             }
