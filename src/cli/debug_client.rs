@@ -104,10 +104,16 @@ impl DebugClient {
     /// What has to be typed after a verb to reach the same node again.
     pub fn flags(which: &WhichNode) -> String {
         let named = [
-            ("--data-dir", which.data_dir.as_ref().map(|dir| dir.display().to_string())),
+            (
+                "--data-dir",
+                which.data_dir.as_ref().map(|dir| dir.display().to_string()),
+            ),
             ("--config", which.config.as_ref().map(|path| path.display().to_string())),
             ("--node", which.node.clone()),
-            ("--identity", which.identity.as_ref().map(|prefix| prefix.display().to_string())),
+            (
+                "--identity",
+                which.identity.as_ref().map(|prefix| prefix.display().to_string()),
+            ),
             ("--proxy", which.proxy.clone()),
         ];
         let said = |(flag, value): (&str, Option<String>)| Some(format!(" {flag} {}", value?));
@@ -128,7 +134,12 @@ async fn over<T: DeserializeOwned>(socket: &Path, method: Method, uri: &str, bod
     };
     tokio::time::timeout(ANSWER_DEADLINE, answered)
         .await
-        .map_err(|_| Failure::failed(format!("no answer at {} in time: the process is stopped, or the machine has no time for it", socket.display())))??
+        .map_err(|_| {
+            Failure::failed(format!(
+                "no answer at {} in time: the process is stopped, or the machine has no time for it",
+                socket.display()
+            ))
+        })??
         .read()
 }
 
