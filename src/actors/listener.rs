@@ -14,6 +14,7 @@ use super::supervisor::ChildExited;
 use crate::model::ConnectionId;
 use crate::net::socket::Listener;
 use crate::pki::entropy;
+use crate::telemetry::metrics::METRICS;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -102,6 +103,7 @@ impl PortListener {
 
     fn start(&mut self, stream: TcpStream, peer: SocketAddr, ctx: &mut Ctx<'_, Self>) {
         if self.open.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
+            METRICS.connections_turned_away.one_more();
             tracing::warn!(%peer, "connection closed: {CONNECTIONS_MAX} are open, which is the limit");
             return;
         }

@@ -10,6 +10,7 @@ pub mod debug;
 pub mod diag;
 pub mod kinds;
 mod listed;
+pub mod metrics;
 pub mod pages;
 pub mod people;
 pub mod people_api;
