@@ -276,7 +276,9 @@ async fn follow_policy(parts: &AuthLinkParts, mux: &Mux, origin: &Origin) -> io:
         match follow_once(parts, mux, origin).await {
             Err(AnswerError::Io(error)) => return error,
             Err(error) if !error.leaves_the_peer() => return io::Error::other(error),
-            Err(error) => tracing::error!(%error, retry_in = ?REFUSED_AGAIN_AFTER, "auth publishes no rules to this node"),
+            Err(error) => {
+                tracing::error!(%error, retry_in = ?REFUSED_AGAIN_AFTER, "auth publishes no rules to this node")
+            }
             Ok(never) => match never {},
         }
         tokio::time::sleep(REFUSED_AGAIN_AFTER).await;

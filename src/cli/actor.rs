@@ -1,21 +1,21 @@
 //! `postern actor PATH`: where one actor stands, and what happened to it lately.
 
-use super::Outcome;
 use super::actors::{Format, print_json};
 use super::debug_client::{DebugClient, WhichNode};
 use super::names::Program;
 use super::terminal::{grouped, lasted, one_line};
+use super::{Failure, Outcome};
 use crate::model::percent_encoded;
+use crate::telemetry::observe::ActorAnswer;
 use crate::telemetry::record::RecordKind;
 use crate::telemetry::view::{ActorView, RecordView};
-use crate::web::debug::ActorPage;
 use clap::Args;
 use serde_json::Value;
 use std::fmt::Write as _;
 
 #[derive(Debug, Args)]
 pub struct ActorArgs {
-    /// Its path, as `postern actors --sort=age` lists it.
+    /// Its path, the end of it, or the beginning of its name.
     path: String,
     #[command(flatten)]
     which: WhichNode,
@@ -26,31 +26,35 @@ pub struct ActorArgs {
 pub async fn run(program: Program, args: ActorArgs) -> Outcome {
     let client = DebugClient::of(&args.which, program).await?;
     let path: Vec<String> = args.path.split('/').map(percent_encoded).collect();
-    let page: ActorPage = client.get(&format!("/actors/{}", path.join("/")), &Value::Null).await?;
-    match args.format {
-        Format::Json => print_json(&page),
-        Format::Text => {
-            print!("{}", text(&page));
+    let answer: ActorAnswer = client.get(&format!("/actors/{}", path.join("/")), &Value::Null).await?;
+    match (args.format, answer) {
+        (Format::Json, answer) => print_json(&answer),
+        (Format::Text, ActorAnswer::One { actor, records }) => {
+            print!("{}", text(&actor, &records));
             Ok(())
         }
+        (Format::Text, ActorAnswer::Several(paths)) => Err(Failure::usage(format!(
+            "{} fits several actors; type the path of one:\n  {}",
+            args.path,
+            paths.join("\n  ")
+        ))),
+        (Format::Text, ActorAnswer::Nobody) => Err(Failure::failed(format!(
+            "no actor {} lives in this node; `postern actors` lists them",
+            args.path
+        ))),
     }
 }
 
-fn text(page: &ActorPage) -> String {
-    let mut out = snapshot(&page.actor);
-    if page.records.is_empty() {
+fn text(actor: &ActorView, records: &[RecordView]) -> String {
+    let mut out = snapshot(actor);
+    if records.is_empty() {
         out.push_str("\nNothing of it is in the record.\n");
         return out;
     }
     out.push_str("\nLately, oldest first:\n");
-    for record in &page.records {
+    for record in records {
         // Writing to a String cannot fail.
-        let _ = writeln!(
-            out,
-            "  {}  {}",
-            one_line(&record.at),
-            sentence(record, &page.actor.path)
-        );
+        let _ = writeln!(out, "  {}  {}", one_line(&record.at), sentence(record, &actor.path));
     }
     out
 }
@@ -216,10 +220,6 @@ ca (permanent)
 Lately, oldest first:
   2026-01-31T12:00:01.000Z  handled IssueDbClient from agent/upstream#1 in 1.5ms, 0.3ms after it was sent, for connection 00000000deadbeef
 ";
-        let page = ActorPage {
-            actor,
-            records: vec![record],
-        };
-        assert_eq!(text(&page), expected);
+        assert_eq!(text(&actor, &[record]), expected);
     }
 }

@@ -2,31 +2,32 @@
 
 use super::data_dir::DataDir;
 use crate::config::Config;
-use crate::model::{NodeId, SharedClock};
-use crate::web::debug::{AskOthers, DebugParts, DebugService, NodeFacts, nobody};
-use std::sync::{Arc, OnceLock};
+use crate::model::NodeId;
+use crate::telemetry::observe::{About, Observer, SharedObserver};
+use crate::web::debug::{AskOthers, DebugParts, DebugService, nobody};
 use tokio::sync::watch;
 
 /// The service, and what it is told when it is known.
 pub(crate) struct Debug {
     /// `None` where the socket could not be bound.
     _service: Option<DebugService>,
-    id: Arc<OnceLock<String>>,
+    observer: SharedObserver,
     others: watch::Sender<AskOthers>,
 }
 
 impl Debug {
     /// A node that cannot be looked into does its work all the same, so that a failure is only logged.
-    pub fn start(config: &Config, data_dir: &DataDir, clock: &SharedClock) -> Self {
-        let id = Arc::<OnceLock<String>>::default();
+    pub fn start(config: &Config, data_dir: &DataDir) -> Self {
+        let observer = Observer::new(About {
+            node: config.nodename.to_string(),
+            node_id: String::new(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            services: config.services().iter().map(ToString::to_string).collect(),
+        })
+        .shared();
         let (others, ask_others) = watch::channel(nobody());
         let parts = DebugParts {
-            node: NodeFacts {
-                name: config.nodename.to_string(),
-                id: id.clone(),
-                services: config.services().iter().map(ToString::to_string).collect(),
-                clock: clock.clone(),
-            },
+            observer: observer.clone(),
             others: ask_others,
         };
         let path = data_dir.debug_socket();
@@ -37,13 +38,13 @@ impl Debug {
             .ok();
         Self {
             _service: service,
-            id,
+            observer,
             others,
         }
     }
 
     pub fn knows_who_it_is(&self, node: NodeId) {
-        let _once = self.id.set(node.to_string());
+        self.observer.observer().is_node(node.to_string());
     }
 
     pub fn asks_others(&self, others: AskOthers) {

@@ -41,9 +41,9 @@ use crate::net::auth_dialer::AuthRoute;
 use crate::net::web_certificates::WebCertificates;
 use crate::pki::entropy;
 use crate::protocol::tunnel::NodeReport;
-use debug::Debug;
 use crate::web::diag::{Diag, Health};
 use crate::web::metrics::{NodeParts, Sources};
+use debug::Debug;
 use roots::Roots;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -166,7 +166,7 @@ pub async fn start(
 ) -> Result<Node, StartError> {
     let data_dir = DataDir::open(&config.data_dir)?;
     data_dir.forget_listening()?;
-    let debug = Debug::start(&config, &data_dir, &clock);
+    let debug = Debug::start(&config, &data_dir);
     let mut roots = Roots::new(runtimes.control.clone());
     let (phase, stock) = (NodePhase::default(), PolicyStock::default());
     let view = stock.view(clock.clone());

@@ -3,15 +3,14 @@
 //! It has a thread and a runtime of its own, no actor: it answers while every runtime of the node is blocked, and that is when
 //! it is needed. The same thread looks at the node each second, so that what is stuck is in the log without anybody's asking.
 
-mod look;
 mod routes;
 
-pub use look::NodeFacts;
-pub use routes::{ActorPage, ConnectionsQuery, LogLevel};
+pub use routes::{ConnectionsQuery, LogLevel};
 
-use crate::model::ConnectionId;
+use crate::model::{ConnectionId, Moment};
 use crate::net::socket::{OwnersListener, OwnersSocket, Unix};
 use crate::telemetry::label::Label;
+use crate::telemetry::observe::{LOOK_EVERY, SharedObserver};
 use crate::telemetry::registry::{self, Seat, SeatSpec};
 use crate::telemetry::view::{MissingPart, TracePart};
 use futures::FutureExt as _;
@@ -35,8 +34,6 @@ const CONNECTION_DEADLINE: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Between a fault of the thread's own and its next beginning.
 const REBUILD_PAUSE: Duration = Duration::from_millis(100);
-/// How late something stuck is in the log.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Its turns are short: beyond this it is left to the end of the process.
 const END_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -50,7 +47,7 @@ pub fn nobody() -> AskOthers {
 
 /// What the answers are made of.
 pub struct DebugParts {
-    pub node: NodeFacts,
+    pub observer: SharedObserver,
     /// Known when the node's services are up.
     pub others: watch::Receiver<AskOthers>,
 }
@@ -145,7 +142,7 @@ async fn serve(listener: &OwnersListener, parts: &Arc<DebugParts>, mut stop: wat
             _ = stop.wait_for(|stop| *stop) => return,
             _ = look.tick() => {
                 // Announcing must not take the answers with it.
-                let _panicked = catch_unwind(AssertUnwindSafe(|| parts.node.announce()));
+                let _panicked = catch_unwind(AssertUnwindSafe(|| parts.observer.observer().watch_at(Moment::now())));
             }
             Some(ended) = served.join_next() => if let Err(error) = ended {
                 tracing::error!(%error, "a question at the debug socket failed");

@@ -3,7 +3,8 @@
 use super::DebugParts;
 use crate::model::ConnectionId;
 use crate::telemetry::logging;
-use crate::telemetry::view::{ActorView, ConnectionView, NodeView, RecordView, Side, Trace, TracePart};
+use crate::telemetry::observe::{ActorAnswer, ConnectionFilter};
+use crate::telemetry::view::{ConnectionView, NodeView, Side, Trace, TracePart};
 use crate::web::api::Problem;
 use crate::web::routes::{Answer, Failed, bad};
 use axum::extract::{DefaultBodyLimit, Path, Query as UrlQuery, State};
@@ -18,14 +19,6 @@ use std::time::Duration;
 const BODY_MAX_BYTES: usize = 16 * 1024;
 /// For the parts of other processes; what is there by then is shown.
 const OTHERS_DEADLINE: Duration = Duration::from_secs(10);
-
-/// `GET /v1/actors/{path}`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ActorPage {
-    pub actor: ActorView,
-    /// The last of it, oldest first.
-    pub records: Vec<RecordView>,
-}
 
 /// `GET /v1/connections`: those that fit all that is said.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -50,14 +43,16 @@ struct Asked {
 }
 
 pub(super) fn router(parts: Arc<DebugParts>, uid: u32) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/v1/actors", get(actors))
         .route("/v1/actors/{*path}", get(actor))
         .route("/v1/connections", get(connections))
         .route("/v1/connections/{id}/trace", get(trace))
         .route("/v1/log-level", get(log_level).put(set_log_level))
-        .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
-        .with_state(Asked { parts, uid })
+        .layer(DefaultBodyLimit::max(BODY_MAX_BYTES));
+    #[cfg(feature = "fault-points")]
+    let router = router.route("/v1/fault", axum::routing::post(faults::inject));
+    router.with_state(Asked { parts, uid })
 }
 
 /// For everybody else.
@@ -71,24 +66,30 @@ pub(super) fn refusing(uid: u32) -> Router {
 }
 
 async fn actors(State(asked): State<Asked>) -> Json<NodeView> {
-    Json(asked.parts.node.look())
+    Json(asked.parts.observer.observer().look())
 }
 
-async fn actor(State(asked): State<Asked>, Path(path): Path<String>) -> Answer<ActorPage> {
-    let (actor, records) = asked.parts.node.actor(&path).ok_or_else(|| {
-        Failed(
+async fn actor(State(asked): State<Asked>, Path(path): Path<String>) -> Answer<ActorAnswer> {
+    match asked.parts.observer.observer().actor(&path) {
+        ActorAnswer::Nobody => Err(Failed(
             StatusCode::NOT_FOUND,
             format!("no actor {path} lives in this node; `postern actors` lists them"),
-        )
-    })?;
-    Ok(Json(ActorPage { actor, records }))
+        )),
+        answer => Ok(Json(answer)),
+    }
 }
 
 async fn connections(
     State(asked): State<Asked>,
     UrlQuery(query): UrlQuery<ConnectionsQuery>,
 ) -> Json<Vec<ConnectionView>> {
-    Json(asked.parts.node.connections(&query))
+    let filter = ConnectionFilter {
+        user: query.user,
+        database: query.db,
+        state: query.state,
+        side: query.side,
+    };
+    Json(asked.parts.observer.observer().connections(&filter))
 }
 
 async fn log_level() -> Json<LogLevel> {
@@ -109,7 +110,7 @@ async fn trace(State(asked): State<Asked>, Path(id): Path<String>) -> Answer<Tra
             "{id:?} is not the id of a connection: 16 hexadecimal digits, as in the log"
         ))
     })?;
-    let own = asked.parts.node.part(id);
+    let own = asked.parts.observer.observer().part(id);
     let ask_others = asked.parts.others.borrow().clone();
     let others = tokio::time::timeout(OTHERS_DEADLINE, ask_others(id))
         .await
@@ -133,4 +134,52 @@ async fn trace(State(asked): State<Asked>, Path(id): Path<String>) -> Answer<Tra
         parts,
         missing,
     }))
+}
+
+/// What tests do to the actors of a real process; not in a program that is given to anybody.
+#[cfg(feature = "fault-points")]
+mod faults {
+    use super::{Answer, Json, bad};
+    use crate::telemetry::fault::{self, Fault};
+    use serde::{Deserialize, Serialize};
+    use std::time::Duration;
+
+    #[derive(Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum How {
+        Handler,
+        Future,
+        Start,
+        Block,
+        Hold,
+    }
+
+    #[derive(Deserialize)]
+    pub struct Wanted {
+        /// A path.
+        actor: String,
+        how: How,
+        /// Of `start`: at how many builds.
+        #[serde(default)]
+        times: u32,
+        /// Of `block` and `hold`: for how long.
+        #[serde(default)]
+        seconds: u64,
+    }
+
+    #[derive(Serialize)]
+    pub struct Done {}
+
+    pub async fn inject(Json(wanted): Json<Wanted>) -> Answer<Done> {
+        let lasting = Duration::from_secs(wanted.seconds);
+        let fault = match wanted.how {
+            How::Handler => Fault::Handler,
+            How::Future => Fault::Future,
+            How::Start => Fault::Start { builds: wanted.times },
+            How::Block => Fault::Block(lasting),
+            How::Hold => Fault::Hold(lasting),
+        };
+        fault::inject(&wanted.actor, fault).map_err(bad)?;
+        Ok(Json(Done {}))
+    }
 }

@@ -1,25 +1,19 @@
 use super::*;
-use crate::model::SystemClock;
 use crate::net::socket::connect_owners;
+use crate::telemetry::observe::{About, ActorAnswer, Observer};
 use crate::telemetry::view::NodeView;
-use crate::web::debug::routes::ActorPage;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
 use serde_json::Value;
-use std::sync::OnceLock;
-
-fn facts() -> NodeFacts {
-    NodeFacts {
-        name: "n".to_owned(),
-        id: Arc::new(OnceLock::new()),
-        services: vec!["auth".to_owned()],
-        clock: SystemClock::shared(),
-    }
-}
 
 fn started(path: &Path) -> DebugService {
     let parts = DebugParts {
-        node: facts(),
+        observer: Observer::new(About {
+            node: "n".to_owned(),
+            services: vec!["auth".to_owned()],
+            ..About::default()
+        })
+        .shared(),
         others: watch::channel(nobody()).1,
     };
     DebugService::start(path, parts).expect("started")
@@ -70,8 +64,10 @@ async fn it_answers_while_the_thread_of_an_actor_is_blocked() {
     let in_hand = loop {
         let (status, answer) = ask(&path, "/v1/actors/debug-tests/blocked").await;
         assert_eq!(status, 200, "{answer}");
-        let page: ActorPage = read(answer);
-        if let Some(in_hand) = page.actor.in_hand {
+        let ActorAnswer::One { actor, .. } = read(answer) else {
+            panic!("one has this path")
+        };
+        if let Some(in_hand) = actor.in_hand {
             break in_hand;
         }
     };
