@@ -316,7 +316,8 @@ pub(super) async fn start(
 
 fn start_admin(roots: &mut Roots, data_dir: &DataDir, parts: Arc<AdminParts>) -> Result<(), StartError> {
     let path = data_dir.admin_socket();
-    let socket = crate::net::socket::AdminListener::bind(&path)
+    let socket = crate::net::socket::OwnersSocket::bind(&path)
+        .and_then(|socket| socket.listen())
         .map_err(|error| StartError::Listen(format!("the administrator's socket {}: {error}", path.display())))?;
     let port = Arc::new(AdminPort::new(socket));
     roots.start(Spec::permanent("admin"), move || {

@@ -18,7 +18,7 @@ use crate::actors::rbac::{Published, PutResource, RemoveNode, RemoveResource};
 use crate::actors::tokens::{AddToken, ListTokens, RemoveToken};
 use crate::actors::trail::Trail;
 use crate::model::{ClusterName, SharedClock};
-use crate::net::socket::{AdminListener, Unix};
+use crate::net::socket::{OwnersListener, Unix};
 use crate::pki::TrustAnchors;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -57,12 +57,12 @@ pub struct AdminParts {
 /// The socket, and room for those who use it: made once, outside of the actor, so that a request is not cut off by a failure
 /// that is not its own.
 pub struct AdminPort {
-    socket: AdminListener,
+    socket: OwnersListener,
     room: Arc<Semaphore>,
 }
 
 impl AdminPort {
-    pub fn new(socket: AdminListener) -> Self {
+    pub fn new(socket: OwnersListener) -> Self {
         Self {
             socket,
             room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
