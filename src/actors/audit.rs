@@ -7,7 +7,7 @@
 //! **Ends** last of all, when the other actors have written their ends; it ships what is left, as long as it may.
 
 use super::address::{Address, AskError, Origin, message};
-use super::host::{Behavior, Ctx};
+use super::host::{Behavior, Ctx, spawn_here};
 use crate::audit::{AuditError, Batch, Spool};
 use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;
@@ -41,6 +41,8 @@ enum ShipError {
     Declined(String),
     #[error("the thread that reads the spool failed")]
     Thread,
+    #[error("{0}")]
+    Failed(String),
 }
 
 pub struct AuditShipper {
@@ -55,22 +57,23 @@ impl AuditShipper {
 
     fn ship_on(&self, ctx: &mut Ctx<'_, Self>) {
         let (spool, log, origin) = (self.spool.clone(), self.log.clone(), ctx.origin());
-        ctx.run(
-            async move {
-                if !spool.wait_for_more().await {
-                    return Ok(false);
-                }
-                ship_all(&spool, &log, &origin).await.map(|()| true)
-            },
-            |shipper, shipped, ctx| match shipped {
+        // A task of its own: the events are safe on this node, and it is to go on.
+        let shipped = spawn_here(async move {
+            if !spool.wait_for_more().await {
+                return Ok(false);
+            }
+            ship_all(&spool, &log, &origin).await.map(|()| true)
+        });
+        ctx.run(shipped.join(), |shipper, shipped, ctx| {
+            match shipped.unwrap_or_else(|panic| Err(ShipError::Failed(panic))) {
                 Ok(true) => shipper.ship_on(ctx),
                 Ok(false) => {}
                 Err(error) => {
                     tracing::warn!(%error, retry_in = ?RETRY_AFTER, "audit events wait on this node");
                     ctx.after(RETRY_AFTER, |shipper, ctx| shipper.ship_on(ctx));
                 }
-            },
-        );
+            }
+        });
     }
 }
 

@@ -83,7 +83,9 @@ impl AuthLink {
             let (mux, _inbound, driver) = mux::start(dial(&parts).await?, MuxSide::Dialled);
             Ok::<_, io::Error>((mux, spawn_here(driver)))
         };
-        ctx.run(dialled, |link, connected, ctx| match connected {
+        // A task of its own, as below: whatever auth says, this node goes on.
+        let dialled = spawn_here(dialled).join();
+        ctx.run(dialled, |link, connected, ctx| match connected.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
             Ok((mux, driver)) => link.connected(mux, driver, ctx),
             Err(error) => {
                 link.failures += 1;
@@ -107,7 +109,9 @@ impl AuthLink {
             mux.kill();
             why
         };
+        let life = spawn_here(life).join();
         ctx.run(life, move |link, why, ctx| {
+            let why = why.unwrap_or_else(|panic| panic);
             tracing::warn!(address = %link.parts.route, reason = why, "connection to auth lost; sessions go on");
             link.mux = None;
             // A peer that accepts and closes at once is not hammered.

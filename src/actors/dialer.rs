@@ -6,7 +6,8 @@
 //! (nothing, when the node drains); `dialers` where the configured address has led; the audit trail, of messages that a
 //! proxy may not send.
 //! **Never** gives up on a proxy that is wanted, and never dials faster than the back-off.
-//! **Ends** with the agent, or when its proxy is not listed any more and its tunnel is lost. Transient.
+//! **Ends** with the agent, or when its proxy is not listed any more and its tunnel is lost. Transient: the tunnel is outside of its
+//! state ([`TunnelSlot`]), and the sessions on it do not notice a rebuild.
 
 use super::address::Address;
 use super::agent::ServeStream;
@@ -17,7 +18,7 @@ use super::identity::IdentityView;
 use super::phase::NodePhase;
 use super::policy::PolicyView;
 use super::trail::Trail;
-use super::tunnel::{ANNOUNCE_EVERY, PEER_SILENT_AFTER};
+use super::tunnel::{ANNOUNCE_EVERY, PEER_SILENT_AFTER, kept_driving, reason};
 use crate::audit::EventKind;
 use crate::model::{Endpoint, NodeId, NodeKind, NodeName, SharedClock};
 use crate::net::frames::{AnswerError, ReadFrameError, answer_in, read_frame, refuse, write_frame};
@@ -28,7 +29,7 @@ use crate::protocol::alpn;
 use crate::protocol::tunnel::{DbToProxy, Frame, FrameKind, Header, ProxyRecord, ProxyToDb};
 use crate::telemetry::metrics::METRICS;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -68,7 +69,31 @@ pub struct Dialer {
     target: Target,
     wanted: watch::Receiver<Vec<ProxyRecord>>,
     reached: Address<SeedTunnel>,
+    tunnel: TunnelSlot,
     failures: u32,
+}
+
+/// The tunnel of a dialer, made once for each, outside of the actor.
+#[derive(Clone, Default)]
+pub struct TunnelSlot(Arc<Mutex<Option<Arc<LiveTunnel>>>>);
+
+impl TunnelSlot {
+    fn put(&self, tunnel: Option<Arc<LiveTunnel>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = tunnel;
+    }
+
+    fn get(&self) -> Option<Arc<LiveTunnel>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A tunnel that is up, and the task that announces on it and takes its streams, also while the dialer is rebuilt. It ends when
+/// it is dropped.
+struct LiveTunnel {
+    proxy: NodeId,
+    since: tokio::time::Instant,
+    ended: watch::Receiver<Option<String>>,
+    _life: TaskGuard<()>,
 }
 
 /// What one dial needs to know.
@@ -93,12 +118,14 @@ impl Dialer {
         target: Target,
         wanted: watch::Receiver<Vec<ProxyRecord>>,
         reached: Address<SeedTunnel>,
+        tunnel: TunnelSlot,
     ) -> Self {
         Self {
             parts,
             target,
             wanted,
             reached,
+            tunnel,
             failures: 0,
         }
     }
@@ -136,9 +163,11 @@ impl Dialer {
                 Err(io::Error::new(io::ErrorKind::TimedOut, why))
             })
         };
-        ctx.run(dialled, |dialer, connected, ctx| match connected {
-            Ok(connected) => dialer.serve(connected, ctx),
-            Err(error) => dialer.again(&error.to_string(), ctx),
+        // A task of its own: what a proxy answers must not exhaust the dialers of the others.
+        ctx.run(spawn_here(dialled).join(), |dialer, connected, ctx| match connected {
+            Ok(Ok(connected)) => dialer.serve(connected, ctx),
+            Ok(Err(error)) => dialer.again(&error.to_string(), ctx),
+            Err(panic) => dialer.again(&panic, ctx),
         });
     }
 
@@ -150,8 +179,6 @@ impl Dialer {
 
     fn serve(&mut self, connected: Connected, ctx: &mut Ctx<'_, Self>) {
         tracing::info!(actor = %ctx.name(), proxy = %connected.proxy_name, "tunnel up");
-        self.tell_where(Some(connected.proxy), ctx);
-        let since = tokio::time::Instant::now();
         self.parts.phase.ready();
         let Connected {
             mux,
@@ -176,7 +203,23 @@ impl Dialer {
             mux.kill();
             why
         };
-        ctx.run(life, move |dialer, why, ctx| {
+        let (life, ended) = kept_driving(life);
+        let tunnel = Arc::new(LiveTunnel {
+            proxy,
+            since: tokio::time::Instant::now(),
+            ended,
+            _life: life,
+        });
+        self.tunnel.put(Some(tunnel.clone()));
+        self.watch_over(&tunnel, ctx);
+    }
+
+    /// Dials again when the tunnel is lost.
+    fn watch_over(&self, tunnel: &LiveTunnel, ctx: &mut Ctx<'_, Self>) {
+        self.tell_where(Some(tunnel.proxy), ctx);
+        let since = tunnel.since;
+        ctx.run(reason(tunnel.ended.clone()), move |dialer, why, ctx| {
+            dialer.tunnel.put(None);
             // A proxy that accepts and closes at once is not hammered.
             dialer.failures = if since.elapsed() < STEADY_AFTER {
                 dialer.failures + 1
@@ -371,6 +414,9 @@ impl Behavior for Dialer {
     const MAILBOX: usize = 4;
 
     fn started(&mut self, ctx: &mut Ctx<'_, Self>) {
-        self.dial(ctx);
+        match self.tunnel.get() {
+            Some(tunnel) => self.watch_over(&tunnel, ctx),
+            None => self.dial(ctx),
+        }
     }
 }

@@ -9,7 +9,7 @@
 //! state.
 
 use super::address::{Reply, message};
-use super::dialer::{Dialer, DialerParts, Target};
+use super::dialer::{Dialer, DialerParts, Target, TunnelSlot};
 use super::host::{Behavior, Ctx, Handle, Runtime, Spec};
 use super::proxies::ProxiesView;
 use super::supervisor::ChildExited;
@@ -156,8 +156,15 @@ impl Dialers {
         let parts = self.parts.dialer.clone();
         let (wanted, reached) = (self.stock.wanted.subscribe(), ctx.address::<SeedTunnel>());
         let runtime = self.parts.runtimes[number - 1].clone();
+        let tunnel = TunnelSlot::default();
         ctx.spawn_child(&runtime, Spec::transient(name), move || {
-            Dialer::new(parts.clone(), target.clone(), wanted.clone(), reached.clone())
+            Dialer::new(
+                parts.clone(),
+                target.clone(),
+                wanted.clone(),
+                reached.clone(),
+                tunnel.clone(),
+            )
         });
     }
 }

@@ -11,7 +11,7 @@ pub use super::kept_identity::{Identity, IdentityError};
 
 use super::address::{Address, Origin};
 use super::ca::{IssueHost, Issued};
-use super::host::{Behavior, Ctx};
+use super::host::{Behavior, Ctx, spawn_here};
 use crate::model::{NodeKind, SharedClock, Timestamp};
 use crate::net::tls::{ServerSides, TlsError};
 use crate::net::web_certificates::WebCertificates;
@@ -99,6 +99,8 @@ enum RenewError {
     Kept(#[from] IdentityError),
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error("{0}")]
+    Failed(String),
 }
 
 impl IdentityKeeper {
@@ -125,9 +127,10 @@ impl IdentityKeeper {
 
     fn renew(&self, ctx: &mut Ctx<'_, Self>) {
         let (parts, origin) = (self.parts.clone(), ctx.origin());
-        ctx.run(
-            async move { renew(&parts, &origin).await },
-            |keeper, renewed, ctx| match renewed {
+        // A task of its own: a certificate that cannot be renewed lasts for days, and the node with it.
+        let renewed = spawn_here(async move { renew(&parts, &origin).await }).join();
+        ctx.run(renewed, |keeper, renewed, ctx| {
+            match renewed.unwrap_or_else(|panic| Err(RenewError::Failed(panic))) {
                 Ok(until) => {
                     tracing::info!(%until, "host certificate renewed");
                     keeper.look_later(LOOK_EVERY, ctx);
@@ -136,8 +139,8 @@ impl IdentityKeeper {
                     keeper.complain(&error);
                     keeper.look_later(RETRY_AFTER, ctx);
                 }
-            },
-        );
+            }
+        });
     }
 
     fn complain(&self, error: &RenewError) {

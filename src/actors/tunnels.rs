@@ -13,13 +13,14 @@ use super::host::{Behavior, Ctx, Handle, Runtime, Spec};
 use super::policy::PolicyView;
 use super::supervisor::ChildExited;
 use super::trail::Trail;
-use super::tunnel::Tunnel;
+use super::tunnel::{Carrier, Tunnel};
 use crate::model::{Labels, NodeId, NodeName, ServiceName, SharedClock, Timestamp};
 use crate::net::BoxStream;
 use crate::net::mux::{Mux, MuxError};
 use crate::net::tls::ServerTls;
 use crate::pki::HostIdentity;
 use crate::protocol::tunnel::{DatabaseHealth, DatabaseRecord, HealthState};
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -325,10 +326,11 @@ impl Handle<AdoptTunnel> for Tunnels {
         let announced = ctx.address::<AgentAnnounced>();
         let (policy, trail) = (self.policy.clone(), self.trail.clone());
         let (agent, runtime_index) = (adopt.agent, adopt.runtime_index);
-        let mut stream = Some(adopt.stream);
-        ctx.spawn_child(&adopt.runtime, Spec::temporary(&name), move || {
+        // Begun on the tunnel's runtime, and once, however often its actor is built.
+        let carrier = LazyCell::new(move || Carrier::start(adopt.stream));
+        ctx.spawn_child(&adopt.runtime, Spec::transient(&name), move || {
             Tunnel::new(
-                stream.take(),
+                LazyCell::force(&carrier).clone(),
                 agent.clone(),
                 runtime_index,
                 announced.clone(),

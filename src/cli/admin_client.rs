@@ -91,7 +91,7 @@ fn not_reached(socket: &Path, error: &std::io::Error) -> String {
     )
 }
 
-fn account(uid: u32) -> String {
+pub(super) fn account(uid: u32) -> String {
     let found = nix::unistd::User::from_uid(uid.into()).ok().flatten();
     match found {
         Some(user) => format!("{} (uid {uid})", user.name),
@@ -100,7 +100,7 @@ fn account(uid: u32) -> String {
 }
 
 async fn over(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<Answered, Failure> {
-    let stream = socket::connect_admin(socket)
+    let stream = socket::connect_owners(socket)
         .await
         .map_err(|error| Failure::failed(not_reached(socket, &error)))?;
     tracing::debug!(%method, uri = path, path = %socket.display(), "asking auth");
@@ -108,7 +108,7 @@ async fn over(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<
 }
 
 /// `?key=value` of the fields that are set.
-fn query_string(query: &impl Serialize) -> Result<String, Failure> {
+pub(super) fn query_string(query: &impl Serialize) -> Result<String, Failure> {
     let value = serde_json::to_value(query).map_err(Failure::internal)?;
     let mut out = String::new();
     for (key, value) in value.as_object().into_iter().flatten() {

@@ -2,9 +2,12 @@
 
 use super::Failure;
 use super::admin_client::AdminClient;
+use super::identity_files::IdentityFiles;
 use super::names::Program;
 use super::people;
-use crate::config::{Config, ConfigError, DEFAULT_DATA_DIR, default_config_path};
+use super::people_client::PeopleClient;
+use crate::config::{Config, ConfigError, DEFAULT_DATA_DIR, DEFAULT_WEB_PORT, default_config_path};
+use crate::model::Endpoint;
 use crate::node::data_dir::admin_socket_in;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -19,6 +22,14 @@ enum Here {
     Auth(PathBuf),
     /// There is one, or may be, that another account runs: the data directory, or why not even that is known.
     Forbidden(Result<PathBuf, ConfigError>),
+}
+
+/// Auth by a proxy, as the person of these files.
+pub fn as_person(prefix: &Path, proxy: &str) -> Result<AdminClient, Failure> {
+    let proxy = Endpoint::parse(proxy, DEFAULT_WEB_PORT).map_err(Failure::usage)?;
+    let files = IdentityFiles::read(prefix)?;
+    let client = PeopleClient::new(proxy, &files.host_authorities, Some(&files.credentials))?;
+    Ok(AdminClient::remote(client))
 }
 
 /// The auth service at this data directory, or at that of this configuration file.

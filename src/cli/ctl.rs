@@ -3,17 +3,13 @@
 use super::admin_client::AdminClient;
 use super::audit::{self, AuditArgs};
 use super::auth_sign::{self, AuthArgs};
-use super::identity_files::IdentityFiles;
 use super::inventory::{self, DbVerb, NodeVerb};
 use super::lock::{self, AccessVerb, LockArgs};
 use super::names::Program;
-use super::people_client::PeopleClient;
 use super::terminal::{printable, printable_json};
 use super::tokens::{self, TokenVerb};
 use super::users::{self, UserVerb};
 use super::{Failure, Outcome, auth_choice, edit, resources, status};
-use crate::config::DEFAULT_WEB_PORT;
-use crate::model::Endpoint;
 use crate::telemetry::logging::{self, LogFormat, LogOutput};
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::Table;
@@ -148,12 +144,7 @@ pub fn run(program: Program, args: CtlArgs) -> Outcome {
 /// What was said on the command line, else what is found.
 fn client(program: Program, args: &CtlArgs) -> Result<AdminClient, Failure> {
     match (&args.identity, &args.proxy) {
-        (Some(prefix), Some(proxy)) => {
-            let proxy = Endpoint::parse(proxy, DEFAULT_WEB_PORT).map_err(Failure::usage)?;
-            let files = IdentityFiles::read(prefix)?;
-            let client = PeopleClient::new(proxy, &files.host_authorities, Some(&files.credentials))?;
-            Ok(AdminClient::remote(client))
-        }
+        (Some(prefix), Some(proxy)) => auth_choice::as_person(prefix, proxy),
         _ => match auth_choice::named(args.data_dir.as_deref(), args.config.as_deref())? {
             Some(client) => Ok(client),
             None => auth_choice::found(program),

@@ -161,8 +161,8 @@ async fn serve(args: RunArgs, places: Places, runtimes: Runtimes) -> Outcome {
             port: *port,
         },
     };
-    let orders = signals::orders(None)?;
     let config = config(&args, &places, &endpoint)?;
+    let orders = signals::orders(None, config.shutdown_grace)?;
     let in_process = if args.tunnel {
         InProcess::Tunnel
     } else {

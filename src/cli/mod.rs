@@ -7,6 +7,9 @@
 #[macro_use]
 mod output;
 
+mod actor;
+mod actors;
+mod actors_text;
 mod admin_client;
 mod audit;
 mod auth_choice;
@@ -16,6 +19,9 @@ mod command_line;
 mod configure;
 mod ctl;
 mod db_service;
+mod deadline;
+mod debug;
+mod debug_client;
 mod dev;
 mod dev_database;
 mod edit;
@@ -69,6 +75,16 @@ enum Command {
     /// Run a whole cluster in one process, with a database to try, for this machine only.
     #[command(after_help = "Example:\n  postern dev\n  eval \"$(postern dev env)\" && psql")]
     Dev(dev::DevArgs),
+    /// Look into a node: who lives in it, where each of them stands, and what is stuck.
+    #[command(after_help = "Examples:\n  postern actors\n  postern actors --stuck\n  \
+        postern actors --sort=mailbox --watch\n  postern actors --node db-1")]
+    Actors(actors::ActorsArgs),
+    /// Look at one actor of a node: where it stands, and what happened to it lately.
+    #[command(after_help = "Examples:\n  postern actor ca\n  postern actor proxy-listener/connection#00c0ffee00c0ffee")]
+    Actor(actor::ActorArgs),
+    /// Change what a node logs, while it runs.
+    #[command(after_help = "Example:\n  postern debug set-log-level debug")]
+    Debug(debug::DebugArgs),
     /// Administer the cluster: on the machine of its auth service, or elsewhere as whoever is logged in.
     Ctl(ctl::CtlArgs),
 }
@@ -189,8 +205,20 @@ fn carry_out(program: Program, command: Command) -> Outcome {
         Command::Db(DbCommand::People(verb)) => people::run_db(program, verb),
         Command::People(command) => people::run(program, command),
         Command::Dev(args) => dev::run(args),
+        Command::Actors(args) => ask(actors::run(program, args)),
+        Command::Actor(args) => ask(actor::run(program, args)),
+        Command::Debug(args) => ask(debug::run(program, args)),
         Command::Ctl(args) => ctl::run(program, args),
     }
+}
+
+/// A command that only asks and prints.
+fn ask(work: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::internal)?;
+    runtime.block_on(work)
 }
 
 fn version() -> Outcome {

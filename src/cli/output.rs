@@ -30,6 +30,11 @@ pub fn write(text: fmt::Arguments<'_>) {
     }
 }
 
+/// Whether what is printed still reaches somebody, as far as is known.
+pub fn is_open() -> bool {
+    FAILED.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+}
+
 /// To standard error. Where that cannot be written there is nobody to tell.
 pub fn write_error(text: fmt::Arguments<'_>) {
     let _nobody_reads = io::stderr().write_fmt(text);

@@ -5,11 +5,13 @@
 //! what it meant first: the terminal is gone.
 
 use super::Failure;
-use crate::actors::host::spawn_detached;
+use super::deadline;
 use crate::config::{Config, ConfigError, Settings};
-use crate::node::Order;
-use crate::telemetry::logging;
+use crate::node::{END_DEADLINE, Order};
+use crate::telemetry::{logging, panics};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -37,10 +39,12 @@ impl ConfigSource {
             tracing::info!("SIGHUP: this node runs without a configuration file; there is nothing to read again");
             return None;
         }
-        match self.read() {
+        // A fault over the file is not to end the listening.
+        let read = catch_unwind(AssertUnwindSafe(|| self.read().map_err(|error| error.to_string())));
+        match read.unwrap_or_else(|panic| Err(panics::text(panic.as_ref()))) {
             Ok(config) => Some(Order::Reload(Box::new(config))),
             Err(error) => {
-                tracing::error!(%error, "SIGHUP: the configuration is refused; the node goes on as it is");
+                tracing::error!(error, "SIGHUP: the configuration is refused; the node goes on as it is");
                 None
             }
         }
@@ -68,26 +72,45 @@ impl Signals {
 
 /// The orders to a node that the signals of this process are, from now on. Without a source, as for `postern dev`, SIGHUP stops
 /// the node.
-pub fn orders(source: Option<ConfigSource>) -> Result<mpsc::Receiver<Order>, Failure> {
-    let listen = |kind| signal(kind).map_err(Failure::internal);
-    let mut signals = Signals {
-        quit: listen(SignalKind::quit())?,
-        terminate: listen(SignalKind::terminate())?,
-        interrupt: listen(SignalKind::interrupt())?,
-        hang_up: listen(SignalKind::hangup())?,
+///
+/// They are heard on a thread of their own: an actor that blocks the thread of the control runtime does not keep the node from
+/// ending, at the latest when `grace` and the time of an orderly end are over.
+pub fn orders(source: Option<ConfigSource>, grace: Duration) -> Result<mpsc::Receiver<Order>, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::internal)?;
+    let mut signals = {
+        let _inside = runtime.enter();
+        let listen = |kind| signal(kind).map_err(Failure::internal);
+        Signals {
+            quit: listen(SignalKind::quit())?,
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+        }
     };
     let (sender, receiver) = mpsc::channel(ORDERS);
-    spawn_detached(async move {
+    let mut grace = Some(grace);
+    let listen = async move {
         loop {
             let Some(order) = signals.next(source.as_ref()).await else {
                 continue;
             };
+            if matches!(order, Order::Stop) {
+                // Whether the node hears it or not.
+                deadline::end_within(grace.take().unwrap_or_default() + END_DEADLINE, 1);
+            }
             let stops = !matches!(order, Order::Reload(_));
             if sender.try_send(order).is_err() && stops {
                 tracing::warn!("told to stop once more: ending at once");
                 std::process::exit(1);
             }
         }
-    });
+    };
+    let thread = std::thread::Builder::new().name("signals".to_owned());
+    thread
+        .spawn(move || runtime.block_on(listen))
+        .map_err(Failure::internal)?;
     Ok(receiver)
 }

@@ -2,7 +2,7 @@
 
 use super::node_flags::{self, JoinFlags};
 use super::signals::{self, ConfigSource};
-use super::{Failure, Outcome, first_contact};
+use super::{Failure, Outcome, deadline, first_contact};
 use crate::actors::host::run_system;
 use crate::config::{
     Config, LogFormat as ConfigLogFormat, LogOutput as ConfigLogOutput, Settings, default_config_path,
@@ -154,7 +154,7 @@ pub fn run_services(mut config: Config, mut source: ConfigSource, flags: &Proces
     if config.proxy.as_ref().is_some_and(|proxy| proxy.acme.is_some()) {
         tracing::warn!("{NO_ACME}");
     }
-    let (pid_file, insecure) = (config.pid_file.clone(), flags.insecure);
+    let (pid_file, insecure, grace) = (config.pid_file.clone(), flags.insecure, config.shutdown_grace);
     run_system(workers(), |runtimes| async move {
         if let Some(pins) = first_contact::pins(&config, insecure).await? {
             source.settings.ca_pins = pins;
@@ -162,7 +162,7 @@ pub fn run_services(mut config: Config, mut source: ConfigSource, flags: &Proces
         }
         let node = node::start(config, InProcess::Direct, runtimes, SystemClock::shared()).await?;
         let _removed_at_the_end = pid_file.map(PidFile::write).transpose()?;
-        run_to_end(node, signals::orders(Some(source))?).await
+        run_to_end(node, signals::orders(Some(source), grace)?).await
     })
 }
 
@@ -193,12 +193,20 @@ pub fn workers() -> usize {
 
 async fn run_to_end(mut node: Node, orders: mpsc::Receiver<Order>) -> Outcome {
     let end = node.run(orders).await;
-    node.stop().await;
-    match end {
+    let outcome = match end {
         NodeEnd::Stopped => Ok(()),
         NodeEnd::Condemned(why) => Err(Failure::failed(why)),
         NodeEnd::Exhausted(why) => Err(Failure::internal(why)),
+    };
+    if let Err(failure) = &outcome {
+        // In the log, too, and before anything that may not come to its end.
+        tracing::error!(why = %failure, "the node cannot go on");
     }
+    // An end that has to be made is a failure, too.
+    let code = outcome.as_ref().map_or_else(|failure| i32::from(failure.code), |()| 1);
+    deadline::end_within(node::END_DEADLINE, code);
+    node.stop().await;
+    outcome
 }
 
 #[cfg(test)]

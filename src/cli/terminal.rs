@@ -2,6 +2,7 @@
 //! window; they are shown, never sent.
 
 use std::fmt::Write as _;
+use std::io::IsTerminal as _;
 
 /// The text with every control character but the line feed written out: `\u{1b}`.
 pub fn printable(text: &str) -> String {
@@ -55,6 +56,48 @@ pub fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{plural}")
 }
 
+/// `1,203`
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A length of microseconds, with two units at most: `0.3ms`, `250ms`, `4.2s`, `1m05s`, `3h05m`, `2d03h`.
+pub fn lasted(micros: u64) -> String {
+    let (tenths, seconds) = (micros / 100_000, micros / 1_000_000);
+    match seconds {
+        0 if micros < 10_000 => {
+            let tenths = micros.div_ceil(100);
+            format!("{}.{}ms", tenths / 10, tenths % 10)
+        }
+        0 => format!("{}ms", micros / 1000),
+        1..60 => format!("{seconds}.{}s", tenths % 10),
+        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+/// The text with what is stuck in bold, where standard output is a terminal that may show it.
+pub fn emphasised(text: &str) -> String {
+    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if is_plain || !std::io::stdout().is_terminal() {
+        return text.to_owned();
+    }
+    let bold = |line: &str| match line.strip_prefix("STUCK:") {
+        Some(rest) => format!("\u{1b}[1;31mSTUCK:\u{1b}[0m{rest}"),
+        None => line.to_owned(),
+    };
+    text.split_inclusive('\n').map(bold).collect()
+}
+
 /// Reads a duration as people write it: `12h`, `30m`, `2h30m`.
 pub fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
     text.parse::<jiff::SignedDuration>()
@@ -84,6 +127,26 @@ mod tests {
         assert_eq!(
             (counted(1, "node"), counted(0, "node")),
             ("1 node".to_owned(), "0 nodes".to_owned())
+        );
+    }
+
+    #[test]
+    fn lengths_of_time_and_numbers_are_short_and_read_at_a_glance() {
+        for (micros, shown) in [
+            (0, "0.0ms"),
+            (250, "0.3ms"),
+            (9_999, "10.0ms"),
+            (250_900, "250ms"),
+            (4_290_000, "4.2s"),
+            (65_000_000, "1m05s"),
+            (11_100_000_000, "3h05m"),
+            (184_000_000_000, "2d03h"),
+        ] {
+            assert_eq!(lasted(micros), shown);
+        }
+        assert_eq!(
+            [0, 999, 1_203, 1_000_000].map(grouped),
+            ["0", "999", "1,203", "1,000,000"]
         );
     }
 

@@ -4,7 +4,9 @@ use crate::protocol::tunnel::frame::Undecodable;
 use crate::protocol::tunnel::{
     Dialect, Frame, FrameError, FrameKind, Header, MAX_HEADER_BYTES, PREFIX_BYTES, Wire, frame,
 };
+use crate::telemetry::panics;
 use std::io;
+use std::panic::catch_unwind;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 /// A peer that announces more than this is not skipped over but left: reading it would hold the stream for nothing.
@@ -73,8 +75,15 @@ pub async fn read_frame<B: Wire>(stream: &mut (impl AsyncRead + Unpin)) -> Resul
     }
 }
 
+/// A message on which decoding panics is refused as any other that is not understood: the connection that it came on carries
+/// the sessions of others.
 pub fn decode<B: Wire>(bytes: &[u8]) -> Result<Frame<B>, ReadFrameError> {
-    Frame::decode(bytes).map_err(|Undecodable { header, error }| ReadFrameError::Refused { header, error })
+    let decoded = catch_unwind(|| Frame::decode(bytes)).unwrap_or_else(|panic| {
+        let (dialect, why) = (B::DIALECT, panics::text(panic.as_ref()));
+        let error = FrameError::Body { dialect, why };
+        Err(Undecodable { header: None, error })
+    });
+    decoded.map_err(|Undecodable { header, error }| ReadFrameError::Refused { header, error })
 }
 
 /// Reads what follows the length field, of a frame of at most `max` bytes. A longer one is skipped and refused;

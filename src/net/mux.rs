@@ -85,12 +85,21 @@ pub fn start(io: impl Stream, side: MuxSide) -> (Mux, Inbound, impl Future<Outpu
         down,
         kill: Arc::new(kill),
     };
+    // Also where the driver fails.
+    let down_at_the_end = DownAtTheEnd(down_sender);
     let run = async move {
-        let why = driver.run(killed).await;
-        down_sender.send_replace(true);
-        why
+        let _dropped_last = down_at_the_end;
+        driver.run(killed).await
     };
     (mux, inbound, run)
+}
+
+struct DownAtTheEnd(watch::Sender<bool>);
+
+impl Drop for DownAtTheEnd {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
+    }
 }
 
 /// The setters assert relations between the values, so they are called in this order and under test.

@@ -3,9 +3,10 @@
 
 use crate::model::endpoint::is_link_local;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -125,11 +126,14 @@ pub fn set_user_timeout(stream: &Tcp) -> io::Result<()> {
     SockRef::from(stream).set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 
-/// The administrator's socket, 0600.
-#[derive(Debug)]
-pub struct AdminListener(UnixListener);
+/// The longest address of a Unix socket, without the zero at its end: the kernel's own.
+const UNIX_PATH_MAX: usize = 107;
 
-impl AdminListener {
+/// A bound Unix socket that only its owner may open (0600). It is of no runtime yet.
+#[derive(Debug)]
+pub struct OwnersSocket(std::os::unix::net::UnixListener);
+
+impl OwnersSocket {
     /// Binds anew: whoever holds the data directory's lock may remove what an earlier process left.
     pub fn bind(path: &Path) -> io::Result<Self> {
         use std::os::unix::fs::PermissionsExt as _;
@@ -137,11 +141,23 @@ impl AdminListener {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let listener = UnixListener::bind(path)?;
+        let address = UnixAddress::of(path)?;
+        let listener = std::os::unix::net::UnixListener::bind(&address.path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        listener.set_nonblocking(true)?;
         Ok(Self(listener))
     }
 
+    /// Listens with the runtime that the caller is on; again, when that runtime is gone.
+    pub fn listen(&self) -> io::Result<OwnersListener> {
+        UnixListener::from_std(self.0.try_clone()?).map(OwnersListener)
+    }
+}
+
+#[derive(Debug)]
+pub struct OwnersListener(UnixListener);
+
+impl OwnersListener {
     /// The next connection and the uid of the process at its other end.
     pub async fn accept(&self) -> io::Result<(Unix, u32)> {
         let (stream, _) = self.0.accept().await?;
@@ -150,8 +166,38 @@ impl AdminListener {
     }
 }
 
-pub async fn connect_admin(path: &Path) -> io::Result<Unix> {
-    UnixStream::connect(path).await
+pub async fn connect_owners(path: &Path) -> io::Result<Unix> {
+    let address = UnixAddress::of(path)?;
+    UnixStream::connect(&address.path).await
+}
+
+/// A path as the address of a Unix socket. One that is too long for that is named through its directory, which has to be open
+/// meanwhile.
+struct UnixAddress {
+    path: PathBuf,
+    _directory: Option<File>,
+}
+
+impl UnixAddress {
+    fn of(path: &Path) -> io::Result<Self> {
+        use std::os::fd::AsRawFd as _;
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        if path.as_os_str().len() <= UNIX_PATH_MAX {
+            return Ok(Self {
+                path: path.to_owned(),
+                _directory: None,
+            });
+        }
+        let directory = File::open(parent)?;
+        Ok(Self {
+            path: Path::new("/proc/self/fd")
+                .join(directory.as_raw_fd().to_string())
+                .join(name),
+            _directory: Some(directory),
+        })
+    }
 }
 
 /// The first byte that the peer sends, left in the socket; `None` when it closes without one.
@@ -172,6 +218,27 @@ mod tests {
             let error = connect(name, 80).await.expect_err("link-local");
             assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{error}");
             assert!(error.to_string().contains("169.254.169.254"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_may_lie_deeper_than_its_address_is_long() {
+        use std::os::unix::fs::MetadataExt as _;
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let directory = tempfile::tempdir().expect("a directory");
+        let deep = directory.path().join("d".repeat(80)).join("e".repeat(80));
+        std::fs::create_dir_all(&deep).expect("ours");
+        for path in [directory.path().join("x.sock"), deep.join("x.sock")] {
+            std::fs::write(&path, "of an earlier process").expect("ours");
+            let listener = OwnersSocket::bind(&path)
+                .and_then(|socket| socket.listen())
+                .expect("bound");
+            assert_eq!(path.symlink_metadata().expect("there").mode() & 0o777, 0o600);
+            let (dialled, accepted) = tokio::join!(connect_owners(&path), listener.accept());
+            let (mut accepted, uid) = accepted.expect("accepted");
+            assert_eq!(uid, nix::unistd::geteuid().as_raw());
+            accepted.write_all(b"x").await.expect("sent");
+            assert_eq!(dialled.expect("connected").read_u8().await.expect("read"), b'x');
         }
     }
 }

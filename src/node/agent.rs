@@ -2,11 +2,11 @@
 
 use super::roots::Roots;
 use super::{AuthAddresses, Common, EndSessions, StartError};
-use crate::actors::address::{Address, Origin};
+use crate::actors::address::Address;
 use crate::actors::agent::{Agent, AgentParts, ServeStream};
 use crate::actors::cancels::{Keys, UpstreamKeys};
 use crate::actors::databases::Database;
-use crate::actors::databases::keeper::{DatabaseKeeper, Definition, KeeperParts};
+use crate::actors::databases::keeper::{DatabaseKeeper, Definition, KeeperParts, ServedStock};
 use crate::actors::databases::server_certificates::{ServerCertificate, ServerCertificates, ServerCertificatesParts};
 use crate::actors::databases::server_files::ServerFiles;
 use crate::actors::dialer::DialerParts;
@@ -21,6 +21,7 @@ use crate::net::upstream_tls::UpstreamTrust;
 use crate::pki::TrustAnchors;
 use crate::pki::pem::certificates_from_pem;
 use crate::policy::DatabaseTlsMode;
+use futures::FutureExt as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -65,7 +66,7 @@ pub(super) fn start(
     };
     let seed = match serve_locally {
         Some(proxy) => {
-            tell_local_proxy(common, proxy, agent.address());
+            tell_local_proxy(common, proxy, agent.address(), roots);
             common.phase.ready();
             None
         }
@@ -101,23 +102,31 @@ pub(super) fn start(
 }
 
 /// Tells the proxy of this process what is served, now and whenever it changes.
-fn tell_local_proxy(common: &Arc<Common>, proxy: Address<ServeLocally>, serve: Address<ServeStream>) {
-    let mut databases = common.databases.view();
-    let (agent, agent_name) = (common.identity.node, common.identity.name.clone());
-    common.runtimes.control.spawn(async move {
-        let origin = Origin::outside("start");
-        loop {
-            let local = ServeLocally {
-                agent,
-                agent_name: agent_name.clone(),
-                databases: databases.records(),
-                health: databases.health(),
-                serve: serve.clone(),
-            };
-            if proxy.tell_when_room(&origin, local).await.is_err() || !databases.changed().await {
-                return;
+fn tell_local_proxy(
+    common: &Arc<Common>,
+    proxy: Address<ServeLocally>,
+    serve: Address<ServeStream>,
+    roots: &mut Roots,
+) {
+    let common = common.clone();
+    roots.follow("own-databases", move |origin| {
+        let (common, proxy, serve) = (common.clone(), proxy.clone(), serve.clone());
+        async move {
+            let mut databases = common.databases.view();
+            loop {
+                let local = ServeLocally {
+                    agent: common.identity.node,
+                    agent_name: common.identity.name.clone(),
+                    databases: databases.records(),
+                    health: databases.health(),
+                    serve: serve.clone(),
+                };
+                if proxy.tell_when_room(&origin, local).await.is_err() || !databases.changed().await {
+                    return;
+                }
             }
         }
+        .boxed_local()
     });
 }
 
@@ -156,7 +165,10 @@ fn start_keeper(common: &Common, end_sessions: Address<EndService>, roots: &mut 
         clock: common.clock.clone(),
     });
     parts.offer_at_once();
-    roots.start(Spec::permanent("databases"), move || DatabaseKeeper::new(parts.clone()));
+    let served = ServedStock::default();
+    roots.start(Spec::permanent("databases"), move || {
+        DatabaseKeeper::new(parts.clone(), served.clone())
+    });
     Ok(())
 }
 

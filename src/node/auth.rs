@@ -4,11 +4,11 @@ use super::observed_store::ObservedStore;
 use super::roots::Roots;
 use super::{AuthAddresses, Common, DataDir, Identity, StartError};
 use crate::actors::accounts::{AccountParts, Accounts};
-use crate::actors::address::{Address, Origin};
+use crate::actors::address::{Address, TellError};
 use crate::actors::audit_log::AuditLogKeeper;
 use crate::actors::ca::{Authorities, Ca, HOST_TTL};
 use crate::actors::connection::{AuthParts, ConnectionParts};
-use crate::actors::host::{Runtime, Spec};
+use crate::actors::host::Spec;
 use crate::actors::inventory::{HEARTBEAT_EVERY, Inventory, InventoryStock, InventoryView, NodeHeard, NodeRecord};
 use crate::actors::joins::Joins;
 use crate::actors::links::{LinkParts, Links};
@@ -21,8 +21,9 @@ use crate::model::{ClusterName, NodeId, NodeKind, SharedClock, Timestamp};
 use crate::pki::{CaKind, CertificateAuthority, HostName, HostProfile, PrivateKey, SealKey, entropy};
 use crate::policy::{Resource, presets};
 use crate::store::{SqliteStore, Store, StoreError};
-use crate::web::admin::{Admin, AdminParts};
+use crate::web::admin::{Admin, AdminParts, AdminPort};
 use crate::web::people::PeopleApi;
+use futures::FutureExt as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -295,14 +296,8 @@ pub(super) async fn start(
         }),
     });
     super::proxy::start_listener(common, roots, "auth-listener", socket, parts);
-    follow_locally(
-        &common.runtimes.control,
-        &published,
-        config.policy_max_age,
-        received,
-        confirmed,
-    );
-    heartbeat_locally(common, inventory.address(), inventory_view);
+    follow_locally(roots, published.clone(), config.policy_max_age, received, confirmed);
+    heartbeat_locally(roots, common, inventory.address(), inventory_view);
     start_admin(roots, data_dir, admin)?;
     first_policy(common).await?;
     tracing::info!(%listening, "auth listens");
@@ -321,11 +316,12 @@ pub(super) async fn start(
 
 fn start_admin(roots: &mut Roots, data_dir: &DataDir, parts: Arc<AdminParts>) -> Result<(), StartError> {
     let path = data_dir.admin_socket();
-    let socket = crate::net::socket::AdminListener::bind(&path)
+    let socket = crate::net::socket::OwnersSocket::bind(&path)
+        .and_then(|socket| socket.listen())
         .map_err(|error| StartError::Listen(format!("the administrator's socket {}: {error}", path.display())))?;
-    let socket = Arc::new(socket);
+    let port = Arc::new(AdminPort::new(socket));
     roots.start(Spec::permanent("admin"), move || {
-        Admin::new(socket.clone(), parts.clone())
+        Admin::new(port.clone(), parts.clone())
     });
     Ok(())
 }
@@ -358,63 +354,63 @@ fn configured_tokens(config: &AuthConfig) -> Result<Vec<StaticToken>, StartError
 
 /// The policy actor of auth's own process hears what links tell the others.
 fn follow_locally(
-    runtime: &Runtime,
-    published: &Published,
+    roots: &mut Roots,
+    published: Published,
     max_age: Duration,
     received: Address<PolicyReceived>,
     confirmed: Address<PolicyConfirmed>,
 ) {
-    let mut published = published.subscribe();
-    let follow = async move {
-        let origin = Origin::outside("rbac");
-        loop {
-            let newest = published.borrow_and_update().clone();
-            if let Some(snapshot) = newest {
-                let version = snapshot.version;
-                let told = received
-                    .tell_when_room(&origin, PolicyReceived { snapshot, max_age })
-                    .await;
-                let told = told.and(confirmed.tell(&origin, PolicyConfirmed(version)));
-                if told == Err(crate::actors::address::TellError::Closed) {
-                    return;
+    roots.follow("own-policy", move |origin| {
+        let (mut published, received, confirmed) = (published.subscribe(), received.clone(), confirmed.clone());
+        async move {
+            loop {
+                let newest = published.borrow_and_update().clone();
+                if let Some(snapshot) = newest {
+                    let version = snapshot.version;
+                    let told = received
+                        .tell_when_room(&origin, PolicyReceived { snapshot, max_age })
+                        .await;
+                    let told = told.and(confirmed.tell(&origin, PolicyConfirmed(version)));
+                    if told == Err(TellError::Closed) {
+                        return;
+                    }
                 }
+                let _news = tokio::time::timeout(CONFIRM_EVERY, published.changed()).await;
             }
-            let _news = tokio::time::timeout(CONFIRM_EVERY, published.changed()).await;
         }
-    };
-    runtime.spawn(follow);
+        .boxed_local()
+    });
 }
 
 /// What this process's own services would tell auth over a link, and hear from it.
-fn heartbeat_locally(common: &Arc<Common>, heard: Address<NodeHeard>, inventory: InventoryView) {
-    let (node, name, kinds) = (
-        common.identity.node,
-        common.identity.name.clone(),
-        common.config.services(),
-    );
-    let (mut report, proxies) = (common.report.subscribe(), common.proxies.clone());
-    common.runtimes.control.spawn(async move {
-        let origin = Origin::outside("start");
-        let link = Arc::new(());
-        loop {
-            let record = NodeRecord {
-                node,
-                name: name.clone(),
-                kinds: kinds.clone(),
-                report: report.borrow_and_update().clone(),
-            };
-            let beat = NodeHeard {
-                record,
-                link: Arc::downgrade(&link),
-            };
-            if heard.tell_when_room(&origin, beat).await.is_err() {
-                return;
-            }
-            proxies.heard(inventory.proxies());
-            if let Ok(Err(_no_more_news)) = tokio::time::timeout(HEARTBEAT_EVERY, report.changed()).await {
-                tokio::time::sleep(HEARTBEAT_EVERY).await;
+fn heartbeat_locally(roots: &mut Roots, common: &Arc<Common>, heard: Address<NodeHeard>, inventory: InventoryView) {
+    let common = common.clone();
+    roots.follow("own-heartbeat", move |origin| {
+        let (common, heard, inventory) = (common.clone(), heard.clone(), inventory.clone());
+        async move {
+            let mut report = common.report.subscribe();
+            let link = Arc::new(());
+            loop {
+                let record = NodeRecord {
+                    node: common.identity.node,
+                    name: common.identity.name.clone(),
+                    kinds: common.config.services(),
+                    report: report.borrow_and_update().clone(),
+                };
+                let beat = NodeHeard {
+                    record,
+                    link: Arc::downgrade(&link),
+                };
+                if heard.tell_when_room(&origin, beat).await.is_err() {
+                    return;
+                }
+                common.proxies.heard(inventory.proxies());
+                if let Ok(Err(_no_more_news)) = tokio::time::timeout(HEARTBEAT_EVERY, report.changed()).await {
+                    tokio::time::sleep(HEARTBEAT_EVERY).await;
+                }
             }
         }
+        .boxed_local()
     });
 }
 

@@ -110,6 +110,10 @@ impl DataDir {
         admin_socket_in(&self.path)
     }
 
+    pub fn debug_socket(&self) -> PathBuf {
+        debug_socket_in(&self.path)
+    }
+
     fn listening(&self) -> PathBuf {
         self.path.join("listening.json")
     }
@@ -164,4 +168,8 @@ fn identity_in(data_dir: &Path) -> PathBuf {
 
 pub fn admin_socket_in(data_dir: &Path) -> PathBuf {
     data_dir.join("admin.sock")
+}
+
+pub fn debug_socket_in(data_dir: &Path) -> PathBuf {
+    data_dir.join("debug.sock")
 }

@@ -1,12 +1,14 @@
 //! A node from its start to its end: what it is told while it runs, how it drains, and how it stops.
 
 use super::{EndSessions, Node};
-use crate::actors::address::Origin;
+use crate::actors::address::{Address, AskError, Message, Origin};
 use crate::actors::sessions::{Drain, EndAll, LAST_WORDS_DEADLINE};
 use crate::config::Config;
 use crate::model::{Refusal, RefusalKind};
 use crate::telemetry::panics;
+use crate::web::debug::AskOthers;
 use futures::future::join_all;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -15,6 +17,12 @@ use tokio::time::Instant;
 pub const DRAIN_MAX: Duration = Duration::from_secs(30 * 3600);
 /// How long an actor has for its orderly end.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// How long all of them have, however many are late: what supervises the process kills it at some time, too.
+const STOP_ALL_DEADLINE: Duration = Duration::from_secs(30);
+/// From the end of the drain to the end of the process, everything included: last words, actors, the spool, the threads.
+pub const END_DEADLINE: Duration = Duration::from_secs(45);
+/// Between two times that the actor of the sessions is asked; it is rebuilt meanwhile.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What a node is told while it runs.
 #[derive(Debug)]
@@ -38,6 +46,21 @@ pub enum NodeEnd {
     Exhausted(String),
 }
 
+/// Asks again when the actor has failed over it: what is asked here is harmless to repeat, and sessions would be cut otherwise.
+async fn surely_ask<M: Message>(
+    address: &Address<M>,
+    origin: &Origin,
+    message: impl Fn() -> M,
+    within: Duration,
+) -> Result<M::Reply, AskError> {
+    loop {
+        match address.ask(origin, message(), within).await {
+            Err(AskError::Failed { .. }) => tokio::time::sleep(ASK_AGAIN).await,
+            answer => return answer,
+        }
+    }
+}
+
 async fn condemned(mut sentence: watch::Receiver<Option<String>>) -> String {
     match sentence.wait_for(Option::is_some).await.map(|why| why.clone()) {
         Ok(Some(why)) => why,
@@ -46,6 +69,11 @@ async fn condemned(mut sentence: watch::Receiver<Option<String>>) -> String {
 }
 
 impl Node {
+    /// From here on the debug socket asks them for the parts that other processes have of a connection.
+    pub fn ask_others(&self, others: AskOthers) {
+        self.debug.asks_others(others);
+    }
+
     /// Writes `listening.json` when the node is ready, then waits until it is told to stop and has drained, or cannot go on. The
     /// orders are closed when this returns: from there on nothing can be hurried.
     pub async fn run(&mut self, mut orders: mpsc::Receiver<Order>) -> NodeEnd {
@@ -116,7 +144,7 @@ impl Node {
         let origin = Origin::outside("stop");
         let asks = sessions
             .iter()
-            .map(|sessions| sessions.drain.ask(&origin, Drain(going_down.clone()), DRAIN_MAX));
+            .map(|sessions| surely_ask(&sessions.drain, &origin, || Drain(going_down.clone()), DRAIN_MAX));
         for error in join_all(asks).await.into_iter().filter_map(Result::err) {
             tracing::warn!(%error, "not all sessions were waited for");
         }
@@ -126,11 +154,19 @@ impl Node {
     fn reload(&self, config: &Config) {
         let changed = self.common.config.changed_keys(config);
         let keypairs = super::proxy::keypairs(&self.common.config);
-        match self.common.web.load(keypairs) {
-            Ok(()) if keypairs.is_empty() => {}
-            Ok(()) => tracing::info!("the files of proxy_service.https_keypairs were read again"),
-            Err(error) => {
+        // This is no actor, and a fault over a file is not to end the node.
+        match catch_unwind(AssertUnwindSafe(|| self.common.web.load(keypairs))) {
+            Ok(Ok(())) if keypairs.is_empty() => {}
+            Ok(Ok(())) => tracing::info!("the files of proxy_service.https_keypairs were read again"),
+            Ok(Err(error)) => {
                 tracing::error!(%error, "proxy_service.https_keypairs: those read before are still presented")
+            }
+            Err(panic) => {
+                let why = panics::text(panic.as_ref());
+                tracing::error!(
+                    why,
+                    "proxy_service.https_keypairs: those read before are still presented"
+                );
             }
         }
         if changed.is_empty() {
@@ -150,13 +186,14 @@ impl Node {
         tracing::info!("node stops");
         self.phase.drain();
         self.end_sessions().await;
-        self.roots.stop_all(STOP_DEADLINE).await;
+        self.roots.stop_all(STOP_DEADLINE, STOP_ALL_DEADLINE).await;
         let spool = self.spool.clone();
         match tokio::task::spawn_blocking(move || spool.close()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the audit spool was not closed cleanly"),
             Err(error) => tracing::error!(why = panics::of_task(error), "the audit spool was not closed"),
         }
+        drop(self.debug);
         self.data_dir.close();
     }
 
@@ -165,7 +202,7 @@ impl Node {
         for sessions in &self.sessions {
             // One second more than the sessions have for their last words.
             let within = LAST_WORDS_DEADLINE + Duration::from_secs(1);
-            let told = sessions.end_all.ask(&origin, EndAll(self.going_down()), within).await;
+            let told = surely_ask(&sessions.end_all, &origin, || EndAll(self.going_down()), within).await;
             if let Err(error) = told {
                 tracing::warn!(%error, "not all sessions were told that the node goes down");
             }

@@ -7,7 +7,9 @@
 mod agent;
 mod auth;
 pub mod data_dir;
+mod debug;
 mod diag;
+mod follower;
 mod joining;
 mod life;
 mod observed_store;
@@ -16,7 +18,7 @@ mod roots;
 
 pub use crate::actors::identity::Identity;
 pub use data_dir::DataDir;
-pub use life::{NodeEnd, Order};
+pub use life::{END_DEADLINE, NodeEnd, Order};
 
 use crate::actors::accounts::{AcceptInvite, LookAtInvite};
 use crate::actors::address::Address;
@@ -42,6 +44,7 @@ use crate::pki::entropy;
 use crate::protocol::tunnel::NodeReport;
 use crate::web::diag::{Diag, Health};
 use crate::web::metrics::{NodeParts, Sources};
+use debug::Debug;
 use roots::Roots;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -95,6 +98,8 @@ pub struct Node {
     sessions: Vec<EndSessions>,
     /// Taken when all actors have ended.
     spool: Spool,
+    /// Answers for as long as there is anything to ask about.
+    debug: Debug,
     data_dir: DataDir,
     pub identity: Identity,
     pub auth_address: Option<SocketAddr>,
@@ -162,6 +167,7 @@ pub async fn start(
 ) -> Result<Node, StartError> {
     let data_dir = DataDir::open(&config.data_dir)?;
     data_dir.forget_listening()?;
+    let debug = Debug::start(&config, &data_dir);
     let mut roots = Roots::new(runtimes.control.clone());
     let (phase, stock) = (NodePhase::default(), PolicyStock::default());
     let view = stock.view(clock.clone());
@@ -179,6 +185,7 @@ pub async fn start(
         Some(keys) => keys.own_identity(&config, &data_dir, clock.now())?,
         None => joining::identity(&config, &data_dir, &clock).await?,
     };
+    debug.knows_who_it_is(identity.node);
     let services = config
         .services()
         .iter()
@@ -279,6 +286,7 @@ pub async fn start(
         common,
         sessions,
         spool,
+        debug,
         data_dir,
         identity,
         auth_address,

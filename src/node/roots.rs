@@ -1,10 +1,14 @@
 //! The root of the actor tree: starts the node's actors in order, hears when one is exhausted, ends them in reverse.
 
+use super::follower::{Follower, Work};
+use crate::actors::address::Origin;
 use crate::actors::host::{ActorRef, Behavior, Child, Runtime, Spec, start_on};
 use crate::actors::supervisor::{ChildExited, ExitReason};
+use futures::future::LocalBoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 pub(crate) struct Roots {
     runtime: Runtime,
@@ -28,6 +32,12 @@ impl Roots {
     pub fn start<B: Behavior>(&mut self, spec: Spec, factory: impl FnMut() -> B + Send + 'static) -> ActorRef<B> {
         let runtime = self.runtime.clone();
         self.start_on(&runtime, spec, factory)
+    }
+
+    /// Does `work` for as long as the node lives; see [`Follower`].
+    pub fn follow(&mut self, name: &str, work: impl Fn(Origin) -> LocalBoxFuture<'static, ()> + Send + Sync + 'static) {
+        let work: Work = Arc::new(work);
+        self.start(Spec::permanent(name), move || Follower(work.clone()));
     }
 
     pub fn start_on<B: Behavior>(
@@ -59,8 +69,12 @@ impl Roots {
         }
     }
 
-    pub async fn stop_all(&mut self, within: Duration) {
+    /// Ends the newest first, each within `each`, and all of them within `altogether`: those for which no time is left are told
+    /// and not waited for.
+    pub async fn stop_all(&mut self, each: Duration, altogether: Duration) {
+        let deadline = Instant::now() + altogether;
         while let Some(child) = self.children.pop() {
+            let within = each.min(deadline.saturating_duration_since(Instant::now()));
             if !child.stop(within).await {
                 tracing::warn!(actor = %child.name, at_most = ?within, "actor did not end in time");
             }

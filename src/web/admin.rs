@@ -12,13 +12,13 @@ use crate::actors::accounts::{CreateInvite, ForgetAccount, LogIn};
 use crate::actors::address::Address;
 use crate::actors::audit_log::QueryAudit;
 use crate::actors::ca::{IssueDbServer, IssuePerson};
-use crate::actors::host::{Behavior, Ctx, spawn_here};
+use crate::actors::host::{Behavior, Ctx, spawn_detached};
 use crate::actors::inventory::{InventoryView, NodeForgotten};
 use crate::actors::rbac::{Published, PutResource, RemoveNode, RemoveResource};
 use crate::actors::tokens::{AddToken, ListTokens, RemoveToken};
 use crate::actors::trail::Trail;
 use crate::model::{ClusterName, SharedClock};
-use crate::net::socket::{AdminListener, Unix};
+use crate::net::socket::{OwnersListener, Unix};
 use crate::pki::TrustAnchors;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -54,33 +54,47 @@ pub struct AdminParts {
     pub log_in: Address<LogIn>,
 }
 
-pub struct Admin {
-    socket: Arc<AdminListener>,
-    parts: Arc<AdminParts>,
+/// The socket, and room for those who use it: made once, outside of the actor, so that a request is not cut off by a failure
+/// that is not its own.
+pub struct AdminPort {
+    socket: OwnersListener,
     room: Arc<Semaphore>,
 }
 
-impl Admin {
-    pub fn new(socket: Arc<AdminListener>, parts: Arc<AdminParts>) -> Self {
+impl AdminPort {
+    pub fn new(socket: OwnersListener) -> Self {
         Self {
             socket,
-            parts,
             room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         }
     }
+}
+
+pub struct Admin {
+    port: Arc<AdminPort>,
+    parts: Arc<AdminParts>,
+}
+
+impl Admin {
+    pub fn new(port: Arc<AdminPort>, parts: Arc<AdminParts>) -> Self {
+        Self { port, parts }
+    }
 
     fn accept_next(&self, ctx: &mut Ctx<'_, Self>) {
-        let (socket, room) = (self.socket.clone(), self.room.clone());
+        let port = self.port.clone();
         let accepted = async move {
             // The semaphore is never closed.
-            let permit = room.acquire_owned().await.ok();
-            (socket.accept().await, permit)
+            let permit = port.room.clone().acquire_owned().await.ok();
+            (port.socket.accept().await, permit)
         };
         ctx.run(accepted, |admin, (accepted, permit), ctx| match accepted {
             Ok((stream, uid)) => {
                 let served = serve(stream, uid, admin.parts.clone());
-                // A task of its own: a fault in one request ends that request.
-                ctx.run(spawn_here(served).join(), move |_, _failed, _| drop(permit));
+                // A task of its own: a fault in one request ends that request, and one of this actor ends none.
+                spawn_detached(async move {
+                    served.await;
+                    drop(permit);
+                });
                 admin.accept_next(ctx);
             }
             Err(error) => {

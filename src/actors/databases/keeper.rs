@@ -7,17 +7,18 @@
 //! not served any more, or is defined anew, that they are over.
 //! **Never** logs in to PostgreSQL, and never serves a database before each of its dynamic labels has been asked for once: a role
 //! may deny by it.
-//! **Ends** with the node. After a failure it begins anew; what it published stays until then.
+//! **Ends** with the node. What it serves and knows of it is kept outside of its state: after a failure it looks and asks again, and
+//! what is served stays so.
 
 use super::health::{Health, Look};
 use super::registered::{Chosen, choose};
 use super::{Database, DatabasesStock, Offer, dynamic_labels};
 use crate::actors::address::Address;
-use crate::actors::host::{Behavior, Ctx};
+use crate::actors::host::{Behavior, Ctx, spawn_here};
 use crate::actors::policy::PolicyView;
 use crate::actors::sessions::EndService;
 use crate::config::DynamicLabel;
-use crate::model::{Refusal, RefusalKind, ServiceName, SharedClock};
+use crate::model::{Refusal, RefusalKind, ServiceName, SharedClock, Timestamp};
 use crate::net::upstream;
 use crate::net::upstream_tls::UpstreamClient;
 use crate::pki::CertificateFacts;
@@ -25,7 +26,7 @@ use crate::policy::{DatabaseTlsMode, PolicySnapshot, ResourceMatcher};
 use crate::protocol::tunnel::{DatabaseHealth, HealthState, NodeReport};
 use rustls_pki_types::CertificateDer;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
@@ -118,6 +119,25 @@ impl Served {
         Some(database)
     }
 
+    /// What a look has found. The answer is when to look again.
+    fn looked(&mut self, look: Look, now: Timestamp) -> Duration {
+        let service = &self.definition.database.service;
+        if self.health.looked(look, now) {
+            tell_of_change(service, &self.health);
+        }
+        if !self.definition.renews_certificate
+            && let Some(until) = self.health.warn_of_end(now)
+        {
+            let host = &self.definition.database.trust.server_name;
+            tracing::warn!(
+                database = %service, %until,
+                "the certificate of PostgreSQL ends soon; renew it with: postern ctl auth sign --format=db --host={host} \
+                 --out=server, put the files in place and reload PostgreSQL"
+            );
+        }
+        self.health.next_look()
+    }
+
     fn label_printed(&mut self, name: &str, printed: Result<String, String>) {
         let service = &self.definition.database.service;
         match printed {
@@ -143,9 +163,21 @@ impl Served {
     }
 }
 
+/// What is served, made once for each agent, outside of the actor.
+#[derive(Clone, Default)]
+pub struct ServedStock(Arc<Mutex<BTreeMap<ServiceName, Served>>>);
+
+impl ServedStock {
+    /// Locked by the one actor for the length of a turn.
+    fn all(&self) -> MutexGuard<'_, BTreeMap<ServiceName, Served>> {
+        // Each use leaves the map whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 pub struct DatabaseKeeper {
     parts: Arc<KeeperParts>,
-    served: BTreeMap<ServiceName, Served>,
+    served: ServedStock,
     /// Registered databases that match and are not served, as far as that has been logged.
     passed_over: BTreeMap<ServiceName, String>,
     next_number: u64,
@@ -153,10 +185,10 @@ pub struct DatabaseKeeper {
 }
 
 impl DatabaseKeeper {
-    pub fn new(parts: Arc<KeeperParts>) -> Self {
+    pub fn new(parts: Arc<KeeperParts>, served: ServedStock) -> Self {
         Self {
             parts,
-            served: BTreeMap::new(),
+            served,
             passed_over: BTreeMap::new(),
             next_number: 1,
             at_once: Arc::new(Semaphore::new(AT_ONCE)),
@@ -168,17 +200,28 @@ impl DatabaseKeeper {
         if definition.database.trust.mode == DatabaseTlsMode::Insecure {
             warn_of_insecure(&definition.database);
         }
-        let number = self.next_number;
-        self.next_number += 1;
-        let labels = definition.dynamic_labels.clone();
         let served = Served {
             definition,
-            number,
+            number: 0,
             health: Health::unknown(self.parts.clock.now()),
             printed: BTreeMap::new(),
             failing: Vec::new(),
         };
-        self.served.insert(service.clone(), served);
+        self.served.all().insert(service.clone(), served);
+        self.follow(service, ctx);
+    }
+
+    /// Looks at a database and asks for its labels, from now on.
+    fn follow(&mut self, service: ServiceName, ctx: &mut Ctx<'_, Self>) {
+        let number = self.next_number;
+        self.next_number += 1;
+        let labels = match self.served.all().get_mut(&service) {
+            Some(served) => {
+                served.number = number;
+                served.definition.dynamic_labels.clone()
+            }
+            None => return,
+        };
         self.look(service.clone(), number, Duration::ZERO, ctx);
         for label in labels {
             self.ask_label(service.clone(), number, label, Duration::ZERO, ctx);
@@ -216,25 +259,22 @@ impl DatabaseKeeper {
             }
         }
         self.passed_over = passed_over;
-        let gone: Vec<ServiceName> = self
-            .served
+        let mut known = self.served.all();
+        let gone: Vec<ServiceName> = known
             .iter()
             .filter(|(service, served)| !configured(service) && definitions.get(*service) != Some(&served.definition))
             .map(|(service, _)| service.clone())
             .collect();
         let new: Vec<Arc<Definition>> = definitions
             .into_iter()
-            .filter(|(service, definition)| {
-                self.served
-                    .get(service)
-                    .is_none_or(|served| served.definition != *definition)
-            })
+            .filter(|(service, definition)| known.get(service).is_none_or(|served| served.definition != *definition))
             .map(|(_, definition)| definition)
             .collect();
         for service in &gone {
             tracing::info!(database = %service, "a registered database is not served any more as it was");
-            self.served.remove(service);
+            known.remove(service);
         }
+        drop(known);
         for definition in new {
             tracing::info!(database = %definition.database.service, address = %definition.database.endpoint, "a registered database is served");
             self.serve(definition, ctx);
@@ -258,8 +298,10 @@ impl DatabaseKeeper {
     }
 
     /// The database, if it is still the one that something was begun for.
-    fn still(&mut self, service: &ServiceName, number: u64) -> Option<&mut Served> {
-        self.served.get_mut(service).filter(|served| served.number == number)
+    fn with_served<T>(&self, service: &ServiceName, number: u64, work: impl FnOnce(&mut Served) -> T) -> Option<T> {
+        let mut served = self.served.all();
+        let still = served.get_mut(service).filter(|served| served.number == number);
+        still.map(work)
     }
 
     fn ask_label(
@@ -271,16 +313,19 @@ impl DatabaseKeeper {
         ctx: &mut Ctx<'_, Self>,
     ) {
         let at_once = self.at_once.clone();
-        let printed = async move {
+        let command = label.command.clone();
+        // Tasks of their own, this and the look: a fault over one database is not one of the others.
+        let printed = spawn_here(async move {
             tokio::time::sleep(wait).await;
             let _turn = at_once.acquire().await;
-            (dynamic_labels::value_of(&label.command).await, label)
-        };
-        ctx.run(printed, move |keeper, (printed, label), ctx| {
-            let Some(served) = keeper.still(&service, number) else {
+            dynamic_labels::value_of(&command).await
+        });
+        ctx.run(printed.join(), move |keeper, printed, ctx| {
+            let printed = printed.unwrap_or_else(Err);
+            let known = keeper.with_served(&service, number, |served| served.label_printed(&label.name, printed));
+            if known.is_none() {
                 return;
-            };
-            served.label_printed(&label.name, printed);
+            }
             keeper.publish();
             let period = label.period;
             keeper.ask_label(service, number, label, period, ctx);
@@ -288,45 +333,28 @@ impl DatabaseKeeper {
     }
 
     fn look(&mut self, service: ServiceName, number: u64, wait: Duration, ctx: &mut Ctx<'_, Self>) {
-        let Some(served) = self.still(&service, number) else {
+        let Some(definition) = self.with_served(&service, number, |served| served.definition.clone()) else {
             return;
         };
-        let (definition, clock, at_once) = (
-            served.definition.clone(),
-            self.parts.clock.clone(),
-            self.at_once.clone(),
-        );
-        let looked = async move {
+        let (clock, at_once) = (self.parts.clock.clone(), self.at_once.clone());
+        let looked = spawn_here(async move {
             tokio::time::sleep(wait).await;
             let _turn = at_once.acquire().await;
             look_at(&definition.database, &clock).await
-        };
-        ctx.run(looked, move |keeper, look, ctx| {
-            let now = keeper.parts.clock.now();
-            let Some(served) = keeper.still(&service, number) else {
+        });
+        ctx.run(looked.join(), move |keeper, look, ctx| {
+            let (look, now) = (look.unwrap_or_else(Err), keeper.parts.clock.now());
+            let Some(wait) = keeper.with_served(&service, number, |served| served.looked(look, now)) else {
                 return;
             };
-            if served.health.looked(look, now) {
-                tell_of_change(&service, &served.health);
-            }
-            if !served.definition.renews_certificate
-                && let Some(until) = served.health.warn_of_end(now)
-            {
-                let host = &served.definition.database.trust.server_name;
-                tracing::warn!(
-                    database = %service, %until,
-                    "the certificate of PostgreSQL ends soon; renew it with: postern ctl auth sign --format=db --host={host} \
-                     --out=server, put the files in place and reload PostgreSQL"
-                );
-            }
-            let wait = served.health.next_look();
             keeper.publish();
             keeper.look(service, number, wait, ctx);
         });
     }
 
     fn publish(&self) {
-        let ready = self.served.iter().filter_map(|(service, served)| {
+        let served = self.served.all();
+        let ready = served.iter().filter_map(|(service, served)| {
             let database = served.database()?;
             Some((database, served.health.record(service)))
         });
@@ -367,13 +395,19 @@ impl Behavior for DatabaseKeeper {
     const MAILBOX: usize = 4;
 
     fn started(&mut self, ctx: &mut Ctx<'_, Self>) {
-        for definition in self.parts.configured.clone() {
+        let known: Vec<ServiceName> = self.served.all().keys().cloned().collect();
+        let is_new = |definition: &&Arc<Definition>| !known.contains(&definition.database.service);
+        let new: Vec<_> = self.parts.configured.iter().filter(is_new).cloned().collect();
+        for service in known {
+            self.follow(service, ctx);
+        }
+        for definition in new {
             self.serve(definition, ctx);
         }
         self.publish();
         if !self.parts.matchers.is_empty() {
             let policy = self.parts.policy.clone();
-            if let Ok(snapshot) = policy.current() {
+            if let Some(snapshot) = policy.newest() {
                 self.reconcile(&snapshot, ctx);
             }
             self.follow_policy(policy, ctx);

@@ -10,7 +10,7 @@ use super::command;
 use super::server_files::{FilesError, ServerFiles, Wanted};
 use crate::actors::address::{Address, AskError, Origin};
 use crate::actors::ca::{CaError, DbServerIssued, IssueOwnDbServer};
-use crate::actors::host::{Behavior, Ctx};
+use crate::actors::host::{Behavior, Ctx, spawn_here};
 use crate::actors::identity::IdentityView;
 use crate::model::{NodeId, ServiceName, SharedClock, Timestamp};
 use crate::telemetry::panics;
@@ -74,7 +74,10 @@ impl ServerCertificates {
     fn look(kept: Arc<ServerCertificate>, failures: u32, wait: Duration, ctx: &mut Ctx<'_, Self>) {
         ctx.after(wait, move |keeper, ctx| {
             let (parts, origin, job) = (keeper.parts.clone(), ctx.origin(), kept.clone());
-            ctx.run(async move { keep(&parts, &job, &origin).await }, move |_, done, ctx| {
+            // A task of its own: a fault over the files of one database is not one of the others.
+            let kept_now = spawn_here(async move { keep(&parts, &job, &origin).await });
+            ctx.run(kept_now.join(), move |_, done, ctx| {
+                let done = done.unwrap_or_else(|panic| Err(KeepError::Lost(panic)));
                 let (failures, wait) = match done {
                     Ok(()) => (0, LOOK_EVERY),
                     Err(error) => {

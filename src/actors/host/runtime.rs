@@ -5,6 +5,8 @@ use crate::telemetry::{panics, registry};
 use futures::FutureExt as _;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// One single-threaded runtime: an arbiter and its thread.
 #[derive(Debug, Clone)]
@@ -85,9 +87,34 @@ pub fn run_system<T, F: Future<Output = T>>(workers: usize, main: impl FnOnce(Ru
         for arbiter in &arbiters {
             arbiter.stop();
         }
-        for arbiter in arbiters {
-            let _panicked = arbiter.join();
-        }
+        join_all(arbiters);
         result
     })
+}
+
+/// How long the threads have for their end. One that is blocked ends with the process.
+const JOIN_DEADLINE: Duration = Duration::from_secs(5);
+
+fn join_all(arbiters: Vec<actix::Arbiter>) {
+    let (say, joined) = std::sync::mpsc::channel();
+    let count = arbiters.len();
+    for (number, arbiter) in arbiters.into_iter().enumerate() {
+        let say = say.clone();
+        std::thread::spawn(move || {
+            let _panicked = arbiter.join();
+            // Nobody waits any more for one that is late.
+            let _late = say.send(number);
+        });
+    }
+    let deadline = Instant::now() + JOIN_DEADLINE;
+    let mut late: Vec<usize> = (0..count).collect();
+    while !late.is_empty() {
+        match joined.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(number) => late.retain(|other| *other != number),
+            Err(_) => break,
+        }
+    }
+    for number in late {
+        tracing::warn!(thread = %format_args!("worker-{number}"), within = ?JOIN_DEADLINE, "thread did not end in time");
+    }
 }

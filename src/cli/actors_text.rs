@@ -1,0 +1,268 @@
+//! A node's actors as text: what is stuck first, then the tree with where each of them stands, then who failed lately.
+
+use super::actors::{Shown, SortBy};
+use super::terminal::{grouped, lasted, one_line};
+use crate::telemetry::view::{ActorView, Finding, NodeView};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+/// Of actors that differ by their number only, more than this are one line; a screen has some fifty.
+const ALIKE_MAX: usize = 8;
+/// Ends that are shown; the others are in JSON.
+const EXITS_SHOWN: usize = 5;
+/// The reason of a failure, where nothing bounds the width of a line.
+const WHY_CHARS: usize = 60;
+
+const HEADER: [&str; 7] = [
+    "ACTOR",
+    "STATE",
+    "MAILBOX",
+    "IN HAND",
+    "WAITS FOR",
+    "RESTARTS",
+    "LAST FAILURE",
+];
+
+/// The whole page.
+pub fn page(view: &NodeView, shown: &Shown) -> String {
+    let mut out = head(view);
+    out.push_str(&findings(&view.findings));
+    let rows = rows(view, shown);
+    let count = rows.len();
+    out.push('\n');
+    out.push_str(&columns(rows));
+    if count == 0 {
+        out.push_str("no actor is of that kind and state\n");
+    }
+    out.push_str(&exits(view));
+    out
+}
+
+fn head(view: &NodeView) -> String {
+    let id = if view.node_id.is_empty() {
+        "not joined yet".to_owned()
+    } else {
+        one_line(&view.node_id)
+    };
+    format!(
+        "Node {} ({id}): {}, version {}, up {}, at {}\n",
+        one_line(&view.node),
+        one_line(&view.services.join(", ")),
+        one_line(&view.version),
+        lasted(view.uptime_us),
+        one_line(&view.at)
+    )
+}
+
+/// What is stuck, each with its next step; also that nothing is.
+pub fn findings(findings: &[Finding]) -> String {
+    if findings.is_empty() {
+        return "Nothing is stuck.\n".to_owned();
+    }
+    let mut out = String::new();
+    for finding in findings {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            out,
+            "STUCK: {} [{}]",
+            one_line(&finding.sentence),
+            one_line(&finding.rule)
+        );
+        let _ = writeln!(out, "       where: {}", one_line(&finding.room));
+        if !finding.peer.is_empty() {
+            let _ = writeln!(out, "       because of: {}", one_line(&finding.peer));
+        }
+        let _ = writeln!(out, "       next: {}", one_line(&finding.next));
+    }
+    out
+}
+
+fn rows(view: &NodeView, shown: &Shown) -> Vec<[String; 7]> {
+    let mut actors: Vec<&ActorView> = view
+        .actors
+        .iter()
+        .filter(|actor| is_asked_for(actor, view, shown))
+        .collect();
+    if shown.sort != SortBy::Path {
+        actors.sort_by_key(|actor| std::cmp::Reverse(weight(actor, shown.sort)));
+        return actors.iter().map(|actor| row(one_line(&actor.path), actor)).collect();
+    }
+    let is_whole_tree = shown.kind.is_none() && shown.state.is_none() && !shown.stuck;
+    if !is_whole_tree {
+        return actors.iter().map(|actor| row(one_line(&actor.path), actor)).collect();
+    }
+    tree(&actors, shown.all)
+}
+
+fn is_asked_for(actor: &ActorView, view: &NodeView, shown: &Shown) -> bool {
+    let is_stuck = || {
+        let mut named = view.findings.iter().flat_map(|finding| [&finding.room, &finding.peer]);
+        named.any(|room| *room == actor.path)
+            || actor.connection.as_ref().is_some_and(|connection| {
+                view.findings
+                    .iter()
+                    .any(|finding| finding.connection.as_ref() == Some(connection))
+            })
+    };
+    shown.kind.as_ref().is_none_or(|kind| *kind == actor.kind)
+        && shown.state.as_ref().is_none_or(|state| *state == actor.state)
+        && (!shown.stuck || is_stuck())
+}
+
+fn weight(actor: &ActorView, by: SortBy) -> u64 {
+    match by {
+        SortBy::Path => 0,
+        SortBy::Mailbox => actor.queued.into(),
+        SortBy::Busy => actor.busy_us,
+        SortBy::Restarts => actor.restarts.into(),
+        SortBy::Age => actor.age_us,
+    }
+}
+
+/// The tree: children below their parents, and many of a kind in one line.
+fn tree(actors: &[&ActorView], all: bool) -> Vec<[String; 7]> {
+    let mut alike: BTreeMap<(&str, &str), Vec<&ActorView>> = BTreeMap::new();
+    for actor in actors.iter().filter(|actor| last(&actor.path).contains('#')) {
+        alike.entry((parent(&actor.path), &actor.kind)).or_default().push(actor);
+    }
+    let (mut told, mut folded, mut rows) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+    for actor in actors {
+        let above = parent(&actor.path);
+        if folded.contains(above) {
+            folded.insert(actor.path.as_str());
+            continue;
+        }
+        let indent = "  ".repeat(actor.path.matches('/').count());
+        let key = (above, actor.kind.as_str());
+        match alike.get(&key).filter(|many| !all && many.len() > ALIKE_MAX) {
+            Some(many) if last(&actor.path).contains('#') => {
+                folded.insert(actor.path.as_str());
+                if told.insert(key) {
+                    rows.push(many_row(&indent, &actor.kind, many));
+                }
+            }
+            _ => rows.push(row(format!("{indent}{}", one_line(last(&actor.path))), actor)),
+        }
+    }
+    rows
+}
+
+fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(parent, _)| parent)
+}
+
+fn last(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
+/// `connection# 1,203 (1,190 relaying, 13 opening)`
+fn many_row(indent: &str, kind: &str, many: &[&ActorView]) -> [String; 7] {
+    let mut states: BTreeMap<&str, u64> = BTreeMap::new();
+    for actor in many {
+        *states.entry(&actor.state).or_default() += 1;
+    }
+    let mut states: Vec<_> = states.into_iter().collect();
+    states.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let states: Vec<String> = states
+        .iter()
+        .map(|(state, count)| format!("{} {}", grouped(*count), one_line(state)))
+        .collect();
+    let name = format!(
+        "{indent}{}# {} ({})",
+        one_line(kind),
+        grouped(many.len() as u64),
+        states.join(", ")
+    );
+    let mut row: [String; 7] = Default::default();
+    row[0] = name;
+    row
+}
+
+fn row(name: String, actor: &ActorView) -> [String; 7] {
+    let in_hand = actor.in_hand.as_ref().map_or_else(String::new, |in_hand| {
+        format!("{} {}", one_line(&in_hand.message), lasted(in_hand.age_us))
+    });
+    let waits = actor.waits.first().map_or_else(String::new, |oldest| {
+        let oldest = format!(
+            "{} -> {} {}",
+            one_line(&oldest.message),
+            one_line(&oldest.to),
+            lasted(oldest.age_us)
+        );
+        match actor.waiting {
+            0 | 1 => oldest,
+            several => format!("{oldest}, of {several}"),
+        }
+    });
+    let mailbox = if actor.bound == 0 {
+        String::new()
+    } else {
+        format!("{}/{}", actor.queued, actor.bound)
+    };
+    let restarts = if actor.restarts == 0 {
+        String::new()
+    } else {
+        actor.restarts.to_string()
+    };
+    let failure = actor.last_failure.as_ref().map_or_else(String::new, |failure| {
+        format!("{} {}", one_line(&failure.at), shortened(&one_line(&failure.why)))
+    });
+    [name, one_line(&actor.state), mailbox, in_hand, waits, restarts, failure]
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(WHY_CHARS) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+/// Rows under their header, without the columns in which nothing is.
+fn columns(rows: Vec<[String; 7]>) -> String {
+    let is_used: Vec<bool> = (0..HEADER.len())
+        .map(|column| column < 3 || rows.iter().any(|row| !row[column].is_empty()))
+        .collect();
+    let header = HEADER.map(str::to_owned);
+    // A line about many has nothing in the other columns, and may be longer than any name.
+    let is_wide = |row: &[String; 7]| row[1..].iter().all(String::is_empty);
+    let width = |column: usize| {
+        let cells = rows.iter().filter(|row| column > 0 || !is_wide(row)).chain([&header]);
+        cells.map(|row| row[column].chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..HEADER.len()).map(width).collect();
+    let mut out = String::new();
+    for row in [&header].into_iter().chain(&rows) {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate().filter(|(column, _)| is_used[*column]) {
+            let _ = write!(line, "{cell:<width$}  ", width = widths[column]);
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+fn exits(view: &NodeView) -> String {
+    let failed: Vec<_> = view.exits.iter().filter(|exit| exit.failed).collect();
+    if failed.is_empty() {
+        return String::new();
+    }
+    let mut out = "\nFailed lately:\n".to_owned();
+    for exit in failed.iter().take(EXITS_SHOWN) {
+        let _ = writeln!(
+            out,
+            "  {}  {}: {}",
+            one_line(&exit.at),
+            one_line(&exit.path),
+            one_line(&exit.why)
+        );
+    }
+    if failed.len() > EXITS_SHOWN {
+        let _ = writeln!(out, "  and {} more: --format=json has them", failed.len() - EXITS_SHOWN);
+    }
+    out
+}
+
+#[cfg(test)]
+#[path = "actors_text_tests.rs"]
+pub(super) mod tests;

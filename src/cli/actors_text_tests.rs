@@ -1,0 +1,162 @@
+use super::*;
+use crate::telemetry::view::{ExitView, FailureView, InHandView, WaitView};
+
+/// One that has something of everything.
+pub fn actor(path: &str) -> ActorView {
+    ActorView {
+        path: path.to_owned(),
+        kind: last(path).split('#').next().unwrap_or_default().to_owned(),
+        rule: "permanent".to_owned(),
+        runtime: Some("control".to_owned()),
+        state: "serving".to_owned(),
+        state_age_us: 65_000_000,
+        age_us: 65_000_000,
+        queued: 3,
+        bound: 64,
+        in_hand: Some(InHandView {
+            message: "IssueDbClient".to_owned(),
+            age_us: 2_100_000,
+            connection: Some("00000000deadbeef".to_owned()),
+        }),
+        waits: vec![WaitView {
+            message: "WriteKey".to_owned(),
+            to: "store".to_owned(),
+            age_us: 1_900_000,
+            within_us: 15_000_000,
+            connection: None,
+        }],
+        waiting: 3,
+        handled: 1_234,
+        busy_us: 12_000,
+        restarts: 0,
+        last_failure: None,
+        connection: None,
+    }
+}
+
+fn idle(path: &str, state: &str) -> ActorView {
+    ActorView {
+        state: state.to_owned(),
+        queued: 0,
+        in_hand: None,
+        waits: Vec::new(),
+        waiting: 0,
+        ..actor(path)
+    }
+}
+
+fn node() -> NodeView {
+    let mut listener = idle("proxy-listener", "serving");
+    listener.restarts = 1;
+    listener.last_failure = Some(FailureView {
+        at: "2026-01-31T11:59:00.000Z".to_owned(),
+        why: "panicked\u{1b}]0;x\u{7}".to_owned(),
+    });
+    let mut actors = vec![actor("ca"), listener];
+    for number in 0..1_203 {
+        let state = if number < 13 { "opening" } else { "relaying" };
+        let path = format!("proxy-listener/connection#{number:04}");
+        actors.push(idle(&path, state));
+        actors.push(idle(&format!("{path}/child"), "serving"));
+    }
+    NodeView {
+        node: "proxy-1".to_owned(),
+        node_id: "3f".to_owned(),
+        version: "0.1.0".to_owned(),
+        services: vec!["auth".to_owned(), "proxy".to_owned()],
+        at: "2026-01-31T12:00:00.000Z".to_owned(),
+        uptime_us: 11_100_000_000,
+        actors,
+        exits: vec![ExitView {
+            path: "tunnel#4".to_owned(),
+            at: "2026-01-31T11:58:00.000Z".to_owned(),
+            why: "its peer is silent".to_owned(),
+            failed: true,
+            connection: None,
+        }],
+        relays: Vec::new(),
+        findings: vec![Finding {
+            rule: "handler-slow".to_owned(),
+            room: "ca".to_owned(),
+            peer: "store".to_owned(),
+            sentence: "ca has had IssueDbClient in hand for 2.1s".to_owned(),
+            next: "postern actor ca".to_owned(),
+            age_us: 2_100_000,
+            connection: None,
+        }],
+        records: 5,
+    }
+}
+
+#[test]
+fn what_is_stuck_comes_first_and_many_of_a_kind_are_one_line() {
+    let expected = "\
+Node proxy-1 (3f): auth, proxy, version 0.1.0, up 3h05m, at 2026-01-31T12:00:00.000Z
+STUCK: ca has had IssueDbClient in hand for 2.1s [handler-slow]
+       where: ca
+       because of: store
+       next: postern actor ca
+
+ACTOR           STATE    MAILBOX  IN HAND             WAITS FOR                     RESTARTS  LAST FAILURE
+ca              serving  3/64     IssueDbClient 2.1s  WriteKey -> store 1.9s, of 3
+proxy-listener  serving  0/64                                                       1         2026-01-31T11:59:00.000Z panicked\\u{1b}]0;x\\u{7}
+  connection# 1,203 (1,190 relaying, 13 opening)
+
+Failed lately:
+  2026-01-31T11:58:00.000Z  tunnel#4: its peer is silent
+";
+    assert_eq!(page(&node(), &Shown::default()), expected);
+}
+
+#[test]
+fn a_node_at_rest_says_that_nothing_is_stuck() {
+    let mut node = node();
+    node.findings.clear();
+    node.exits.clear();
+    node.actors.truncate(1);
+    node.actors[0] = idle("ca", "serving");
+    node.node_id = String::new();
+    let expected = "\
+Node proxy-1 (not joined yet): auth, proxy, version 0.1.0, up 3h05m, at 2026-01-31T12:00:00.000Z
+Nothing is stuck.
+
+ACTOR  STATE    MAILBOX
+ca     serving  0/64
+";
+    assert_eq!(page(&node, &Shown::default()), expected);
+}
+
+#[test]
+fn lists_are_sorted_and_filtered_and_name_whole_paths() {
+    let node = node();
+    let names = |shown: &Shown| {
+        rows(&node, shown)
+            .into_iter()
+            .map(|row| row[0].clone())
+            .collect::<Vec<_>>()
+    };
+    let by = |sort| Shown {
+        sort,
+        ..Shown::default()
+    };
+    assert_eq!(names(&by(SortBy::Mailbox))[0], "ca");
+    assert_eq!(names(&by(SortBy::Restarts))[0], "proxy-listener");
+    let opening = Shown {
+        kind: Some("connection".to_owned()),
+        state: Some("opening".to_owned()),
+        ..Shown::default()
+    };
+    assert_eq!(names(&opening).len(), 13);
+    assert_eq!(names(&opening)[0], "proxy-listener/connection#0000");
+    let stuck = Shown {
+        stuck: true,
+        ..Shown::default()
+    };
+    assert_eq!(names(&stuck), ["ca"]);
+    let all = Shown {
+        all: true,
+        ..Shown::default()
+    };
+    assert_eq!(names(&all).len(), node.actors.len());
+    assert_eq!(names(&all)[3], "    child");
+}

@@ -1,0 +1,53 @@
+//! The debug socket of a node: there before anything else, and gone after everything else.
+
+use super::data_dir::DataDir;
+use crate::config::Config;
+use crate::model::NodeId;
+use crate::telemetry::observe::{About, Observer, SharedObserver};
+use crate::web::debug::{AskOthers, DebugParts, DebugService, nobody};
+use tokio::sync::watch;
+
+/// The service, and what it is told when it is known.
+pub(crate) struct Debug {
+    /// `None` where the socket could not be bound.
+    _service: Option<DebugService>,
+    observer: SharedObserver,
+    others: watch::Sender<AskOthers>,
+}
+
+impl Debug {
+    /// A node that cannot be looked into does its work all the same, so that a failure is only logged.
+    pub fn start(config: &Config, data_dir: &DataDir) -> Self {
+        let observer = Observer::new(About {
+            node: config.nodename.to_string(),
+            node_id: String::new(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            services: config.services().iter().map(ToString::to_string).collect(),
+        })
+        .shared();
+        let (others, ask_others) = watch::channel(nobody());
+        let parts = DebugParts {
+            observer: observer.clone(),
+            others: ask_others,
+        };
+        let path = data_dir.debug_socket();
+        let service = DebugService::start(&path, parts)
+            .inspect_err(|error| {
+                tracing::error!(path = %path.display(), %error, "there is no debug socket: this node cannot be looked into");
+            })
+            .ok();
+        Self {
+            _service: service,
+            observer,
+            others,
+        }
+    }
+
+    pub fn knows_who_it_is(&self, node: NodeId) {
+        self.observer.observer().is_node(node.to_string());
+    }
+
+    pub fn asks_others(&self, others: AskOthers) {
+        self.others.send_replace(others);
+    }
+}
