@@ -150,6 +150,7 @@ impl Connection {
             .hint("connect to the proxy's address instead");
             return refuse(tls, &refusal, ctx);
         }
+        ctx.state("authorising");
         let client = routing::Client {
             connection: self.id,
             peer: self.peer,
@@ -195,6 +196,7 @@ impl Connection {
             database = %permit.service(), db_user = %permit.db_user(), db_name = %permit.db_name(), %agent, "session open"
         );
         self.session = Some(session);
+        ctx.state("relaying");
         let negotiation = client.startup.needs_negotiation().then(|| {
             let unknown = client.startup.unknown_protocol_options();
             backend::negotiate_protocol_version(crate::protocol::postgres::startup::NEWEST_MINOR, &unknown)
@@ -230,6 +232,7 @@ impl Connection {
     }
 
     fn cancel(&self, request: CancelRequest, ctx: &mut Ctx<'_, Self>) {
+        ctx.state("cancelling");
         let (parts, origin) = (self.parts.clone(), ctx.origin());
         // The protocol has no answer to a CancelRequest: whoever guesses learns nothing.
         let done = async move { routing::cancel(&parts, request, &origin).await };
@@ -267,28 +270,34 @@ impl Connection {
             }
             (Spoken::Join, _, Some(auth)) => {
                 let (join, origin) = (auth.join.clone(), ctx.origin());
+                ctx.state("serving");
                 let joined = super::joins::serve(tls, join, origin);
                 return ctx.run(joined, |_, (), ctx| ctx.stop());
             }
             (Spoken::ToAuth, Some(proxy), _) => {
+                ctx.state("carrying");
                 let carried = carried::carry_node(tls, proxy.auth.clone(), proxy.to_auth_room.clone());
                 return ctx.run(carried, |_, (), ctx| ctx.stop());
             }
             (Spoken::PersonToAuth, Some(_), _) => {
+                ctx.state("carrying");
                 let carried = carried::carry_person(tls, parts.clone(), self.peer);
                 return ctx.run(carried, |_, (), ctx| ctx.stop());
             }
             (Spoken::Person, _, Some(auth)) => {
+                ctx.state("serving");
                 let served = auth.people.serve(PersonConnection::direct(tls, self.peer));
                 return ctx.run(served, |_, (), ctx| ctx.stop());
             }
             (Spoken::Carried, _, Some(_)) => {
                 if let Some(proxy) = self.peer_node(&tls, &[NodeKind::Proxy]) {
+                    ctx.state("serving");
                     let served = carried::serve_carried(tls, parts.clone(), proxy.node_name);
                     return ctx.run(served, |_, (), ctx| ctx.stop());
                 }
             }
             (Spoken::Http, Some(proxy), _) => {
+                ctx.state("serving");
                 let served = proxy.pages.serve(tls, self.peer, ctx.origin());
                 return ctx.run(served, |_, (), ctx| ctx.stop());
             }
@@ -363,6 +372,7 @@ fn refuse(tls: ServerTls, refusal: &Refusal, ctx: &mut Ctx<'_, Connection>) {
 }
 
 fn send_last(mut tls: ServerTls, last: Vec<u8>, ctx: &mut Ctx<'_, Connection>) {
+    ctx.state("refusing");
     let said = async move {
         let written = async {
             tls.write_all(&last).await?;

@@ -110,8 +110,10 @@ impl Tunnel {
         });
     }
 
-    fn announce(&self, databases: Vec<DatabaseRecord>, health: Vec<DatabaseHealth>, ctx: &Ctx<'_, Self>) {
+    fn announce(&self, databases: Vec<DatabaseRecord>, health: Vec<DatabaseHealth>, ctx: &mut Ctx<'_, Self>) {
+        ctx.state("up");
         let Some(mux) = self.mux.clone() else { return };
+        mux.gauge().hears();
         let said = AgentAnnounced {
             tunnel: ctx.name().clone(),
             agent: self.agent.node_id,
@@ -209,6 +211,8 @@ impl Behavior for Tunnel {
             return ctx.stop();
         };
         let (mux, inbound, driver) = mux::start(stream, MuxSide::Accepted);
+        let peer = format!("agent {}", self.agent.node_name).into();
+        mux.gauge().belongs_to(ctx.origin().from.path().clone(), peer);
         self.mux = Some(mux);
         ctx.run(super::host::spawn_here(driver).join(), |tunnel, why, ctx| {
             tunnel.close(&why.unwrap_or_else(|panic| panic), ctx);
@@ -216,6 +220,7 @@ impl Behavior for Tunnel {
         ctx.run(self.policy.clone().removal_of(self.agent.node_id), |tunnel, (), ctx| {
             tunnel.close("the agent was removed from the cluster", ctx);
         });
+        ctx.state("greeting");
         Self::await_control(inbound, ctx);
     }
 }

@@ -9,4 +9,5 @@ pub mod logging;
 pub mod record;
 pub mod registry;
 pub mod relays;
+pub mod tunnels;
 pub mod view;
