@@ -12,8 +12,7 @@ use super::sessions::{RegisterSession, SessionClosed, Watched};
 use super::trail::About;
 use crate::audit::{EventBuilder, EventKind, SessionFields};
 use crate::model::{ConnectionId, DbName, DbUser, Refusal, RefusalKind, Secret, ServiceName, SessionId};
-use crate::net::socket::Tcp;
-use crate::net::tls::ClientTls;
+use crate::net::BoxStream;
 use crate::net::upstream::{self, UpstreamAnswer};
 use crate::pki::verify_person;
 use crate::policy::{AccessRequest, Permit, decide};
@@ -73,7 +72,7 @@ pub struct Ready {
     pub permit: Permit,
     pub watched: Watched,
     pub session: OpenSession,
-    pub postgres: ClientTls<Tcp>,
+    pub postgres: BoxStream,
     pub process_id: u32,
     /// PostgreSQL's first answers, with our key in place of its own.
     pub greeting: Vec<u8>,
@@ -229,6 +228,7 @@ async fn attempt(
     origin.enters("connecting");
     let peer: Arc<str> = format!("PostgreSQL at {}", database.endpoint).into();
     let opened = upstream::open(
+        parts.dial.as_ref(),
         &database.endpoint,
         &tls,
         permit.db_user(),
@@ -395,8 +395,11 @@ async fn failed_start(
 
 pub fn unavailable(error: &AskError) -> Refusal {
     tracing::error!(%error, "a connection could not be prepared");
-    Refusal::new(RefusalKind::Internal, "a part of the agent did not answer in time")
-        .hint("connect again; the agent's log says more")
+    Refusal::new(
+        RefusalKind::Unavailable,
+        "a part of the agent that a connection needs failed or is overloaded",
+    )
+    .hint("try again; if it lasts, the agent's log says more")
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use super::tunnel::refusal_event;
 use super::tunnels::{AdoptTunnel, RoutesView};
 use crate::audit::{EventKind, SessionFields};
 use crate::model::{ClusterName, ConnectionId, Endpoint, NodeKind, Refusal, RefusalKind, SharedClock};
+use crate::net::Stream;
 use crate::net::copy::NoTap;
 use crate::net::greeting::{self, Greeted};
 use crate::net::socket;
@@ -31,11 +32,14 @@ use crate::pki::{HostIdentity, PeerUsage, verify_host};
 use crate::policy::Permit;
 use crate::protocol::postgres::startup::CancelRequest;
 use crate::protocol::postgres::{StartupMessage, backend};
+use crate::telemetry::metrics::{CancelOutcome, ConnectionKind, METRICS};
 use futures::future::BoxFuture;
+use rustls_pki_types::CertificateDer;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
+use tokio::time::Instant;
 
 /// How long the error of a refused connection may take to reach a client that does not read.
 const REFUSAL_DEADLINE: Duration = Duration::from_secs(5);
@@ -81,13 +85,26 @@ pub struct AuthParts {
     pub people: Arc<dyn ServePeople>,
 }
 
+/// How far a connection has come when its actor begins.
+pub enum Arrival {
+    Accepted(std::net::TcpStream),
+    /// Tests come without a socket: a client of PostgreSQL whose TLS and StartupMessage are done.
+    #[cfg(test)]
+    Greeted {
+        stream: crate::net::BoxStream,
+        chain: Vec<CertificateDer<'static>>,
+        startup: StartupMessage,
+    },
+}
+
 pub struct Connection {
     id: ConnectionId,
-    socket: Option<std::net::TcpStream>,
+    arrival: Option<Arrival>,
     peer: SocketAddr,
     runtime: usize,
     parts: Arc<ConnectionParts>,
     session: Option<OpenSession>,
+    accepted: Instant,
 }
 
 /// What is given back when the session is over, however it ends.
@@ -113,24 +130,29 @@ impl Drop for OpenSession {
 impl Connection {
     pub fn new(
         id: ConnectionId,
-        socket: Option<std::net::TcpStream>,
+        arrival: Option<Arrival>,
         peer: SocketAddr,
         runtime: usize,
         parts: Arc<ConnectionParts>,
     ) -> Self {
         Self {
             id,
-            socket,
+            arrival,
             peer,
             runtime,
             parts,
             session: None,
+            accepted: Instant::now(),
         }
     }
 
     fn greeted(&mut self, greeted: Greeted, ctx: &mut Ctx<'_, Self>) {
+        METRICS.connections.of(kind_of(&greeted)).one_more();
         match greeted {
-            Greeted::PostgreSql { tls, startup } => self.connect_client(tls, startup, ctx),
+            Greeted::PostgreSql { tls, startup } => {
+                let chain = peer_chain(&tls);
+                self.connect_client(tls, chain, startup, ctx);
+            }
             Greeted::Cancel(request) => self.cancel(request, ctx),
             Greeted::Node { spoken, tls } => self.node(spoken, tls, ctx),
             Greeted::Answered(why) => {
@@ -140,7 +162,13 @@ impl Connection {
         }
     }
 
-    fn connect_client(&mut self, tls: ServerTls, startup: StartupMessage, ctx: &mut Ctx<'_, Self>) {
+    fn connect_client(
+        &mut self,
+        stream: impl Stream,
+        chain: Vec<CertificateDer<'static>>,
+        startup: StartupMessage,
+        ctx: &mut Ctx<'_, Self>,
+    ) {
         crate::telemetry::fault::point("connection.authorise", startup.user());
         if self.parts.proxy.is_none() {
             let refusal = Refusal::new(
@@ -148,30 +176,31 @@ impl Connection {
                 "this is the auth service's port; databases are reached through a proxy",
             )
             .hint("connect to the proxy's address instead");
-            return refuse(tls, &refusal, ctx);
+            return refuse(stream, &refusal, ctx);
         }
         ctx.state("authorising");
         let client = routing::Client {
             connection: self.id,
             peer: self.peer,
             runtime: self.runtime,
-            chain: peer_chain(&tls),
+            chain,
             startup,
         };
         let (parts, origin) = (self.parts.clone(), ctx.origin());
         let opening = async move {
             let opened = routing::open_session(&parts, &client, &origin).await;
-            (opened, tls, client)
+            (opened, stream, client)
         };
-        ctx.run(opening, |connection, (opened, tls, client), ctx| match opened {
-            Ok(Opened::Session(opened)) => connection.relay(*opened, tls, &client, ctx),
-            Ok(Opened::UpstreamSaidNo(error_response)) => send_last(tls, error_response, ctx),
+        ctx.run(opening, |connection, (opened, stream, client), ctx| match opened {
+            Ok(Opened::Session(opened)) => connection.relay(*opened, stream, &client, ctx),
+            Ok(Opened::UpstreamSaidNo(error_response)) => send_last(stream, error_response, ctx),
             Err(refusal) => {
                 tracing::info!(
                     peer = %connection.peer, db_user = client.startup.user(), kind = refusal.kind.label(),
                     reason = %refusal, "client refused"
                 );
-                refuse(tls, &refusal, ctx);
+                METRICS.proxy.refused.of(refusal.kind).one_more();
+                refuse(stream, &refusal, ctx);
             }
         });
     }
@@ -179,7 +208,7 @@ impl Connection {
     fn relay(
         &mut self,
         opened: routing::OpenedSession,
-        mut tls: ServerTls,
+        mut to_client: impl Stream,
         client: &routing::Client,
         ctx: &mut Ctx<'_, Self>,
     ) {
@@ -197,15 +226,18 @@ impl Connection {
         );
         self.session = Some(session);
         ctx.state("relaying");
+        METRICS.session_opening.took(self.accepted.elapsed());
+        let counted = METRICS.proxy.open();
         let negotiation = client.startup.needs_negotiation().then(|| {
             let unknown = client.startup.unknown_protocol_options();
             backend::negotiate_protocol_version(crate::protocol::postgres::startup::NEWEST_MINOR, &unknown)
         });
         let task = spawn_here(async move {
+            let _counted = counted;
             if let Some(negotiation) = negotiation {
-                tls.write_all(&negotiation).await?;
+                to_client.write_all(&negotiation).await?;
             }
-            let relay = SessionRelay::new(permit, watched, tls, stream, NoTap, seen);
+            let relay = SessionRelay::new(permit, watched, to_client, stream, NoTap, seen);
             Ok::<_, std::io::Error>(relay.run(|permit| agent_lost(permit, &agent)).await)
         });
         ctx.run(task.join(), |connection, outcome, ctx| connection.ended(outcome, ctx));
@@ -220,12 +252,23 @@ impl Connection {
                 .note_now(event.field("addr.remote", self.peer.to_string()));
         }
         match outcome {
-            Ok(Ok(SessionOutcome { counts, refusal })) => tracing::info!(
-                connection = %self.id, bytes_from_client = counts.to_upstream, bytes_to_client = counts.to_client,
-                reason = refusal.as_ref().map(|refusal| refusal.kind.label()), "session closed"
-            ),
-            Ok(Err(error)) => tracing::debug!(connection = %self.id, %error, "client lost"),
-            Err(panic) => tracing::error!(connection = %self.id, error = panic, "relay failed"),
+            Ok(Ok(SessionOutcome { counts, refusal })) => {
+                let kind = refusal.as_ref().map(|refusal| refusal.kind);
+                METRICS.proxy.ended(kind);
+                METRICS.proxy.relayed(counts.to_upstream, counts.to_client);
+                tracing::info!(
+                    connection = %self.id, bytes_from_client = counts.to_upstream, bytes_to_client = counts.to_client,
+                    kind = kind.map(RefusalKind::label), "session closed"
+                );
+            }
+            Ok(Err(error)) => {
+                METRICS.proxy.failed.one_more();
+                tracing::debug!(connection = %self.id, %error, "client lost");
+            }
+            Err(panic) => {
+                METRICS.proxy.failed.one_more();
+                tracing::error!(connection = %self.id, error = panic, "relay failed");
+            }
         }
         self.session = None;
         ctx.stop();
@@ -237,6 +280,12 @@ impl Connection {
         // The protocol has no answer to a CancelRequest: whoever guesses learns nothing.
         let done = async move { routing::cancel(&parts, request, &origin).await };
         ctx.run(done, |connection, done, ctx| {
+            let outcome = if done.is_ok() {
+                CancelOutcome::CarriedOut
+            } else {
+                CancelOutcome::Failed
+            };
+            METRICS.cancels.of(outcome).one_more();
             if let Err(why) = done {
                 tracing::info!(peer = %connection.peer, reason = %why, "cancel not carried out");
             }
@@ -271,7 +320,8 @@ impl Connection {
             (Spoken::Join, _, Some(auth)) => {
                 let (join, origin) = (auth.join.clone(), ctx.origin());
                 ctx.state("serving");
-                let joined = super::joins::serve(tls, join, origin);
+                let peer = self.peer;
+                let joined = async move { super::joins::serve(tls, peer, join, &parts.trail, origin).await };
                 return ctx.run(joined, |_, (), ctx| ctx.stop());
             }
             (Spoken::ToAuth, Some(proxy), _) => {
@@ -350,6 +400,20 @@ impl Connection {
     }
 }
 
+/// Where it is spoken over TLS, what it is for is known from the protocol that was chosen.
+fn kind_of(greeted: &Greeted) -> ConnectionKind {
+    match greeted {
+        Greeted::PostgreSql { .. } => ConnectionKind::PostgreSql,
+        Greeted::Cancel(_) => ConnectionKind::Cancel,
+        Greeted::Node { spoken, .. } => match spoken {
+            Spoken::Http => ConnectionKind::Http,
+            Spoken::Person | Spoken::PersonToAuth => ConnectionKind::Person,
+            _ => ConnectionKind::Node,
+        },
+        Greeted::Answered(_) => ConnectionKind::Answered,
+    }
+}
+
 fn hand_over<M: super::address::Message<Reply = ()>>(to: &Address<M>, message: M, ctx: &Ctx<'_, Connection>) {
     if let Err(error) = to.tell(&ctx.origin(), message) {
         tracing::warn!(%error, actor = %to.to(), "a node's connection was turned away; it will come again");
@@ -367,17 +431,17 @@ fn agent_lost(permit: &Permit, agent: &str) -> Refusal {
     .hint("what the last statement did is not known; connect again")
 }
 
-fn refuse(tls: ServerTls, refusal: &Refusal, ctx: &mut Ctx<'_, Connection>) {
-    send_last(tls, backend::error_response(refusal), ctx);
+fn refuse(stream: impl Stream, refusal: &Refusal, ctx: &mut Ctx<'_, Connection>) {
+    send_last(stream, backend::error_response(refusal), ctx);
 }
 
-fn send_last(mut tls: ServerTls, last: Vec<u8>, ctx: &mut Ctx<'_, Connection>) {
+fn send_last(mut stream: impl Stream, last: Vec<u8>, ctx: &mut Ctx<'_, Connection>) {
     ctx.state("refusing");
     let said = async move {
         let written = async {
-            tls.write_all(&last).await?;
-            tls.flush().await?;
-            tls.shutdown().await
+            stream.write_all(&last).await?;
+            stream.flush().await?;
+            stream.shutdown().await
         };
         // A client that does not want to hear it is not our concern.
         let _not_heard = tokio::time::timeout(REFUSAL_DEADLINE, written).await;
@@ -392,8 +456,13 @@ impl Behavior for Connection {
     fn started(&mut self, ctx: &mut Ctx<'_, Self>) {
         ctx.serve_only(self.id);
         ctx.state("greeting");
-        let Some(socket) = self.socket.take() else {
-            return ctx.stop();
+        let socket = match self.arrival.take() {
+            Some(Arrival::Accepted(socket)) => socket,
+            #[cfg(test)]
+            Some(Arrival::Greeted { stream, chain, startup }) => {
+                return self.connect_client(stream, chain, startup, ctx);
+            }
+            None => return ctx.stop(),
         };
         let parts = self.parts.clone();
         let pages = if parts.proxy.is_some() {
@@ -412,6 +481,7 @@ impl Behavior for Connection {
         ctx.run(greeted, |connection, greeted, ctx| match greeted {
             Ok(greeted) => connection.greeted(greeted, ctx),
             Err(error) => {
+                METRICS.connections.of(ConnectionKind::Failed).one_more();
                 tracing::debug!(peer = %connection.peer, %error, "connection closed");
                 ctx.stop();
             }

@@ -7,13 +7,14 @@
 //! **Ends** with the node. After a failure it goes on with the same socket; connections are not touched. When the node drains, the
 //! socket is closed, and the connections go on.
 
-use super::connection::{Connection, ConnectionParts};
+use super::connection::{Arrival, Connection, ConnectionParts};
 use super::host::{Behavior, Ctx, Runtimes, Spec};
 use super::phase::PhaseView;
 use super::supervisor::ChildExited;
 use crate::model::ConnectionId;
 use crate::net::socket::Listener;
 use crate::pki::entropy;
+use crate::telemetry::metrics::METRICS;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -102,6 +103,7 @@ impl PortListener {
 
     fn start(&mut self, stream: TcpStream, peer: SocketAddr, ctx: &mut Ctx<'_, Self>) {
         if self.open.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
+            METRICS.connections_turned_away.one_more();
             tracing::warn!(%peer, "connection closed: {CONNECTIONS_MAX} are open, which is the limit");
             return;
         }
@@ -113,7 +115,13 @@ impl PortListener {
         let mut stream = Some(stream);
         let spec = Spec::temporary(&format!("connection#{connection}"));
         ctx.spawn_child(&self.runtimes.workers[index].clone(), spec, move || {
-            Connection::new(connection, stream.take(), peer, index, parts.clone())
+            Connection::new(
+                connection,
+                stream.take().map(Arrival::Accepted),
+                peer,
+                index,
+                parts.clone(),
+            )
         });
         self.open.fetch_add(1, Ordering::Relaxed);
     }

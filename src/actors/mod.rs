@@ -37,7 +37,10 @@ pub mod routing;
 pub mod session_limits;
 mod session_taps;
 pub mod sessions;
+pub mod sessions_stock;
 mod signable_hosts;
+#[cfg(test)]
+mod sim;
 pub mod supervisor;
 pub mod tokens;
 pub mod trail;

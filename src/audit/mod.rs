@@ -13,6 +13,7 @@
 //! number of every spool and so stores each event once. Only what is fsynced is shipped: a number that a crash could give to
 //! another event never leaves the node.
 
+mod ages;
 mod disk;
 mod error;
 mod event;
@@ -22,6 +23,8 @@ mod json_text;
 mod log;
 #[cfg(test)]
 mod log_tests;
+#[cfg(test)]
+pub mod memory_spool;
 mod query;
 mod segment;
 mod spool;

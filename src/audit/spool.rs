@@ -116,7 +116,8 @@ pub(super) struct Shared {
     /// Free bytes of the queue; the seat's.
     pub room: Arc<Semaphore>,
     pub queue: Mutex<Queue>,
-    pub wake: Condvar,
+    /// Tells the writer that the queue has something for it.
+    pub wake: Box<dyn Fn() + Send + Sync>,
     pub blocked: AtomicBool,
     pub state: watch::Sender<SpoolState>,
     /// The last fsynced number.
@@ -162,41 +163,40 @@ impl Spool {
         let mut limits = limits;
         limits.queue_bytes = limits.queue_bytes.clamp(MAX_FRAMED_BYTES, u32::MAX as usize);
         limits.disk_bytes = limits.disk_bytes.max(2 * limits.queue_bytes as u64);
-        let opened = open_dir(dir, entropy)?;
+        let mut opened = open_dir(dir, entropy)?;
         let last = opened.disk.last();
+        if last > opened.disk.acknowledged {
+            opened.disk.ages.reached(last, clock.now());
+        }
         let recovered = Recovered {
             events: last - opened.disk.acknowledged,
             torn_bytes: opened.torn_bytes,
         };
-        let seat = Seat::of_thread(WRITER_THREAD, u32::try_from(limits.queue_bytes).unwrap_or(u32::MAX));
-        let shared = Arc::new(Shared {
-            dir: dir.to_owned(),
-            room: Arc::clone(seat.room()),
-            seat,
-            limits,
-            clock,
-            queue: Mutex::default(),
-            wake: Condvar::new(),
-            blocked: AtomicBool::new(false),
-            state: watch::Sender::new(SpoolState::Open),
-            synced: watch::Sender::new(last),
-            disk: Mutex::new(opened.disk),
-        });
-        let writer = Writer::new(Arc::clone(&shared), last + 1)?;
+        let woken = Arc::new(Condvar::new());
+        let wake = {
+            let woken = Arc::clone(&woken);
+            Box::new(move || woken.notify_one())
+        };
+        let shared = Arc::new(Shared::new(dir, limits, clock, opened.disk, wake));
+        let writer = Writer::new(Arc::clone(&shared), woken, last + 1)?;
         let thread = std::thread::Builder::new()
             .name(WRITER_THREAD.into())
             .spawn(move || writer.run())
             .map_err(AuditError::io(dir, "starting the spool's thread"))?;
-        Ok(Self {
+        Ok(Self::over(shared, opened.id, recovered, Some(thread)))
+    }
+
+    pub(super) fn over(shared: Arc<Shared>, id: String, recovered: Recovered, writer: Option<JoinHandle<()>>) -> Self {
+        Self {
             inner: Arc::new(Inner {
                 shared,
-                id: opened.id,
+                id,
                 recovered,
                 reading: Mutex::new((0, 0)),
                 acknowledging: Mutex::new(()),
-                writer: Mutex::new(Some(thread)),
+                writer: Mutex::new(writer),
             }),
-        })
+        }
     }
 
     /// 32 hex digits, made with the directory: a spool that was wiped is another one.
@@ -221,6 +221,21 @@ impl Spool {
     pub fn backlog(&self) -> (u64, u64) {
         let disk = lock(&self.inner.shared.disk);
         (disk.last() - disk.acknowledged, disk.bytes)
+    }
+
+    /// Bytes of events in memory, which are not fsynced.
+    pub fn queued_bytes(&self) -> u64 {
+        let shared = &self.inner.shared;
+        shared
+            .limits
+            .queue_bytes
+            .saturating_sub(shared.room.available_permits()) as u64
+    }
+
+    /// When the oldest event that auth has not confirmed was fsynced; those of an earlier process count from this one's start.
+    pub fn oldest_unshipped(&self) -> Option<Timestamp> {
+        let disk = lock(&self.inner.shared.disk);
+        (disk.last() > disk.acknowledged).then(|| disk.ages.oldest()).flatten()
     }
 
     /// Enters an event if there is room at once; never waits.
@@ -330,6 +345,7 @@ impl Spool {
         let done = {
             let mut disk = lock(&shared.disk);
             disk.acknowledged = last_seq;
+            disk.ages.confirmed(last_seq);
             disk.take_acknowledged()
         };
         for path in &done {
@@ -337,7 +353,7 @@ impl Spool {
         }
         if shared.blocked.load(Ordering::Acquire) {
             lock(&shared.queue).retry = true;
-            shared.wake.notify_one();
+            (shared.wake)();
         }
         Ok(())
     }
@@ -375,7 +391,7 @@ impl Inner {
     fn close(&self) {
         lock(&self.shared.queue).closing = true;
         self.shared.room.close();
-        self.shared.wake.notify_one();
+        (self.shared.wake)();
         if let Some(thread) = lock(&self.writer).take() {
             // A writer that panicked has left its callers without an answer, which they take for `Closed`.
             drop(thread.join());
@@ -392,6 +408,29 @@ impl Drop for Inner {
 }
 
 impl Shared {
+    pub fn new(
+        dir: &Path,
+        limits: SpoolLimits,
+        clock: SharedClock,
+        disk: Disk,
+        wake: Box<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        let seat = Seat::of_thread(WRITER_THREAD, u32::try_from(limits.queue_bytes).unwrap_or(u32::MAX));
+        Self {
+            dir: dir.to_owned(),
+            room: Arc::clone(seat.room()),
+            seat,
+            limits,
+            clock,
+            queue: Mutex::default(),
+            wake,
+            blocked: AtomicBool::new(false),
+            state: watch::Sender::new(SpoolState::Open),
+            synced: watch::Sender::new(disk.last()),
+            disk: Mutex::new(disk),
+        }
+    }
+
     /// Takes the line's bytes of the queue; the writer gives them back.
     async fn make_room(&self, line: &str) -> Result<(), AuditError> {
         if !self.blocked.load(Ordering::Acquire)
@@ -427,7 +466,7 @@ impl Shared {
         let wake = was_empty || (!was_urgent && queue.is_urgent(&self.limits));
         drop(queue);
         if wake {
-            self.wake.notify_one();
+            (self.wake)();
         }
         Ok(())
     }

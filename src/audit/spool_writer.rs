@@ -8,6 +8,7 @@ use super::disk::{Segment, create_private};
 use super::segment::{push_framed, segment_path};
 use super::spool::{Queue, Shared, SpoolState, Waiter, lock};
 use crate::telemetry::label::Label;
+use crate::telemetry::metrics::{EventClass, METRICS};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -24,6 +25,8 @@ const IDLE: Duration = Duration::from_secs(60);
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
+    /// Notified by `Shared::wake`.
+    woken: Arc<Condvar>,
     active: Option<Active>,
     /// The number of the next event.
     next: u64,
@@ -44,7 +47,7 @@ struct Active {
 }
 
 impl Writer {
-    pub fn new(shared: Arc<Shared>, next: u64) -> Result<Self, AuditError> {
+    pub fn new(shared: Arc<Shared>, woken: Arc<Condvar>, next: u64) -> Result<Self, AuditError> {
         let active = {
             let mut disk = lock(&shared.disk);
             let last = disk
@@ -68,6 +71,7 @@ impl Writer {
         };
         Ok(Self {
             shared,
+            woken,
             active,
             next,
             tail: Vec::new(),
@@ -100,11 +104,11 @@ impl Writer {
                 .map_or(IDLE, |since| limits.sync_every.saturating_sub(since.elapsed()))
         };
         let mut queue = lock(&shared.queue);
-        queue = wait_while(&shared.wake, queue, pause, |q| {
+        queue = wait_while(&self.woken, queue, pause, |q| {
             q.lines.is_empty() && !q.is_urgent(limits)
         });
         if !queue.lines.is_empty() {
-            queue = wait_while(&shared.wake, queue, limits.write_every, |q| !q.is_urgent(limits));
+            queue = wait_while(&self.woken, queue, limits.write_every, |q| !q.is_urgent(limits));
         }
         let lines = std::mem::take(&mut queue.lines);
         self.waiters.append(&mut queue.waiters);
@@ -113,6 +117,7 @@ impl Writer {
         let closing = queue.closing;
         drop(queue);
         for line in lines {
+            METRICS.audit_events.of(class_of(&line)).one_more();
             push_framed(&mut self.tail, self.next, &line);
             self.next += 1;
         }
@@ -181,7 +186,10 @@ impl Writer {
         let Some(active) = self.active.as_mut().filter(|_| self.written > 0) else {
             return Ok(());
         };
-        if let Err(e) = self.shared.seat.does("fsync", || active.file.sync_data()) {
+        let before = Instant::now();
+        let synced = self.shared.seat.does("fsync", || active.file.sync_data());
+        METRICS.audit_fsync.took(before.elapsed());
+        if let Err(e) = synced {
             // After a failed fsync the kernel may have dropped the pages and call the next one good: write them again.
             self.written = 0;
             self.written_since = None;
@@ -193,6 +201,7 @@ impl Writer {
         {
             let mut disk = lock(&self.shared.disk);
             disk.bytes += bytes as u64;
+            disk.ages.reached(self.written_last, self.shared.clock.now());
             if let Some(segment) = disk.segments.back_mut() {
                 segment.bytes += bytes as u64;
                 segment.last = self.written_last;
@@ -269,6 +278,16 @@ impl Writer {
                 }
             }
         }
+    }
+}
+
+/// An event begins with its name and its code, as `EventBuilder` writes them; the code ends with the class.
+fn class_of(line: &str) -> EventClass {
+    let code = line.split("\"code\":\"").nth(1).and_then(|rest| rest.split('"').next());
+    match code.and_then(|code| code.chars().last()) {
+        Some('W') => EventClass::Warning,
+        Some('E') => EventClass::Error,
+        _ => EventClass::Information,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The agent's side of PostgreSQL's start-up: TLS, StartupMessage, and what PostgreSQL answers until it hands out its key.
 
+use super::BoxStream;
 use super::socket::{self, Tcp};
 use super::tls::{ClientTls, server_chain};
 use super::upstream_tls::UpstreamClient;
@@ -7,6 +8,8 @@ use crate::model::{DbName, DbUser, Endpoint, Refusal, RefusalKind};
 use crate::protocol::postgres::backend::{AuthenticationRequest, BackendKeyData, ErrorFields};
 use crate::protocol::postgres::startup::{SSL_REQUEST, encode_cancel, encode_startup};
 use crate::telemetry::registry::WaitGuard;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use rustls_pki_types::CertificateDer;
 use std::io;
 use std::time::Duration;
@@ -24,7 +27,7 @@ pub type ShowWait<'a> = &'a (dyn Fn(&'static str, Duration) -> WaitGuard + Sync)
 
 /// A session that PostgreSQL has let in.
 pub struct Opened {
-    pub stream: ClientTls<Tcp>,
+    pub stream: BoxStream,
     pub key: BackendKeyData,
     /// All messages before BackendKeyData, as PostgreSQL sent them.
     pub greeting: Vec<u8>,
@@ -47,7 +50,37 @@ impl From<Refusal> for UpstreamAnswer {
     }
 }
 
+/// How a PostgreSQL is reached, up to the end of the TLS handshake.
+pub trait Dial: Send + Sync {
+    fn dial<'a>(
+        &'a self,
+        endpoint: &'a Endpoint,
+        tls: &'a UpstreamClient,
+        waits: ShowWait<'a>,
+    ) -> BoxFuture<'a, Result<BoxStream, ConnectError>>;
+}
+
+/// TCP, SSLRequest and TLS.
+#[derive(Debug, Clone, Copy)]
+pub struct DialTls;
+
+impl Dial for DialTls {
+    fn dial<'a>(
+        &'a self,
+        endpoint: &'a Endpoint,
+        tls: &'a UpstreamClient,
+        waits: ShowWait<'a>,
+    ) -> BoxFuture<'a, Result<BoxStream, ConnectError>> {
+        async move {
+            let stream: BoxStream = Box::new(connect(endpoint, tls, waits).await?);
+            Ok(stream)
+        }
+        .boxed()
+    }
+}
+
 pub async fn open(
+    dial: &dyn Dial,
     endpoint: &Endpoint,
     tls: &UpstreamClient,
     db_user: &DbUser,
@@ -55,7 +88,7 @@ pub async fn open(
     parameters: &[(String, String)],
     waits: ShowWait<'_>,
 ) -> Result<Opened, UpstreamAnswer> {
-    let connected = tokio::time::timeout(CONNECT_DEADLINE, connect(endpoint, tls, waits)).await;
+    let connected = tokio::time::timeout(CONNECT_DEADLINE, dial.dial(endpoint, tls, waits)).await;
     let mut stream = connected
         .unwrap_or(Err(ConnectError::NoAnswer(CONNECT_DEADLINE)))
         .map_err(|error| error.refusal(endpoint))?;
@@ -70,7 +103,7 @@ pub async fn open(
 }
 
 /// Reads messages until BackendKeyData.
-async fn greet(endpoint: &Endpoint, mut stream: ClientTls<Tcp>) -> Result<Opened, UpstreamAnswer> {
+async fn greet(endpoint: &Endpoint, mut stream: BoxStream) -> Result<Opened, UpstreamAnswer> {
     let mut greeting = Vec::new();
     loop {
         let (message_type, message) = read_message(&mut stream, GREETING_MAX_BYTES.saturating_sub(greeting.len()))
@@ -104,7 +137,7 @@ async fn greet(endpoint: &Endpoint, mut stream: ClientTls<Tcp>) -> Result<Opened
     }
 }
 
-async fn read_message(stream: &mut ClientTls<Tcp>, room: usize) -> io::Result<(u8, Vec<u8>)> {
+async fn read_message(stream: &mut BoxStream, room: usize) -> io::Result<(u8, Vec<u8>)> {
     let mut header = [0; 5];
     stream.read_exact(&mut header).await?;
     let [message_type, length @ ..] = header;
@@ -246,13 +279,15 @@ pub async fn probe(
 
 /// Sends a CancelRequest with PostgreSQL's own key, under TLS.
 pub async fn cancel(
+    dial: &dyn Dial,
     endpoint: &Endpoint,
     tls: &UpstreamClient,
     key: &BackendKeyData,
     waits: ShowWait<'_>,
 ) -> Result<(), Refusal> {
     let sent = async {
-        let mut stream = connect(endpoint, tls, waits)
+        let mut stream = dial
+            .dial(endpoint, tls, waits)
             .await
             .map_err(|error| error.refusal(endpoint))?;
         let request = encode_cancel(key.process_id, &key.secret);

@@ -10,6 +10,7 @@ pub mod data_dir;
 mod diag;
 mod joining;
 mod life;
+mod observed_store;
 mod proxy;
 mod roots;
 
@@ -30,6 +31,7 @@ use crate::actors::phase::NodePhase;
 use crate::actors::policy::{Policy, PolicyConfirmed, PolicyReceived, PolicyStock, PolicyView};
 use crate::actors::proxies::ProxiesStock;
 use crate::actors::sessions::{Drain, EndAll, Sessions};
+use crate::actors::sessions_stock::SessionsStock;
 use crate::actors::trail::Trail;
 use crate::audit::{EventContext, EventKind, Spool, SpoolLimits};
 use crate::config::{Config, ConfigError, JoinAddress};
@@ -38,6 +40,8 @@ use crate::net::auth_dialer::AuthRoute;
 use crate::net::web_certificates::WebCertificates;
 use crate::pki::entropy;
 use crate::protocol::tunnel::NodeReport;
+use crate::web::diag::{Diag, Health};
+use crate::web::metrics::{NodeParts, Sources};
 use roots::Roots;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -76,6 +80,8 @@ pub enum StartError {
     Identity(#[from] crate::actors::identity::IdentityError),
     #[error("{0}")]
     Listen(String),
+    #[error("the diagnostic port cannot be served: {0}")]
+    Diag(#[from] std::io::Error),
     #[error("{0}")]
     Other(String),
 }
@@ -93,7 +99,8 @@ pub struct Node {
     pub identity: Identity,
     pub auth_address: Option<SocketAddr>,
     pub proxy_address: Option<SocketAddr>,
-    diag_address: Option<SocketAddr>,
+    /// It ends last.
+    diag: Option<Diag>,
     pub phase: NodePhase,
 }
 
@@ -158,7 +165,15 @@ pub async fn start(
     let mut roots = Roots::new(runtimes.control.clone());
     let (phase, stock) = (NodePhase::default(), PolicyStock::default());
     let view = stock.view(clock.clone());
-    let diag_address = diag::start(&config, &phase, &view, &mut roots)?;
+    let sources = Sources {
+        policy: view.clone(),
+        parts: Arc::default(),
+    };
+    let health = Health {
+        phase: phase.view(),
+        sources: sources.clone(),
+    };
+    let diag = diag::start(&config, &runtimes, health)?;
     let keys = auth::open_keys(&config, &data_dir, &clock).await?;
     let identity = match &keys {
         Some(keys) => keys.own_identity(&config, &data_dir, clock.now())?,
@@ -221,6 +236,12 @@ pub async fn start(
         phase: phase.clone(),
         identity: identity.clone(),
     });
+    let _first = sources.parts.set(NodeParts {
+        spool: spool.clone(),
+        identity: common.in_use.clone(),
+        databases: common.databases.view(),
+        clock: common.clock.clone(),
+    });
     let received = policy.address::<PolicyReceived>();
     let confirmed = policy.address::<PolicyConfirmed>();
     let mut auth_address = None;
@@ -262,7 +283,7 @@ pub async fn start(
         identity,
         auth_address,
         proxy_address,
-        diag_address,
+        diag,
         phase,
     })
 }
@@ -319,9 +340,9 @@ fn nowhere() -> StartError {
 
 /// The sessions of one service: where proxy and agent share a process, each registers and decides for itself.
 pub(crate) fn start_sessions(common: &Common, roots: &mut Roots, name: &str) -> ActorRef<Sessions> {
-    let (policy, clock) = (common.policy.clone(), common.clock.clone());
+    let (stock, policy, clock) = (SessionsStock::default(), common.policy.clone(), common.clock.clone());
     roots.start(Spec::permanent(name), move || {
-        Sessions::new(policy.clone(), clock.clone())
+        Sessions::new(stock.clone(), policy.clone(), clock.clone())
     })
 }
 

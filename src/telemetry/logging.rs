@@ -53,7 +53,7 @@ pub fn start(severity: &str, format: LogFormat, output: LogOutput) -> Result<(),
         log.change(directives)?;
         let _first = LOG.set(log);
     }
-    std::panic::set_hook(Box::new(|panic| tracing::error!(target: "postern::panic", "{panic}")));
+    super::panics::install_hook();
     Ok(())
 }
 

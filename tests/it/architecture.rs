@@ -189,6 +189,14 @@ fn bincode_is_named_in_one_file() {
 }
 
 #[test]
+fn peers_of_version_1_know_nothing_of_todays_messages() {
+    for file in ["bytes.rs", "v1.rs"] {
+        let text = std::fs::read_to_string(root().join("tests/it/frozen").join(file)).expect("the museum");
+        assert!(!text.contains("postern::"), "{file} names the program");
+    }
+}
+
+#[test]
 fn actix_is_named_in_the_actor_host_only() {
     let elsewhere: Vec<_> = naming(r"\bactix(_rt)?::|\buse actix")
         .into_iter()

@@ -13,6 +13,7 @@ use crate::actors::ca::{CaError, DbServerIssued, IssueOwnDbServer};
 use crate::actors::host::{Behavior, Ctx};
 use crate::actors::identity::IdentityView;
 use crate::model::{NodeId, ServiceName, SharedClock, Timestamp};
+use crate::telemetry::panics;
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +59,7 @@ enum KeepError {
     #[error("the reload command failed: {0}")]
     Reload(String),
     #[error("the work on the files failed: {0}")]
-    Lost(#[from] tokio::task::JoinError),
+    Lost(String),
 }
 
 pub struct ServerCertificates {
@@ -172,7 +173,8 @@ async fn renew(
 async fn on_disk<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, FilesError> + Send + 'static,
 ) -> Result<T, KeepError> {
-    Ok(tokio::task::spawn_blocking(work).await??)
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.map_err(|error| KeepError::Lost(panics::of_task(error)))??)
 }
 
 impl Behavior for ServerCertificates {
