@@ -42,6 +42,8 @@ pub struct ServeStream {
     pub stream: BoxStream,
     /// Where the stream's tunnel lives; what it leads to lives there too.
     pub runtime: Runtime,
+    /// `proxy NAME`, by the certificate at the other end of the tunnel.
+    pub from: Arc<str>,
 }
 
 /// A TLS client that proves `db_user` to a service's PostgreSQL, for this person.
@@ -118,14 +120,15 @@ impl Behavior for Agent {
 }
 
 impl Handle<ServeStream> for Agent {
-    fn handle(&mut self, ServeStream { stream, runtime }: ServeStream, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
+    fn handle(&mut self, ask: ServeStream, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
+        let ServeStream { stream, runtime, from } = ask;
         let number = self.upstreams.fetch_add(1, Ordering::Relaxed) + 1;
         let name = format!("upstream#{number}");
         let parts = self.parts.clone();
         let client = ctx.address::<GetUpstreamClient>();
         let mut stream = Some(stream);
         ctx.spawn_child(&runtime, Spec::temporary(&name), move || {
-            Upstream::new(stream.take(), parts.clone(), client.clone())
+            Upstream::new(stream.take(), from.clone(), parts.clone(), client.clone())
         });
         Reply::Now(())
     }

@@ -178,6 +178,7 @@ impl Connection {
             .hint("connect to the proxy's address instead");
             return refuse(stream, &refusal, ctx);
         }
+        ctx.state("authorising");
         let client = routing::Client {
             connection: self.id,
             peer: self.peer,
@@ -224,6 +225,7 @@ impl Connection {
             database = %permit.service(), db_user = %permit.db_user(), db_name = %permit.db_name(), %agent, "session open"
         );
         self.session = Some(session);
+        ctx.state("relaying");
         METRICS.session_opening.took(self.accepted.elapsed());
         let counted = METRICS.proxy.open();
         let negotiation = client.startup.needs_negotiation().then(|| {
@@ -273,6 +275,7 @@ impl Connection {
     }
 
     fn cancel(&self, request: CancelRequest, ctx: &mut Ctx<'_, Self>) {
+        ctx.state("cancelling");
         let (parts, origin) = (self.parts.clone(), ctx.origin());
         // The protocol has no answer to a CancelRequest: whoever guesses learns nothing.
         let done = async move { routing::cancel(&parts, request, &origin).await };
@@ -316,29 +319,35 @@ impl Connection {
             }
             (Spoken::Join, _, Some(auth)) => {
                 let (join, origin) = (auth.join.clone(), ctx.origin());
+                ctx.state("serving");
                 let peer = self.peer;
                 let joined = async move { super::joins::serve(tls, peer, join, &parts.trail, origin).await };
                 return ctx.run(joined, |_, (), ctx| ctx.stop());
             }
             (Spoken::ToAuth, Some(proxy), _) => {
+                ctx.state("carrying");
                 let carried = carried::carry_node(tls, proxy.auth.clone(), proxy.to_auth_room.clone());
                 return ctx.run(carried, |_, (), ctx| ctx.stop());
             }
             (Spoken::PersonToAuth, Some(_), _) => {
+                ctx.state("carrying");
                 let carried = carried::carry_person(tls, parts.clone(), self.peer);
                 return ctx.run(carried, |_, (), ctx| ctx.stop());
             }
             (Spoken::Person, _, Some(auth)) => {
+                ctx.state("serving");
                 let served = auth.people.serve(PersonConnection::direct(tls, self.peer));
                 return ctx.run(served, |_, (), ctx| ctx.stop());
             }
             (Spoken::Carried, _, Some(_)) => {
                 if let Some(proxy) = self.peer_node(&tls, &[NodeKind::Proxy]) {
+                    ctx.state("serving");
                     let served = carried::serve_carried(tls, parts.clone(), proxy.node_name);
                     return ctx.run(served, |_, (), ctx| ctx.stop());
                 }
             }
             (Spoken::Http, Some(proxy), _) => {
+                ctx.state("serving");
                 let served = proxy.pages.serve(tls, self.peer, ctx.origin());
                 return ctx.run(served, |_, (), ctx| ctx.stop());
             }
@@ -427,6 +436,7 @@ fn refuse(stream: impl Stream, refusal: &Refusal, ctx: &mut Ctx<'_, Connection>)
 }
 
 fn send_last(mut stream: impl Stream, last: Vec<u8>, ctx: &mut Ctx<'_, Connection>) {
+    ctx.state("refusing");
     let said = async move {
         let written = async {
             stream.write_all(&last).await?;

@@ -26,6 +26,7 @@ mod kept_identity;
 pub mod links;
 pub mod listener;
 mod open_sessions;
+pub mod peers;
 pub mod phase;
 pub mod places;
 pub mod policy;

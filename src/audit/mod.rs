@@ -37,7 +37,7 @@ pub use event::{EventBuilder, EventContext, FieldValue, SessionFields, SessionId
 pub use event_kind::EventKind;
 pub use log::AuditLog;
 pub use query::{MAX_QUERY_EVENTS, Query};
-pub use spool::{Batch, Full, Recovered, Spool, SpoolLimits, SpoolState};
+pub use spool::{Batch, Full, Recovered, Spool, SpoolLimits, SpoolState, WRITER_THREAD};
 
 /// Where random bytes come from: `pki::entropy::fill`.
 pub type Entropy = fn(&mut [u8]);

@@ -8,6 +8,7 @@ use super::segment::{FRAME_BYTES, Lines, MAX_FRAMED_BYTES};
 use super::spool_writer::Writer;
 use super::{AuditError, Entropy, MAX_LINE_BYTES};
 use crate::model::{SharedClock, Timestamp};
+use crate::telemetry::registry::Seat;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -46,6 +47,9 @@ impl Default for SpoolLimits {
         }
     }
 }
+
+/// The name of the thread that writes, as the views of the process have it.
+pub const WRITER_THREAD: &str = "audit-spool";
 
 /// Whether events can enter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,8 +111,10 @@ pub(super) struct Shared {
     pub dir: PathBuf,
     pub limits: SpoolLimits,
     pub clock: SharedClock,
-    /// Free bytes of the queue.
-    pub room: Semaphore,
+    /// Where everybody sees the writer.
+    pub seat: Arc<Seat>,
+    /// Free bytes of the queue; the seat's.
+    pub room: Arc<Semaphore>,
     pub queue: Mutex<Queue>,
     /// Tells the writer that the queue has something for it.
     pub wake: Box<dyn Fn() + Send + Sync>,
@@ -174,7 +180,7 @@ impl Spool {
         let shared = Arc::new(Shared::new(dir, limits, clock, opened.disk, wake));
         let writer = Writer::new(Arc::clone(&shared), woken, last + 1)?;
         let thread = std::thread::Builder::new()
-            .name("audit-spool".into())
+            .name(WRITER_THREAD.into())
             .spawn(move || writer.run())
             .map_err(AuditError::io(dir, "starting the spool's thread"))?;
         Ok(Self::over(shared, opened.id, recovered, Some(thread)))
@@ -409,9 +415,11 @@ impl Shared {
         disk: Disk,
         wake: Box<dyn Fn() + Send + Sync>,
     ) -> Self {
+        let seat = Seat::of_thread(WRITER_THREAD, u32::try_from(limits.queue_bytes).unwrap_or(u32::MAX));
         Self {
             dir: dir.to_owned(),
-            room: Semaphore::new(limits.queue_bytes),
+            room: Arc::clone(seat.room()),
+            seat,
             limits,
             clock,
             queue: Mutex::default(),

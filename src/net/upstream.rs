@@ -7,6 +7,7 @@ use super::upstream_tls::UpstreamClient;
 use crate::model::{DbName, DbUser, Endpoint, Refusal, RefusalKind};
 use crate::protocol::postgres::backend::{AuthenticationRequest, BackendKeyData, ErrorFields};
 use crate::protocol::postgres::startup::{SSL_REQUEST, encode_cancel, encode_startup};
+use crate::telemetry::registry::WaitGuard;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use rustls_pki_types::CertificateDer;
@@ -18,6 +19,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 const GREETING_MAX_BYTES: usize = 64 * 1024;
 /// TCP, SSLRequest and TLS with PostgreSQL.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
+/// From the StartupMessage to PostgreSQL's key, as the views show it; whoever opens a session has a limit for all of it.
+const STARTUP_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Shows that PostgreSQL is waited for, for which step and how long at most, until what it returns is dropped.
+pub type ShowWait<'a> = &'a (dyn Fn(&'static str, Duration) -> WaitGuard + Sync);
 
 /// A session that PostgreSQL has let in.
 pub struct Opened {
@@ -50,6 +56,7 @@ pub trait Dial: Send + Sync {
         &'a self,
         endpoint: &'a Endpoint,
         tls: &'a UpstreamClient,
+        waits: ShowWait<'a>,
     ) -> BoxFuture<'a, Result<BoxStream, ConnectError>>;
 }
 
@@ -62,9 +69,10 @@ impl Dial for DialTls {
         &'a self,
         endpoint: &'a Endpoint,
         tls: &'a UpstreamClient,
+        waits: ShowWait<'a>,
     ) -> BoxFuture<'a, Result<BoxStream, ConnectError>> {
         async move {
-            let stream: BoxStream = Box::new(connect(endpoint, tls).await?);
+            let stream: BoxStream = Box::new(connect(endpoint, tls, waits).await?);
             Ok(stream)
         }
         .boxed()
@@ -78,11 +86,13 @@ pub async fn open(
     db_user: &DbUser,
     db_name: &DbName,
     parameters: &[(String, String)],
+    waits: ShowWait<'_>,
 ) -> Result<Opened, UpstreamAnswer> {
-    let connected = tokio::time::timeout(CONNECT_DEADLINE, dial.dial(endpoint, tls)).await;
+    let connected = tokio::time::timeout(CONNECT_DEADLINE, dial.dial(endpoint, tls, waits)).await;
     let mut stream = connected
         .unwrap_or(Err(ConnectError::NoAnswer(CONNECT_DEADLINE)))
         .map_err(|error| error.refusal(endpoint))?;
+    let _waits = waits("start-up", STARTUP_DEADLINE);
     let startup = encode_startup(db_user, db_name, parameters).map_err(|error| error.refusal())?;
     let sent = async {
         stream.write_all(&startup).await?;
@@ -214,10 +224,17 @@ fn untrusted(why: &rustls::CertificateError, endpoint: &Endpoint, server_name: &
     }
 }
 
-async fn connect(endpoint: &Endpoint, tls: &UpstreamClient) -> Result<ClientTls<Tcp>, ConnectError> {
+async fn connect(
+    endpoint: &Endpoint,
+    tls: &UpstreamClient,
+    waits: ShowWait<'_>,
+) -> Result<ClientTls<Tcp>, ConnectError> {
+    let tcp_waits = waits("TCP", CONNECT_DEADLINE);
     let mut tcp = socket::connect(&endpoint.host, endpoint.port)
         .await
         .map_err(ConnectError::Unreachable)?;
+    drop(tcp_waits);
+    let tls_asked = waits("SSLRequest", CONNECT_DEADLINE);
     let answer = async {
         tcp.write_all(&SSL_REQUEST).await?;
         tcp.read_u8().await
@@ -232,6 +249,8 @@ async fn connect(endpoint: &Endpoint, tls: &UpstreamClient) -> Result<ClientTls<
         }
         Err(error) => return Err(ConnectError::Unreachable(error)),
     }
+    drop(tls_asked);
+    let _waits = waits("TLS", CONNECT_DEADLINE);
     tls.connect(tcp).await.map_err(ConnectError::Handshake)
 }
 
@@ -244,9 +263,10 @@ pub async fn probe(
     endpoint: &Endpoint,
     tls: &UpstreamClient,
     within: Duration,
+    waits: ShowWait<'_>,
 ) -> Result<Option<CertificateDer<'static>>, ConnectError> {
     let looked = async {
-        let mut stream = connect(endpoint, tls).await?;
+        let mut stream = connect(endpoint, tls, waits).await?;
         let certificate = server_chain(&stream).into_iter().next();
         // It may have closed already; there is nothing left to lose.
         let _closed = stream.shutdown().await;
@@ -263,10 +283,11 @@ pub async fn cancel(
     endpoint: &Endpoint,
     tls: &UpstreamClient,
     key: &BackendKeyData,
+    waits: ShowWait<'_>,
 ) -> Result<(), Refusal> {
     let sent = async {
         let mut stream = dial
-            .dial(endpoint, tls)
+            .dial(endpoint, tls, waits)
             .await
             .map_err(|error| error.refusal(endpoint))?;
         let request = encode_cancel(key.process_id, &key.secret);

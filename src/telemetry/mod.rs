@@ -20,4 +20,5 @@ pub mod record;
 pub mod registry;
 pub mod relays;
 pub mod stuck;
+pub mod tunnels;
 pub mod view;

@@ -31,7 +31,6 @@ use super::supervisor::{ChildExited, Restart};
 use crate::model::{ConnectionId, MessageId, Moment};
 use crate::telemetry::label::Label;
 use crate::telemetry::panics;
-use crate::telemetry::record::{self, Record, RecordKind};
 use crate::telemetry::registry::{Seat, SeatSpec};
 use actix::{ActorContext as _, ActorFutureExt as _, AsyncContext as _, WrapFuture as _};
 use adapter::{Adapter, CONTINUATION, ChildNotice, Door, Stop};
@@ -231,26 +230,14 @@ impl<B: Behavior> Ctx<'_, B> {
 
     /// What came from another process is the cause of what is done from here on: `sent` is its message there.
     pub fn arrived(&mut self, what: Label, from: Arc<str>, sent: Option<MessageId>) {
-        let id = MessageId::next();
-        record::write(Record {
-            at: Moment::now(),
-            kind: RecordKind::Arrived,
-            what,
-            id,
-            cause: sent,
-            connection: self.origin.connection,
-            from: Some(from),
-            to: self.adapter.seat.path().clone(),
-            queued_ns: 0,
-            busy_ns: 0,
-        });
-        self.origin.cause = Some(id);
+        self.origin.arrived(what, from, sent);
     }
 
     /// The actor goes into another state, which the record and the views show.
     pub fn state(&mut self, state: &'static str) {
-        let Origin { cause, connection, .. } = self.origin;
-        self.adapter.seat.enter(Label::of(state), cause, connection);
+        if self.adapter.seat.state().0.name() != state {
+            self.origin.enters(state);
+        }
     }
 
     pub fn name(&self) -> &Arc<str> {

@@ -4,7 +4,7 @@ use super::record::{Record, What};
 use crate::actors::host::spawn_detached;
 use crate::model::{Endpoint, Secret};
 use crate::net::BoxStream;
-use crate::net::upstream::{ConnectError, Dial};
+use crate::net::upstream::{ConnectError, Dial, ShowWait};
 use crate::net::upstream_tls::UpstreamClient;
 use crate::pki::entropy::seeded::Draws;
 use crate::protocol::postgres::backend::{authentication_ok, backend_key_data, error_response_with, parameter_status};
@@ -63,7 +63,12 @@ impl Postgres {
 }
 
 impl Dial for Way {
-    fn dial<'a>(&'a self, _: &'a Endpoint, _: &'a UpstreamClient) -> BoxFuture<'a, Result<BoxStream, ConnectError>> {
+    fn dial<'a>(
+        &'a self,
+        _: &'a Endpoint,
+        _: &'a UpstreamClient,
+        _: ShowWait<'a>,
+    ) -> BoxFuture<'a, Result<BoxStream, ConnectError>> {
         let mut draws = {
             let mut draws = self.postgres.draws.lock().unwrap();
             Draws::new(draws.draw(), 0)

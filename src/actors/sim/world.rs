@@ -212,6 +212,7 @@ impl World {
                 let serve_stream = ServeStream {
                     stream: Box::new(stream),
                     runtime: Runtime::current(),
+                    from: "proxy".into(),
                 };
                 let _agent_gone = serve.tell(&origin, serve_stream);
             }
