@@ -13,4 +13,5 @@ pub mod record;
 pub mod registry;
 pub mod relays;
 pub mod stuck;
+pub mod tree;
 pub mod view;
