@@ -1,10 +1,12 @@
 //! The debug socket of a node: there before anything else, and gone after everything else.
 
 use super::data_dir::DataDir;
+use super::facts::FactSources;
 use crate::config::Config;
 use crate::model::NodeId;
 use crate::telemetry::observe::{About, Observer, SharedObserver};
 use crate::web::debug::{AskOthers, DebugParts, DebugService, nobody};
+use std::sync::Arc;
 use tokio::sync::watch;
 
 /// The service, and what it is told when it is known.
@@ -45,6 +47,14 @@ impl Debug {
 
     pub fn knows_who_it_is(&self, node: NodeId) {
         self.observer.observer().is_node(node.to_string());
+    }
+
+    pub fn knows(&self, sources: Arc<FactSources>) {
+        self.observer.observer().knows(move || sources.facts());
+    }
+
+    pub fn observer(&self) -> SharedObserver {
+        self.observer.clone()
     }
 
     pub fn asks_others(&self, others: AskOthers) {

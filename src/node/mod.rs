@@ -9,6 +9,7 @@ mod auth;
 pub mod data_dir;
 mod debug;
 mod diag;
+mod facts;
 mod follower;
 mod joining;
 mod life;
@@ -45,6 +46,7 @@ use crate::protocol::tunnel::NodeReport;
 use crate::web::diag::{Diag, Health};
 use crate::web::metrics::{NodeParts, Sources};
 use debug::Debug;
+use facts::FactSources;
 use roots::Roots;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -145,6 +147,8 @@ pub(crate) struct Common {
     pub condemned: Arc<watch::Sender<Option<String>>>,
     /// What the proxy presents to people.
     pub web: WebCertificates,
+    /// Where the observer finds what the actors do not show by themselves.
+    pub facts: Arc<FactSources>,
 }
 
 /// What a node asks of auth, wherever auth is.
@@ -228,7 +232,10 @@ pub async fn start(
         health: Vec::new(),
         proxy_addresses: Vec::new(),
     };
+    let facts = Arc::new(FactSources::new(databases.view()));
+    debug.knows(facts.clone());
     let common = Arc::new(Common {
+        facts,
         in_use: identity_stock.view(),
         databases,
         report: Arc::new(watch::Sender::new(report)),
@@ -349,6 +356,7 @@ fn nowhere() -> StartError {
 /// The sessions of one service: where proxy and agent share a process, each registers and decides for itself.
 pub(crate) fn start_sessions(common: &Common, roots: &mut Roots, name: &str) -> ActorRef<Sessions> {
     let (stock, policy, clock) = (SessionsStock::default(), common.policy.clone(), common.clock.clone());
+    common.facts.has_sessions(stock.watch());
     roots.start(Spec::permanent(name), move || {
         Sessions::new(stock.clone(), policy.clone(), clock.clone())
     })
