@@ -11,6 +11,8 @@ use super::ca::{CaError, IssueDbClient, Issued};
 use super::cancels::{FindUpstreamKey, ForgetKey, UpstreamKey};
 use super::databases::{Database, DatabasesView};
 use super::host::{Behavior, Ctx, Handle, Runtime, Spec};
+use super::inspector::Inspector;
+use super::passages::Passages;
 use super::policy::PolicyView;
 use super::sessions::{RegisterSession, SessionClosed};
 use super::trail::Trail;
@@ -40,6 +42,8 @@ pub struct ServeStream {
     pub stream: BoxStream,
     /// Where the stream's tunnel lives; what it leads to lives there too.
     pub runtime: Runtime,
+    /// Which proxy, by its certificate; `None` of the one in this process.
+    pub proxy: Option<NodeId>,
 }
 
 /// A TLS client that proves `db_user` to a service's PostgreSQL, for this person.
@@ -70,6 +74,9 @@ pub struct AgentParts {
     pub keep_key: Address<UpstreamKey>,
     pub find_key: Address<FindUpstreamKey>,
     pub forget_key: Address<ForgetKey>,
+    /// Which proxy opened a connection: the one that may ask about it.
+    pub opened_by: Passages<Option<NodeId>>,
+    pub inspector: Inspector,
 }
 
 type CertificateKey = (PersonName, ServiceName, DbUser);
@@ -113,14 +120,15 @@ impl Behavior for Agent {
 }
 
 impl Handle<ServeStream> for Agent {
-    fn handle(&mut self, ServeStream { stream, runtime }: ServeStream, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
+    fn handle(&mut self, serve: ServeStream, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
+        let ServeStream { stream, runtime, proxy } = serve;
         let name = format!("upstream#{}", self.next_upstream);
         self.next_upstream += 1;
         let parts = self.parts.clone();
         let client = ctx.address::<GetUpstreamClient>();
         let mut stream = Some(stream);
         ctx.spawn_child(&runtime, Spec::temporary(&name), move || {
-            Upstream::new(stream.take(), parts.clone(), client.clone())
+            Upstream::new(stream.take(), proxy, parts.clone(), client.clone())
         });
         Reply::Now(())
     }

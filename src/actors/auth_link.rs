@@ -2,7 +2,7 @@
 //!
 //! **Owns** the connection to auth, made again whenever it is lost.
 //! **Hears** what the rooms of this node ask of auth: `IssueDbClient`, `StoreLines`. Each question is a stream of its own.
-//! **Tells** the policy actor what auth publishes; auth, every two seconds, that this node lives.
+//! **Tells** the policy actor what auth publishes; auth, every two seconds, that this node lives, and what it asks about it.
 //! **Never** repeats a question by itself: whoever asked knows whether a repeat is harmless.
 //! **Ends** with the node. Permanent.
 
@@ -13,14 +13,16 @@ use super::audit::StoreLines;
 use super::ca::{CaError, DbServerIssued, IssueDbClient, IssueHost, IssueOwnDbServer, Issued};
 use super::host::{Behavior, Ctx, Handle, TaskGuard, spawn_here};
 use super::identity::IdentityView;
+use super::inspector::Inspector;
 use super::inventory::HEARTBEAT_EVERY;
+use super::node_questions::answer_auth;
 use super::policy::{PolicyConfirmed, PolicyReceived, PolicyView};
 use super::proxies::ProxiesStock;
 use crate::model::{ConnectionId, NodeKind, SharedClock};
 use crate::net::BoxStream;
 use crate::net::auth_dialer::{AuthDialer, AuthRoute};
 use crate::net::frames::{read_frame, write_frame};
-use crate::net::mux::{self, Mux, MuxSide, MuxStream};
+use crate::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
 use crate::pki::entropy;
 use crate::policy::PolicySnapshot;
 use crate::protocol::tunnel::{AuthToNode, DbToAuth, Frame, FrameKind, Header, NodeReport, ProxyToAuth, Wire};
@@ -55,6 +57,8 @@ pub struct AuthLinkParts {
     pub received: Address<PolicyReceived>,
     pub confirmed: Address<PolicyConfirmed>,
     pub policy: PolicyView,
+    /// Answers what auth asks about this node.
+    pub inspector: Inspector,
 }
 
 pub struct AuthLink {
@@ -77,11 +81,11 @@ impl AuthLink {
         let wait = back_off(self.failures);
         let dialled = async move {
             tokio::time::sleep(wait).await;
-            let (mux, _inbound, driver) = mux::start(dial(&parts).await?, MuxSide::Dialled);
-            Ok::<_, io::Error>((mux, spawn_here(driver)))
+            let (mux, inbound, driver) = mux::start(dial(&parts).await?, MuxSide::Dialled);
+            Ok::<_, io::Error>((mux, inbound, spawn_here(driver)))
         };
         ctx.run(dialled, |link, connected, ctx| match connected {
-            Ok((mux, driver)) => link.connected(mux, driver, ctx),
+            Ok((mux, inbound, driver)) => link.connected(mux, inbound, driver, ctx),
             Err(error) => {
                 link.failures += 1;
                 tracing::warn!(auth = %link.parts.route, %error, failures = link.failures, "auth not reached; trying again");
@@ -90,7 +94,7 @@ impl AuthLink {
         });
     }
 
-    fn connected(&mut self, mux: Mux, driver: TaskGuard<String>, ctx: &mut Ctx<'_, Self>) {
+    fn connected(&mut self, mux: Mux, inbound: Inbound, driver: TaskGuard<String>, ctx: &mut Ctx<'_, Self>) {
         tracing::info!(auth = %self.parts.route, "connected to auth");
         self.mux = Some(mux.clone());
         let since = tokio::time::Instant::now();
@@ -100,6 +104,7 @@ impl AuthLink {
                 why = driver.join() => why.unwrap_or_else(|panic| panic),
                 error = follow_policy(&parts, &mux, &origin) => error.to_string(),
                 error = keep_alive(&parts, &mux) => error.to_string(),
+                () = answer_auth(inbound, &parts.inspector, parts.kind, &origin) => "the multiplexer ended".to_owned(),
             };
             mux.kill();
             why

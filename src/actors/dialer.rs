@@ -164,7 +164,7 @@ impl Dialer {
                 why = driver.join() => why.unwrap_or_else(|panic| panic),
                 why = keep_announcing(&parts, control) => why,
                 () = parts.policy.clone().removal_of(proxy) => "the proxy was removed from the cluster".to_owned(),
-                () = take_streams(inbound, &parts.serve, &origin) => "the multiplexer ended".to_owned(),
+                () = take_streams(inbound, proxy, &parts.serve, &origin) => "the multiplexer ended".to_owned(),
             };
             mux.kill();
             why
@@ -322,11 +322,17 @@ async fn announce(parts: &DialerParts, control: &mut MuxStream, id: u64) -> io::
     }
 }
 
-async fn take_streams(mut inbound: Inbound, serve: &Address<ServeStream>, origin: &super::address::Origin) {
+async fn take_streams(
+    mut inbound: Inbound,
+    proxy: NodeId,
+    serve: &Address<ServeStream>,
+    origin: &super::address::Origin,
+) {
     while let Some(stream) = inbound.recv().await {
         let stream = ServeStream {
             stream: Box::new(stream),
             runtime: Runtime::current(),
+            proxy: Some(proxy),
         };
         // A full mailbox means more new connections than can be started: the stream is reset, and the proxy tries another
         // agent or says so.

@@ -10,7 +10,7 @@ use super::address::Address;
 use super::host::{Behavior, Ctx};
 use super::policy::PolicyView;
 use super::trail::Trail;
-use super::tunnels::AgentAnnounced;
+use super::tunnels::{AgentAnnounced, LastHeard};
 use crate::audit::EventKind;
 use crate::net::frames::{ReadFrameError, read_frame, write_frame};
 use crate::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
@@ -32,6 +32,7 @@ pub struct Tunnel {
     policy: PolicyView,
     trail: Trail,
     mux: Option<Mux>,
+    heard: LastHeard,
 }
 
 /// What a turn on the control stream came to.
@@ -60,6 +61,7 @@ impl Tunnel {
             policy,
             trail,
             mux: None,
+            heard: LastHeard::now(),
         }
     }
 
@@ -111,6 +113,7 @@ impl Tunnel {
     }
 
     fn announce(&self, databases: Vec<DatabaseRecord>, health: Vec<DatabaseHealth>, ctx: &Ctx<'_, Self>) {
+        self.heard.again();
         let Some(mux) = self.mux.clone() else { return };
         let said = AgentAnnounced {
             tunnel: ctx.name().clone(),
@@ -119,6 +122,7 @@ impl Tunnel {
             databases,
             health,
             mux,
+            heard: self.heard.clone(),
             runtime_index: self.runtime_index,
         };
         // A full mailbox is no loss: the agent says it again in two seconds.

@@ -14,7 +14,7 @@ use super::policy::PolicyView;
 use super::supervisor::ChildExited;
 use super::trail::Trail;
 use super::tunnel::Tunnel;
-use crate::model::{Labels, NodeId, NodeName, ServiceName, SharedClock, Timestamp};
+use crate::model::{Labels, Moment, NodeId, NodeName, ServiceName, SharedClock, Timestamp};
 use crate::net::BoxStream;
 use crate::net::mux::{Mux, MuxError};
 use crate::net::tls::ServerTls;
@@ -32,10 +32,28 @@ const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 /// Between the two ends of a stream inside one process; one copy buffer.
 const LOCAL_PIPE_BYTES: usize = 64 * 1024;
 
+/// When the agent at the other end of a tunnel said something last. Its tunnel writes it, whoever has a way to it may read.
+#[derive(Debug, Clone)]
+pub struct LastHeard(Arc<AtomicU64>);
+
+impl LastHeard {
+    pub fn now() -> Self {
+        Self(Arc::new(AtomicU64::new(Moment::now().as_nanos())))
+    }
+
+    pub fn again(&self) {
+        self.0.store(Moment::now().as_nanos(), Ordering::Relaxed);
+    }
+
+    pub fn ago(&self) -> Duration {
+        Moment::now().since(Moment::from_nanos(self.0.load(Ordering::Relaxed)))
+    }
+}
+
 /// How a stream to an agent is opened. All else is the same.
 #[derive(Clone)]
 pub enum Transport {
-    Tunnel(Mux),
+    Tunnel(Mux, LastHeard),
     /// The agent is in this process.
     Local(Address<ServeStream>),
 }
@@ -51,12 +69,13 @@ pub enum OpenError {
 impl Transport {
     pub async fn open(&self, origin: &super::address::Origin) -> Result<BoxStream, OpenError> {
         match self {
-            Self::Tunnel(mux) => Ok(Box::new(mux.open().await?)),
+            Self::Tunnel(mux, _) => Ok(Box::new(mux.open().await?)),
             Self::Local(agent) => {
                 let (near, far) = tokio::io::duplex(LOCAL_PIPE_BYTES);
                 let serve = ServeStream {
                     stream: Box::new(far),
                     runtime: Runtime::current(),
+                    proxy: None,
                 };
                 agent.tell(origin, serve).map_err(|_| OpenError::LocalAgentDown)?;
                 Ok(Box::new(near))
@@ -66,8 +85,16 @@ impl Transport {
 
     fn is_down(&self) -> bool {
         match self {
-            Self::Tunnel(mux) => mux.is_down(),
+            Self::Tunnel(mux, _) => mux.is_down(),
             Self::Local(_) => false,
+        }
+    }
+
+    /// `None` of an agent in this process.
+    pub fn last_heard(&self) -> Option<&LastHeard> {
+        match self {
+            Self::Tunnel(_, heard) => Some(heard),
+            Self::Local(_) => None,
         }
     }
 }
@@ -206,6 +233,7 @@ pub struct AgentAnnounced {
     pub databases: Vec<DatabaseRecord>,
     pub health: Vec<DatabaseHealth>,
     pub mux: Mux,
+    pub heard: LastHeard,
     pub runtime_index: usize,
 }
 
@@ -365,7 +393,7 @@ impl Handle<AgentAnnounced> for Tunnels {
                 agent_name: said.agent_name,
                 databases: said.databases,
                 health: said.health,
-                transport: Transport::Tunnel(said.mux),
+                transport: Transport::Tunnel(said.mux, said.heard),
                 runtime: said.runtime_index,
             },
         );

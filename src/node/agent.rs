@@ -12,6 +12,7 @@ use crate::actors::databases::server_files::ServerFiles;
 use crate::actors::dialer::DialerParts;
 use crate::actors::dialers::{Dialers, DialersParts};
 use crate::actors::host::Spec;
+use crate::actors::passages::Passages;
 use crate::actors::sessions::EndService;
 use crate::actors::tunnels::ServeLocally;
 use crate::config::{DatabaseConfig, JoinAddress};
@@ -51,6 +52,8 @@ pub(super) fn start(
         keep_key: cancels.address(),
         find_key: cancels.address(),
         forget_key: cancels.address(),
+        opened_by: Passages::default(),
+        inspector: common.inspector.clone(),
     });
     let agent = roots.start(Spec::permanent("agent"), move || Agent::new(parts.clone()));
     let seed = match serve_locally {

@@ -19,6 +19,7 @@ pub use life::{NodeEnd, Order};
 
 use crate::actors::accounts::{AcceptInvite, LookAtInvite};
 use crate::actors::address::Address;
+use crate::actors::agent_question::AgentWay;
 use crate::actors::audit::{AuditShipper, StoreLines};
 use crate::actors::auth_link::{AuthLink, AuthLinkParts};
 use crate::actors::ca::{IssueDbClient, IssueHost, IssueOwnDbServer};
@@ -26,6 +27,8 @@ use crate::actors::databases::DatabasesStock;
 use crate::actors::host::ActorRef;
 use crate::actors::host::{Runtimes, Spec};
 use crate::actors::identity::{IdentityKeeper, IdentityParts, IdentityStock, IdentityView, InUse};
+use crate::actors::inspector::Inspector;
+use crate::actors::passages::Passages;
 use crate::actors::phase::NodePhase;
 use crate::actors::policy::{Policy, PolicyConfirmed, PolicyReceived, PolicyStock, PolicyView};
 use crate::actors::proxies::ProxiesStock;
@@ -38,6 +41,7 @@ use crate::net::auth_dialer::AuthRoute;
 use crate::net::web_certificates::WebCertificates;
 use crate::pki::entropy;
 use crate::protocol::tunnel::NodeReport;
+use crate::telemetry::observe::{About, Observer};
 use roots::Roots;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -133,6 +137,10 @@ pub(crate) struct Common {
     pub condemned: Arc<watch::Sender<Option<String>>>,
     /// What the proxy presents to people.
     pub web: WebCertificates,
+    /// Which agent has a connection of the proxy of this process.
+    pub agents: Passages<AgentWay>,
+    /// What this process answers about itself.
+    pub inspector: Inspector,
 }
 
 /// What a node asks of auth, wherever auth is.
@@ -200,7 +208,17 @@ pub async fn start(
         health: Vec::new(),
         proxy_addresses: Vec::new(),
     };
+    let agents = Passages::default();
+    let observer = Observer::new(About {
+        node: identity.name.to_string(),
+        node_id: identity.node.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        services: config.services().iter().map(ToString::to_string).collect(),
+    })
+    .shared();
     let common = Arc::new(Common {
+        inspector: Inspector::new(observer, identity.node, agents.clone()),
+        agents,
         in_use: identity_stock.view(),
         databases,
         report: Arc::new(watch::Sender::new(report)),
@@ -289,6 +307,7 @@ fn link_to_auth(
         received,
         confirmed,
         policy: common.policy.clone(),
+        inspector: common.inspector.clone(),
     });
     let link = roots.start(Spec::permanent("auth-link"), move || AuthLink::new(parts.clone()));
     Ok(AuthAddresses {
