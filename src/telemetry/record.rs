@@ -133,6 +133,14 @@ pub fn find(fits: impl Fn(&Record) -> bool) -> Vec<Record> {
     found
 }
 
+/// Shows each record that was kept, in no order. Whoever looks keeps the writers of one thread waiting.
+pub fn for_each(mut look: impl FnMut(&Record)) {
+    for_each_rings(|rings| {
+        let all = rings.connections.records.iter().chain(&rings.others.records);
+        all.for_each(&mut look);
+    });
+}
+
 /// From when on the record of connections is whole: before it, some thread has overwritten what it had.
 pub fn whole_since() -> Option<Moment> {
     let mut since = None;

@@ -1,0 +1,137 @@
+//! Actors whose thread is blocked, threads that wait for the disk, and mailboxes that are not emptied.
+
+use super::super::look::{ActorLook, Snapshot};
+use super::super::registry::InHand;
+use super::{CROWDED_AFTER, Found, HANDLER_SLOW_AFTER, STORE_SLOW_AFTER, StuckRule, few, lasting};
+
+pub fn find(look: &Snapshot, found: &mut Vec<Found>) {
+    for actor in &look.actors {
+        if actor.is_thread() {
+            found.extend(disk(actor, look));
+        } else {
+            found.extend(handler(actor, look));
+            found.extend(mailbox(actor, look));
+        }
+    }
+}
+
+/// What has been in hand for longer than a turn may take.
+pub fn slow_in_hand(actor: &ActorLook, look: &Snapshot) -> Option<InHand> {
+    let limit = if actor.is_thread() {
+        STORE_SLOW_AFTER
+    } else {
+        HANDLER_SLOW_AFTER
+    };
+    actor.in_hand.filter(|in_hand| look.now.since(in_hand.since) > limit)
+}
+
+/// The actor on the same thread that keeps all others of it from their turn.
+pub fn blocker<'a>(actor: &ActorLook, look: &'a Snapshot) -> Option<&'a ActorLook> {
+    let runtime = actor.runtime.as_ref()?;
+    look.actors
+        .iter()
+        .find(|other| other.runtime.as_ref() == Some(runtime) && slow_in_hand(other, look).is_some())
+}
+
+fn handler(actor: &ActorLook, look: &Snapshot) -> Option<Found> {
+    let in_hand = slow_in_hand(actor, look)?;
+    let runtime = actor.runtime.as_deref().unwrap_or("its own");
+    let others = match look.neighbours(actor) {
+        0 => String::new(),
+        1 => "; one other actor of that thread waits too".to_owned(),
+        many => format!("; {many} other actors of that thread wait too"),
+    };
+    let age = lasting(look.now.since(in_hand.since));
+    let (path, what) = (&actor.path, in_hand.what);
+    Some(Found {
+        rule: StuckRule::HandlerSlow,
+        room: path.to_string(),
+        peer: path.to_string(),
+        sentence: format!("{path} has had {what} in hand for {age}: thread {runtime} is blocked{others}"),
+        next: format!(
+            "postern actor {path}; if it does not end, take a backtrace of thread {runtime} before you restart the node"
+        ),
+        since: in_hand.since,
+        connection: in_hand.connection.or(actor.connection),
+        side: None,
+        alarms: false,
+    })
+}
+
+fn mailbox(actor: &ActorLook, look: &Snapshot) -> Option<Found> {
+    let crowded_since = actor.crowded_since?;
+    let is_full = actor.queued >= actor.bound;
+    if !is_full && look.now.since(crowded_since) <= CROWDED_AFTER {
+        return None;
+    }
+    let (path, queued, bound) = (&actor.path, actor.queued, actor.bound);
+    let blocker = blocker(actor, look).filter(|other| other.path != *path);
+    let why = match (&actor.in_hand, blocker) {
+        (Some(in_hand), _) => {
+            let age = lasting(look.now.since(in_hand.since));
+            format!("it has had {} in hand for {age}", in_hand.what)
+        }
+        (None, Some(other)) => format!("{} blocks their thread", other.path),
+        (None, None) => format!("it has nothing in hand and is {}", actor.state),
+    };
+    let mut waiting: Vec<&str> = look
+        .actors
+        .iter()
+        .filter(|other| other.waits.iter().any(|wait| wait.for_whom == *path))
+        .map(|other| &*other.path)
+        .collect();
+    waiting.dedup();
+    let waiting = match waiting.as_slice() {
+        [] => String::new(),
+        names => format!("; it is waited for by {}", few(names)),
+    };
+    let peer = blocker.map_or(path, |other| &other.path);
+    let age = lasting(look.now.since(crowded_since));
+    Some(Found {
+        rule: StuckRule::MailboxFull,
+        room: path.to_string(),
+        peer: peer.to_string(),
+        sentence: format!("the mailbox of {path} has been full ({queued} of {bound}) for {age}: {why}{waiting}"),
+        next: format!("postern actor {peer}"),
+        since: crowded_since,
+        connection: None,
+        side: None,
+        alarms: false,
+    })
+}
+
+/// Threads work for actors that must not be blocked, with the disk.
+fn disk(thread: &ActorLook, look: &Snapshot) -> Option<Found> {
+    let (path, queued, bound) = (&thread.path, thread.queued, thread.bound);
+    let half_full = bound > 0 && queued.saturating_mul(2) >= bound;
+    let (since, what) = match slow_in_hand(thread, look) {
+        Some(in_hand) => {
+            let age = lasting(look.now.since(in_hand.since));
+            let what = format!(
+                "has had {} in hand for {age}, and {queued} wait behind it",
+                in_hand.what
+            );
+            (in_hand.since, what)
+        }
+        None if half_full => {
+            let since = thread.in_hand.map_or(look.now, |in_hand| in_hand.since);
+            (
+                since,
+                format!("has {queued} of {bound} places taken: the disk is slower than what comes"),
+            )
+        }
+        None => return None,
+    };
+    Some(Found {
+        rule: StuckRule::StoreSlow,
+        room: path.to_string(),
+        peer: "the disk".to_owned(),
+        sentence: format!("{path} {what}"),
+        next: "iostat -x 1, df -h and dmesg on this machine: is the disk of the data directory full, slow or broken?"
+            .to_owned(),
+        since,
+        connection: thread.in_hand.and_then(|in_hand| in_hand.connection),
+        side: None,
+        alarms: false,
+    })
+}
