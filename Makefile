@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test campaign-agents lint build fmt clean-demo test-tools postgresql
+.PHONY: help demo test campaign-agents bench-messages lint build fmt clean-demo test-tools postgresql
 
 target := $(or $(CARGO_TARGET_DIR),target)
 cargo ?= cargo
@@ -22,6 +22,10 @@ test: postgresql test-tools ## every test, with real processes and a real Postgr
 campaign-agents: build ## 300 agents, one process each, and a proxy that is restarted: memory, CPU, time (CAMPAIGN_AGENTS=N)
 	@POSTERN_PROGRAM="$(abspath $(target))/release/postern" $(cargo) test --locked --features fault-points --test it -- \
 		--ignored --nocapture hundreds_of_agents
+
+bench-messages: ## what a message between actors costs with the record on and off, and an actor at rest
+	@program=$$($(cargo) bench --locked --no-run --bench messages --message-format json | \
+		sed -n 's/.*"executable":"\([^"]*messages[^"]*\)".*/\1/p' | tail -1); scripts/bench-messages.sh "$$program"
 
 lint: ## formatting, clippy with and without fault-points, documentation, and cargo deny where it is installed
 	$(cargo) fmt --all --check

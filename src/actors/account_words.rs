@@ -1,6 +1,7 @@
 //! Invitations on the wire: what auth answers a proxy about a link, and how the proxy reads it.
 
 use super::accounts::{AccountError, Invitation, InviteKind};
+use crate::net::frames::AnswerError;
 use crate::protocol::tunnel::{AccountRefusal, AuthToNode};
 
 pub(super) fn shown(invitation: Invitation) -> AuthToNode {
@@ -72,6 +73,10 @@ pub(super) fn accepted(answer: AuthToNode) -> Result<(), AccountError> {
         AuthToNode::InviteAccepted => Ok(()),
         other => Err(refusal(other)),
     }
+}
+
+pub(super) fn unanswered(error: &AnswerError) -> AccountError {
+    AccountError::Away(error.to_string())
 }
 
 fn refusal(answer: AuthToNode) -> AccountError {

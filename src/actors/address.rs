@@ -213,7 +213,7 @@ impl<M: Message> Address<M> {
         let result = self.inner.offer(envelope);
         if let Err(error) = result {
             self.dropped(&meta);
-            tracing::debug!(from = ?origin.from, to = %self.to, message = M::NAME, %error, "message not sent");
+            tracing::debug!(from = ?origin.from, to = %self.to, message_kind = M::NAME, %error, "message not sent");
         }
         result
     }

@@ -19,6 +19,8 @@ use crate::pki::verify_person;
 use crate::policy::{AccessRequest, Permit, decide};
 use crate::protocol::postgres::backend::backend_key_data;
 use crate::protocol::postgres::parameters::ParameterRule;
+use crate::telemetry::relays::RelaySpec;
+use crate::telemetry::view::Side;
 use rustls_pki_types::CertificateDer;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -75,6 +77,8 @@ pub struct Ready {
     pub process_id: u32,
     /// PostgreSQL's first answers, with our key in place of its own.
     pub greeting: Vec<u8>,
+    /// As the views show it.
+    pub seen: RelaySpec,
 }
 
 /// Why there is no session.
@@ -94,7 +98,10 @@ impl From<Refusal> for Declined {
 /// decision would come after it and win.
 fn check_parameters(parameters: &[(String, String)]) -> Result<(), Refusal> {
     let refused = |name: &str| {
-        tracing::error!(name, "the proxy sent a start-up parameter that may not pass");
+        tracing::error!(
+            parameter = name,
+            "the proxy sent a start-up parameter that may not pass"
+        );
         Refusal::new(
             RefusalKind::ProtocolViolation,
             format!("the proxy sent the start-up parameter {name:?}, which may not pass"),
@@ -259,6 +266,18 @@ async fn attempt(
         .ask(origin, keep, ASK_DEADLINE)
         .await
         .map_err(|error| unavailable(&error))?;
+    let seen = RelaySpec {
+        connection: ask.connection,
+        session: ask.session,
+        side: Side::Agent,
+        user: permit.person().to_string(),
+        database: permit.service().to_string(),
+        db_user: permit.db_user().to_string(),
+        db_name: permit.db_name().to_string(),
+        client: ask.client_address.clone(),
+        upstream: format!("PostgreSQL at {}", database.endpoint),
+        process_id,
+    };
     Ok(Ready {
         permit,
         watched,
@@ -266,6 +285,7 @@ async fn attempt(
         postgres: opened.stream,
         process_id,
         greeting: opened.greeting,
+        seen,
     })
 }
 
@@ -312,7 +332,10 @@ async fn authorise(parts: &AgentParts, ask: &OpenRelay) -> Result<(AccessRequest
 
 fn client_ip(address: &str) -> Result<IpAddr, Refusal> {
     address.parse().map(|address: SocketAddr| address.ip()).map_err(|_| {
-        tracing::error!(address, "the proxy's client address is not an address with a port");
+        tracing::error!(
+            peer = address,
+            "the proxy's client address is not an address with a port"
+        );
         Refusal::new(
             RefusalKind::Internal,
             "the proxy did not say where this connection comes from",
@@ -363,8 +386,11 @@ async fn failed_start(parts: &AgentParts, session: &OpenSession, permit: &Permit
 
 pub fn unavailable(error: &AskError) -> Refusal {
     tracing::error!(%error, "a connection could not be prepared");
-    Refusal::new(RefusalKind::Internal, "a part of the agent did not answer in time")
-        .hint("connect again; the agent's log says more")
+    Refusal::new(
+        RefusalKind::Unavailable,
+        "a part of the agent that a connection needs failed or is overloaded",
+    )
+    .hint("try again; if it lasts, the agent's log says more")
 }
 
 #[cfg(test)]

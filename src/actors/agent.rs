@@ -4,7 +4,7 @@
 //! **Hears** `ServeStream` (a stream that a proxy opened), `GetUpstreamClient` from its connections.
 //! **Tells** auth when it needs a certificate; starts an `upstream#id` for every stream, on the runtime of its tunnel.
 //! **Never** dials what is not among its own databases, whoever asks.
-//! **Ends** with the node. Permanent; the certificates are asked for again after a failure.
+//! **Ends** with the node. Permanent; its connections outlive a rebuild, and the certificates are asked for again after one.
 
 use super::address::{Address, Reply, message};
 use super::ca::{CaError, IssueDbClient, Issued};
@@ -28,6 +28,7 @@ use crate::policy::{DENIED_HINT, DENIED_MESSAGE};
 use rustls_pki_types::CertificateDer;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Certificates kept: persons times database users times services that are in use. Beyond it the ones that end first go.
@@ -91,15 +92,16 @@ struct Kept {
 pub struct Agent {
     parts: Arc<AgentParts>,
     certificates: HashMap<CertificateKey, Kept>,
-    next_upstream: u64,
+    /// Of the connections so far. Outside of the state, as they are: no two have the same name.
+    upstreams: Arc<AtomicU64>,
 }
 
 impl Agent {
-    pub fn new(parts: Arc<AgentParts>) -> Self {
+    pub fn new(parts: Arc<AgentParts>, upstreams: Arc<AtomicU64>) -> Self {
         Self {
             parts,
             certificates: HashMap::new(),
-            next_upstream: 1,
+            upstreams,
         }
     }
 
@@ -122,8 +124,8 @@ impl Behavior for Agent {
 impl Handle<ServeStream> for Agent {
     fn handle(&mut self, serve: ServeStream, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
         let ServeStream { stream, runtime, proxy } = serve;
-        let name = format!("upstream#{}", self.next_upstream);
-        self.next_upstream += 1;
+        let number = self.upstreams.fetch_add(1, Ordering::Relaxed) + 1;
+        let name = format!("upstream#{number}");
         let parts = self.parts.clone();
         let client = ctx.address::<GetUpstreamClient>();
         let mut stream = Some(stream);
@@ -149,7 +151,7 @@ impl Handle<GetUpstreamClient> for Agent {
         }
         let (reply, promise) = Reply::later();
         let (parts, origin) = (self.parts.clone(), ctx.origin());
-        ctx.run(
+        ctx.run_for_asker(
             async move { ask_for_certificate(&parts, want, &origin).await },
             |agent, made, _| {
                 if let Ok((client, until)) = &made {
@@ -186,10 +188,11 @@ async fn ask_for_certificate(
         .map_err(|error| auth_away(&error))?
         .map_err(|error| match error {
             CaError::Declined(why) => {
-                tracing::warn!(%why, "auth refused a certificate for PostgreSQL");
+                tracing::warn!(reason = %why, "auth refused a certificate for PostgreSQL");
                 Refusal::new(RefusalKind::AccessDenied, DENIED_MESSAGE).hint(DENIED_HINT)
             }
             CaError::AuthAway(_) => auth_away(&error),
+            CaError::NotUnderstood(_) => auth_of_another_version(&error),
         })?;
     let credentials = Credentials {
         chain: vec![CertificateDer::from(certificate)],
@@ -214,6 +217,15 @@ fn internal(error: &dyn std::fmt::Display) -> Refusal {
         "the agent could not prepare a connection to the database server",
     )
     .hint("the agent's log says why")
+}
+
+fn auth_of_another_version(error: &dyn std::fmt::Display) -> Refusal {
+    tracing::error!(%error, "no certificate for PostgreSQL");
+    Refusal::new(
+        RefusalKind::Internal,
+        "the agent and the auth service do not understand each other, so there is no certificate for this database user",
+    )
+    .hint("are they of different versions? An administrator should upgrade the older one; the agent's log says more")
 }
 
 fn auth_away(error: &dyn std::fmt::Display) -> Refusal {

@@ -11,7 +11,7 @@ use super::tunnel::answer;
 use super::tunnels::{LastHeard, Transport};
 use crate::model::{ConnectionId, MessageId, NodeId, NodeName};
 use crate::net::BoxStream;
-use crate::net::frames::{ReadFrameError, read_frame, write_frame};
+use crate::net::frames::{AnswerError, read_answer, write_frame};
 use crate::protocol::tunnel::{DbToProxy, Frame, FrameKind, Header, PART_MAX_BYTES, ProxyToDb};
 use crate::telemetry::view::{MissingPart, TracePart};
 use std::io;
@@ -36,33 +36,18 @@ pub async fn ask_agent(
 ) -> Result<Option<TracePart>, MissingPart> {
     let asked = tokio::time::timeout(AGENT_DEADLINE, exchange(way, connection, origin)).await;
     let why = match asked {
-        Ok(Ok(Some(Frame {
-            body: Some(DbToProxy::Inspected { json }),
-            ..
-        }))) if json.is_empty() => return Ok(None),
-        Ok(Ok(Some(Frame {
-            body: Some(DbToProxy::Inspected { json }),
-            ..
-        }))) if json.len() <= PART_MAX_BYTES => match parse(&json) {
+        Ok(Ok(DbToProxy::Inspected { json })) if json.is_empty() => return Ok(None),
+        Ok(Ok(DbToProxy::Inspected { json })) if json.len() <= PART_MAX_BYTES => match parse(&json) {
             Ok(part) => return Ok(Some(part)),
             Err(error) => format!("agent {} answered with what is no part of a trace: {error}", way.name),
         },
-        Ok(Ok(Some(Frame {
-            body: Some(DbToProxy::NotInspected { why }),
-            ..
-        }))) => format!("agent {}: {why}", way.name),
-        Ok(Ok(Some(Frame {
-            header: Header {
-                kind: FrameKind::Refused { .. },
-                ..
-            },
-            ..
-        }))) => format!(
+        Ok(Ok(DbToProxy::NotInspected { why })) => format!("agent {}: {why}", way.name),
+        Ok(Ok(_)) => format!("agent {} answered another question", way.name),
+        Ok(Err(AnswerError::Refused { .. })) => format!(
             "agent {} does not know this question: it is of an older version; update it",
             way.name
         ),
-        Ok(Ok(_)) => format!("agent {} answered another question", way.name),
-        Ok(Err(error)) => format!("agent {} cannot be asked: {error}", way.name),
+        Ok(Err(error)) => format!("agent {} could not be asked: {error}", way.name),
         Err(_) => format!("agent {} did not answer within {AGENT_DEADLINE:?}", way.name),
     };
     Err(MissingPart {
@@ -78,7 +63,7 @@ fn last_heard(heard: &LastHeard) -> String {
     format!("this proxy heard from it {} s ago last", heard.ago().as_secs())
 }
 
-async fn exchange(way: &AgentWay, connection: ConnectionId, origin: &Origin) -> io::Result<Option<Frame<DbToProxy>>> {
+async fn exchange(way: &AgentWay, connection: ConnectionId, origin: &Origin) -> Result<DbToProxy, AnswerError> {
     let mut stream = way.transport.open(origin).await.map_err(io::Error::other)?;
     let header = Header {
         id: MessageId::next().0,
@@ -91,10 +76,7 @@ async fn exchange(way: &AgentWay, connection: ConnectionId, origin: &Origin) -> 
     let ask = ProxyToDb::InspectConnection { connection };
     write_frame(&mut stream, &Frame::new(header, ask)).await?;
     accepted(&mut stream).await?;
-    read_frame::<DbToProxy>(&mut stream).await.map_err(|error| match error {
-        ReadFrameError::Io(error) => error,
-        refused => io::Error::other(refused),
-    })
+    read_answer::<DbToProxy>(&mut stream).await
 }
 
 /// On the agent: answers the proxy, whose connection it has to be.

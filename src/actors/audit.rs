@@ -66,7 +66,7 @@ impl AuditShipper {
                 Ok(true) => shipper.ship_on(ctx),
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::warn!(%error, retry = ?RETRY_AFTER, "audit events wait on this node");
+                    tracing::warn!(%error, retry_in = ?RETRY_AFTER, "audit events wait on this node");
                     ctx.after(RETRY_AFTER, |shipper, ctx| shipper.ship_on(ctx));
                 }
             },

@@ -39,7 +39,7 @@ impl AuditLogKeeper {
             // the next use could build on.
             work(&mut log.lock().unwrap_or_else(PoisonError::into_inner))
         });
-        ctx.run(done, move |_, done, _| {
+        ctx.run_for_asker(done, move |_, done, _| {
             promise.keep(done.unwrap_or_else(|_| Err("the audit log's thread failed".to_owned())));
         });
         reply

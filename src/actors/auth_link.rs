@@ -21,7 +21,7 @@ use super::proxies::ProxiesStock;
 use crate::model::{ConnectionId, NodeKind, SharedClock};
 use crate::net::BoxStream;
 use crate::net::auth_dialer::{AuthDialer, AuthRoute};
-use crate::net::frames::{read_frame, write_frame};
+use crate::net::frames::{AnswerError, read_answer, write_frame};
 use crate::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
 use crate::pki::entropy;
 use crate::policy::PolicySnapshot;
@@ -38,6 +38,9 @@ const ASK_DEADLINE: Duration = Duration::from_secs(15);
 const TWICE_TOLERATED: Duration = Duration::from_secs(15);
 const BACK_OFF_MAX: Duration = Duration::from_secs(4);
 const BACK_OFF_STEP: Duration = Duration::from_millis(500);
+/// Auth refused a heartbeat, or to send its rules. It is asked again, as a refusal may have been of that one message; not soon,
+/// as each is on the audit log.
+const REFUSED_AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// A connection that held for so long was a good one, and its loss is a new fault.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
 
@@ -88,14 +91,14 @@ impl AuthLink {
             Ok((mux, inbound, driver)) => link.connected(mux, inbound, driver, ctx),
             Err(error) => {
                 link.failures += 1;
-                tracing::warn!(auth = %link.parts.route, %error, failures = link.failures, "auth not reached; trying again");
+                tracing::warn!(address = %link.parts.route, %error, failures = link.failures, "auth not reached; trying again");
                 link.dial(ctx);
             }
         });
     }
 
     fn connected(&mut self, mux: Mux, inbound: Inbound, driver: TaskGuard<String>, ctx: &mut Ctx<'_, Self>) {
-        tracing::info!(auth = %self.parts.route, "connected to auth");
+        tracing::info!(address = %self.parts.route, "connected to auth");
         self.mux = Some(mux.clone());
         let since = tokio::time::Instant::now();
         let (parts, origin) = (self.parts.clone(), ctx.origin());
@@ -110,7 +113,7 @@ impl AuthLink {
             why
         };
         ctx.run(life, move |link, why, ctx| {
-            tracing::warn!(auth = %link.parts.route, why, "connection to auth lost; sessions go on");
+            tracing::warn!(address = %link.parts.route, reason = why, "connection to auth lost; sessions go on");
             link.mux = None;
             // A peer that accepts and closes at once is not hammered.
             link.failures = if since.elapsed() < STEADY_AFTER {
@@ -128,11 +131,12 @@ impl AuthLink {
         question: Question,
         connection: Option<ConnectionId>,
         read: fn(AuthToNode) -> Result<R, E>,
-        away: fn(String) -> E,
+        unanswered: fn(&AnswerError) -> E,
         ctx: &mut Ctx<'_, Self>,
     ) -> Reply<Result<R, E>> {
         let Some(mux) = self.mux.clone() else {
-            return Reply::Now(Err(away("the link is down".to_owned())));
+            let down = io::Error::other("the link is down");
+            return Reply::Now(Err(unanswered(&down.into())));
         };
         let (reply, promise) = Reply::later();
         let header = Header {
@@ -148,11 +152,14 @@ impl AuthLink {
             let asked = tokio::time::timeout(ASK_DEADLINE, exchange(&mux, kind, header, question)).await;
             match asked {
                 Ok(Ok(answer)) => read(answer),
-                Ok(Err(error)) => Err(away(error.to_string())),
-                Err(_) => Err(away(format!("no answer within {ASK_DEADLINE:?}"))),
+                Ok(Err(error)) => Err(unanswered(&error)),
+                Err(_) => {
+                    let late = format!("no answer within {ASK_DEADLINE:?}");
+                    Err(unanswered(&io::Error::new(io::ErrorKind::TimedOut, late).into()))
+                }
             }
         };
-        ctx.run(answered, |_, answer, _| promise.keep(answer));
+        ctx.run_for_asker(answered, |_, answer, _| promise.keep(answer));
         reply
     }
 }
@@ -182,9 +189,9 @@ async fn dial(parts: &AuthLinkParts) -> io::Result<BoxStream> {
     dialer.map_err(io::Error::other)?.dial().await
 }
 
-async fn exchange(mux: &Mux, kind: NodeKind, header: Header, question: Question) -> io::Result<AuthToNode> {
+async fn exchange(mux: &Mux, kind: NodeKind, header: Header, question: Question) -> Result<AuthToNode, AnswerError> {
     let mut stream = send(mux, kind, header, question).await?;
-    next(&mut stream).await
+    read_answer(&mut stream).await
 }
 
 async fn send(mux: &Mux, kind: NodeKind, header: Header, question: Question) -> io::Result<MuxStream> {
@@ -259,21 +266,6 @@ fn in_db_words(question: Question) -> io::Result<DbToAuth> {
     })
 }
 
-/// The next message of auth on a stream.
-async fn next(stream: &mut MuxStream) -> io::Result<AuthToNode> {
-    match read_frame::<AuthToNode>(stream).await.map_err(io::Error::other)? {
-        Some(Frame { body: Some(body), .. }) => Ok(body),
-        Some(Frame {
-            header: Header {
-                kind: FrameKind::Refused { why },
-                ..
-            },
-            ..
-        }) => Err(io::Error::other(format!("auth refused the message: {why}"))),
-        _ => Err(io::ErrorKind::UnexpectedEof.into()),
-    }
-}
-
 fn plain_header() -> Header {
     Header {
         id: 1,
@@ -283,26 +275,42 @@ fn plain_header() -> Header {
     }
 }
 
-/// Hands every snapshot and confirmation on; returns only when the stream is lost.
+/// Hands every snapshot and confirmation on; returns only when the connection is lost.
 async fn follow_policy(parts: &AuthLinkParts, mux: &Mux, origin: &Origin) -> io::Error {
-    let followed = async {
-        let question = Question::WatchPolicy(parts.policy.version());
-        let mut stream = send(mux, parts.kind, plain_header(), question).await?;
-        loop {
-            let news = tokio::time::timeout(AUTH_SILENT_AFTER, next(&mut stream)).await;
-            let silent = || {
-                io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    format!("auth has been silent for {AUTH_SILENT_AFTER:?}"),
-                )
-            };
-            hand_on(parts, news.map_err(|_| silent())??, origin).await?;
+    loop {
+        match follow_once(parts, mux, origin).await {
+            Err(AnswerError::Io(error)) => return error,
+            Err(error) if !error.leaves_the_peer() => return io::Error::other(error),
+            Err(error) => {
+                tracing::error!(%error, retry_in = ?REFUSED_AGAIN_AFTER, "auth publishes no rules to this node")
+            }
+            Ok(never) => match never {},
         }
-    };
-    let result: io::Result<std::convert::Infallible> = followed.await;
-    match result {
-        Ok(never) => match never {},
-        Err(error) => error,
+        tokio::time::sleep(REFUSED_AGAIN_AFTER).await;
+    }
+}
+
+/// News that this node does not know, or whose rules it cannot read, is passed over: what it has ages, and no connection is made
+/// the better by making it again.
+async fn follow_once(
+    parts: &AuthLinkParts,
+    mux: &Mux,
+    origin: &Origin,
+) -> Result<std::convert::Infallible, AnswerError> {
+    let question = Question::WatchPolicy(parts.policy.version());
+    let mut stream = send(mux, parts.kind, plain_header(), question).await?;
+    let mut said = Said::default();
+    loop {
+        let news = tokio::time::timeout(AUTH_SILENT_AFTER, read_answer(&mut stream)).await;
+        let silent = || {
+            let why = format!("auth has been silent for {AUTH_SILENT_AFTER:?}");
+            io::Error::new(io::ErrorKind::TimedOut, why)
+        };
+        match news.map_err(|_| silent())? {
+            Ok(news) => hand_on(parts, news, origin).await?,
+            Err(AnswerError::Unreadable(error)) => said.warn("news of auth was passed over", &error.to_string()),
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -313,21 +321,41 @@ async fn hand_on(parts: &AuthLinkParts, news: AuthToNode, origin: &Origin) -> io
             published_at,
             documents,
             max_age_secs,
-        } => {
-            let snapshot =
-                PolicySnapshot::from_documents(version, published_at, &documents).map_err(io::Error::other)?;
-            let received = PolicyReceived {
-                snapshot: Arc::new(snapshot),
-                max_age: Duration::from_secs(u64::from(max_age_secs)),
-            };
-            parts.received.tell_when_room(origin, received).await
-        }
+        } => match PolicySnapshot::from_documents(version, published_at, &documents) {
+            Ok(snapshot) => {
+                let received = PolicyReceived {
+                    snapshot: Arc::new(snapshot),
+                    max_age: Duration::from_secs(u64::from(max_age_secs)),
+                };
+                parts.received.tell_when_room(origin, received).await
+            }
+            Err(error) => {
+                tracing::error!(version, %error, "auth's rules cannot be read; if auth is of a newer version, upgrade this node");
+                Ok(())
+            }
+        },
         AuthToNode::PolicyConfirmed { version } => {
             parts.confirmed.tell_when_room(origin, PolicyConfirmed(version)).await
         }
-        _ => return Err(io::Error::other("auth sent something else on the policy stream")),
+        _ => {
+            tracing::warn!("auth sent something else on the policy stream");
+            Ok(())
+        }
     };
     told.map_err(io::Error::other)
+}
+
+/// What was logged last, so that what comes again every two seconds is a warning once.
+#[derive(Default)]
+struct Said(Option<String>);
+
+impl Said {
+    fn warn(&mut self, what: &str, why: &str) {
+        if self.0.as_deref() != Some(why) {
+            tracing::warn!(why, "{what}");
+            self.0 = Some(why.to_owned());
+        }
+    }
 }
 
 async fn keep_alive(parts: &AuthLinkParts, mux: &Mux) -> io::Error {
@@ -346,18 +374,32 @@ async fn keep_alive(parts: &AuthLinkParts, mux: &Mux) -> io::Error {
                 if since.elapsed() >= TWICE_TOLERATED {
                     parts.condemned.send_replace(Some(why));
                 } else {
-                    tracing::warn!(why, "auth does not take this node's heartbeat yet");
+                    tracing::warn!(reason = why, "auth does not take this node's heartbeat yet");
                 }
             }
-            Ok(Ok(AuthToNode::Declined { why })) => tracing::warn!(why, "auth did not take the heartbeat"),
-            Ok(Ok(_)) => return io::Error::other("auth answered a heartbeat with something else"),
-            Ok(Err(error)) => return error,
+            Ok(Ok(AuthToNode::Declined { why })) => tracing::warn!(reason = why, "auth did not take the heartbeat"),
+            Ok(Ok(_)) => tracing::warn!("auth answered a heartbeat with something else"),
+            // The policy stream shows meanwhile whether auth lives.
+            Ok(Err(error)) if error.leaves_the_peer() => {
+                tracing::error!(%error, again = ?REFUSED_AGAIN_AFTER, "auth does not hear this node's heartbeats");
+                tokio::time::sleep(REFUSED_AGAIN_AFTER).await;
+            }
+            Ok(Err(AnswerError::Io(error))) => return error,
+            Ok(Err(error)) => return io::Error::other(error),
             Err(_) => return io::ErrorKind::TimedOut.into(),
         }
         // News is told at once.
         if let Ok(Err(_no_more_news)) = tokio::time::timeout(HEARTBEAT_EVERY, report.changed()).await {
             tokio::time::sleep(HEARTBEAT_EVERY).await;
         }
+    }
+}
+
+fn no_certificate(error: &AnswerError) -> CaError {
+    if error.leaves_the_peer() {
+        CaError::NotUnderstood(error.to_string())
+    } else {
+        CaError::AuthAway(error.to_string())
     }
 }
 
@@ -390,9 +432,9 @@ impl Handle<IssueDbClient> for AuthLink {
             AuthToNode::DbClientIssued { certificate, not_after } => Ok(Issued { certificate, not_after }),
             AuthToNode::Declined { why } => Err(CaError::Declined(why)),
             AuthToNode::Undecided { why } => Err(CaError::AuthAway(why)),
-            _ => Err(CaError::AuthAway("it answered something else".to_owned())),
+            _ => Err(CaError::NotUnderstood("it answered something else".to_owned())),
         };
-        self.ask(Question::Issue(Box::new(ask)), connection, read, CaError::AuthAway, ctx)
+        self.ask(Question::Issue(Box::new(ask)), connection, read, no_certificate, ctx)
     }
 }
 
@@ -402,9 +444,9 @@ impl Handle<IssueHost> for AuthLink {
             AuthToNode::HostIssued { certificate, not_after } => Ok(Issued { certificate, not_after }),
             AuthToNode::Declined { why } => Err(CaError::Declined(why)),
             AuthToNode::Undecided { why } => Err(CaError::AuthAway(why)),
-            _ => Err(CaError::AuthAway("it answered something else".to_owned())),
+            _ => Err(CaError::NotUnderstood("it answered something else".to_owned())),
         };
-        self.ask(Question::Renew(ask), None, read, CaError::AuthAway, ctx)
+        self.ask(Question::Renew(ask), None, read, no_certificate, ctx)
     }
 }
 
@@ -422,9 +464,9 @@ impl Handle<IssueOwnDbServer> for AuthLink {
             }),
             AuthToNode::Declined { why } => Err(CaError::Declined(why)),
             AuthToNode::Undecided { why } => Err(CaError::AuthAway(why)),
-            _ => Err(CaError::AuthAway("it answered something else".to_owned())),
+            _ => Err(CaError::NotUnderstood("it answered something else".to_owned())),
         };
-        self.ask(Question::IssueServer(ask), None, read, CaError::AuthAway, ctx)
+        self.ask(Question::IssueServer(ask), None, read, no_certificate, ctx)
     }
 }
 
@@ -435,8 +477,11 @@ impl Handle<StoreLines> for AuthLink {
             AuthToNode::Declined { why } => Err(why),
             _ => Err("auth answered something else".to_owned()),
         };
-        let away = |why| format!("auth cannot be reached: {why}");
-        self.ask(Question::Store(lines), None, read, away, ctx)
+        let unanswered = |error: &AnswerError| match error.leaves_the_peer() {
+            true => format!("auth was asked: {error}"),
+            false => format!("auth cannot be reached: {error}"),
+        };
+        self.ask(Question::Store(lines), None, read, unanswered, ctx)
     }
 }
 
@@ -445,7 +490,13 @@ impl Handle<LookAtInvite> for AuthLink {
         let question = Question::AsProxy(ProxyToAuth::LookAtInvite {
             token: ask.token.into(),
         });
-        self.ask(question, None, account_words::invitation, AccountError::Away, ctx)
+        self.ask(
+            question,
+            None,
+            account_words::invitation,
+            account_words::unanswered,
+            ctx,
+        )
     }
 }
 
@@ -457,6 +508,6 @@ impl Handle<AcceptInvite> for AuthLink {
             code: ask.code.into(),
             client_address: ask.client_address,
         });
-        self.ask(question, None, account_words::accepted, AccountError::Away, ctx)
+        self.ask(question, None, account_words::accepted, account_words::unanswered, ctx)
     }
 }

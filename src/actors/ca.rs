@@ -23,6 +23,8 @@ use crate::pki::{
     TrustAnchors, verify_person,
 };
 use crate::policy::{AccessRequest, PolicySnapshot, decide, max_session_ttl};
+use crate::telemetry::count::Labels as _;
+use crate::telemetry::metrics::{CertificateKind, METRICS};
 use rustls_pki_types::CertificateDer;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -132,6 +134,9 @@ pub enum CaError {
     /// Nobody decided.
     #[error("auth cannot be reached: {0}")]
     AuthAway(String),
+    /// Auth is there, but the two programs do not have the words for it in common.
+    #[error("auth was asked: {0}")]
+    NotUnderstood(String),
 }
 
 impl From<String> for CaError {
@@ -189,15 +194,18 @@ impl Ca {
         let event = self
             .trail
             .event(EventKind::CertificateIssued)
-            .field("cert_type", signed.kind)
+            .field("cert_type", signed.kind.label())
             .field("user", signed.asked_by)
             .field("identity", signed.identity)
             .field("expires", signed.issued.not_after);
         let (reply, promise) = Reply::later();
         let trail = self.trail.clone();
-        ctx.run(async move { trail.write(event).await }, move |_, written, _| {
+        ctx.run_for_asker(async move { trail.write(event).await }, move |_, written, _| {
             promise.keep(match written {
-                Ok(()) => Ok(wrap(signed.issued)),
+                Ok(()) => {
+                    METRICS.certificates.of(signed.kind).one_more();
+                    Ok(wrap(signed.issued))
+                }
                 Err(refusal) => Err(CaError::AuthAway(refusal.to_string())),
             });
         });
@@ -217,6 +225,7 @@ impl Ca {
         ctx: &mut Ctx<'_, Self>,
     ) -> Reply<Result<T, CaError>> {
         tracing::info!(%error, asked_by, "certificate refused");
+        METRICS.certificates_refused.one_more();
         let event = self
             .trail
             .event(EventKind::CertificateRefused)
@@ -225,7 +234,7 @@ impl Ca {
             .field("error", error.to_string());
         let (reply, promise) = Reply::later();
         let trail = self.trail.clone();
-        ctx.run(async move { trail.note(event).await }, move |_, (), _| {
+        ctx.run_for_asker(async move { trail.note(event).await }, move |_, (), _| {
             promise.keep(Err(error))
         });
         reply
@@ -290,7 +299,7 @@ impl Ca {
             .issue_db_client(&profile, &public_key(&ask.csr)?, not_after, now)
             .map_err(text)?;
         Ok(Signed {
-            kind: "db-client",
+            kind: CertificateKind::DbClient,
             asked_by: format!("node {}", ask.agent),
             identity: serde_json::json!({
                 "user": profile.principal,
@@ -334,7 +343,7 @@ impl Ca {
             .issue_person(&profile, &public_key(&ask.csr)?, not_after, now)
             .map_err(text)?;
         Ok(Signed {
-            kind: "user",
+            kind: CertificateKind::Person,
             asked_by: ask.by.clone(),
             identity: serde_json::json!({
                 "user": profile.name, "roles": profile.roles,
@@ -359,7 +368,7 @@ impl Ca {
             .issue_db_server(&profile, &public_key(&ask.csr)?, not_after, now)
             .map_err(text)?;
         Ok(Signed {
-            kind: "db",
+            kind: CertificateKind::DbServer,
             asked_by: ask.by.clone(),
             identity: serde_json::json!({ "hosts": ask.hosts }),
             issued: issued(certificate, not_after),
@@ -411,7 +420,7 @@ impl Ca {
             .issue_host(&profile, &public_key(&ask.csr)?, not_after, now)
             .map_err(text)?;
         Ok(Signed {
-            kind: "host",
+            kind: CertificateKind::Host,
             asked_by: format!("node {}", ask.node),
             identity: serde_json::json!({ "node": ask.node.to_string(), "name": ask.name, "kinds": ask.kinds }),
             issued: issued(certificate, not_after),
@@ -420,7 +429,7 @@ impl Ca {
 }
 
 struct Signed {
-    kind: &'static str,
+    kind: CertificateKind,
     asked_by: String,
     identity: serde_json::Value,
     issued: Issued,

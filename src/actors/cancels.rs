@@ -8,7 +8,7 @@
 //! **Hears** keys that come and go, and what to cancel.
 //! **Tells** nobody; the asker carries the request on.
 //! **Never** says whether a key exists; compares secrets in constant time.
-//! **Ends** with the node. After a failure the keys are lost: sessions go on, a cancel finds nothing.
+//! **Ends** with the node. The keys are kept outside of the state ([`Keys`]): sessions outlive a rebuild, and so do their cancels.
 
 use super::address::{Reply, message};
 use super::host::{Behavior, Ctx, Handle};
@@ -19,7 +19,7 @@ use crate::net::upstream_tls::UpstreamClient;
 use crate::protocol::postgres::backend::BackendKeyData;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// A key that a client of this proxy holds.
 pub struct ClientKey {
@@ -49,10 +49,38 @@ message!(
 /// A session that is over says so; every so many new keys those are let go whose word did not find room in the mailbox.
 const SWEEP_AFTER: usize = 1024;
 
-#[derive(Default)]
+/// The keys of the sessions of a node, by their connections: made once for each actor, outside of it.
+pub struct Keys<K>(Arc<Mutex<HashMap<ConnectionId, K>>>);
+
+impl<K> Default for Keys<K> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<K> Clone for Keys<K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<K> Keys<K> {
+    /// Locked by the one actor for the length of a turn.
+    fn all(&self) -> MutexGuard<'_, HashMap<ConnectionId, K>> {
+        // Each use leaves the map whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 pub struct ClientKeys {
-    by_connection: HashMap<ConnectionId, ClientKey>,
+    keys: Keys<ClientKey>,
     added: usize,
+}
+
+impl ClientKeys {
+    pub fn new(keys: Keys<ClientKey>) -> Self {
+        Self { keys, added: 0 }
+    }
 }
 
 impl Behavior for ClientKeys {
@@ -64,16 +92,16 @@ impl Handle<ClientKey> for ClientKeys {
     fn handle(&mut self, key: ClientKey, _: &mut Ctx<'_, Self>) -> Reply<()> {
         self.added += 1;
         if self.added.is_multiple_of(SWEEP_AFTER) {
-            self.by_connection.retain(|_, key| key.alive.strong_count() > 0);
+            self.keys.all().retain(|_, key| key.alive.strong_count() > 0);
         }
-        self.by_connection.insert(key.connection, key);
+        self.keys.all().insert(key.connection, key);
         Reply::Now(())
     }
 }
 
 impl Handle<ForgetKey> for ClientKeys {
     fn handle(&mut self, ForgetKey(connection): ForgetKey, _: &mut Ctx<'_, Self>) -> Reply<()> {
-        self.by_connection.remove(&connection);
+        self.keys.all().remove(&connection);
         Reply::Now(())
     }
 }
@@ -85,7 +113,8 @@ impl Handle<FindClientKey> for ClientKeys {
         _: &mut Ctx<'_, Self>,
     ) -> Reply<Option<(ConnectionId, Transport)>> {
         // Two databases may give out the same process id; the secret decides between them.
-        let found = self.by_connection.values().find(|key| {
+        let keys = self.keys.all();
+        let found = keys.values().find(|key| {
             key.process_id == process_id && verify_slices_are_equal(key.secret.expose(), secret.expose()).is_ok()
         });
         Reply::Now(found.map(|key| (key.connection, key.transport.clone())))
@@ -106,10 +135,15 @@ pub struct UpstreamKey(pub ConnectionId, pub UpstreamTarget);
 
 pub struct FindUpstreamKey(pub ConnectionId);
 
-#[derive(Default)]
 pub struct UpstreamKeys {
-    by_connection: HashMap<ConnectionId, UpstreamTarget>,
+    keys: Keys<UpstreamTarget>,
     added: usize,
+}
+
+impl UpstreamKeys {
+    pub fn new(keys: Keys<UpstreamTarget>) -> Self {
+        Self { keys, added: 0 }
+    }
 }
 
 impl Behavior for UpstreamKeys {
@@ -121,16 +155,16 @@ impl Handle<UpstreamKey> for UpstreamKeys {
     fn handle(&mut self, UpstreamKey(connection, target): UpstreamKey, _: &mut Ctx<'_, Self>) -> Reply<()> {
         self.added += 1;
         if self.added.is_multiple_of(SWEEP_AFTER) {
-            self.by_connection.retain(|_, target| target.session.strong_count() > 0);
+            self.keys.all().retain(|_, target| target.session.strong_count() > 0);
         }
-        self.by_connection.insert(connection, target);
+        self.keys.all().insert(connection, target);
         Reply::Now(())
     }
 }
 
 impl Handle<ForgetKey> for UpstreamKeys {
     fn handle(&mut self, ForgetKey(connection): ForgetKey, _: &mut Ctx<'_, Self>) -> Reply<()> {
-        self.by_connection.remove(&connection);
+        self.keys.all().remove(&connection);
         Reply::Now(())
     }
 }
@@ -141,6 +175,6 @@ impl Handle<FindUpstreamKey> for UpstreamKeys {
         FindUpstreamKey(connection): FindUpstreamKey,
         _: &mut Ctx<'_, Self>,
     ) -> Reply<Option<UpstreamTarget>> {
-        Reply::Now(self.by_connection.get(&connection).cloned())
+        Reply::Now(self.keys.all().get(&connection).cloned())
     }
 }

@@ -83,7 +83,7 @@ pub(super) async fn carry_person(tls: ServerTls, parts: Arc<ConnectionParts>, cl
     let Some(_place) = proxy.to_auth_room.people.enter(client.ip()) else {
         let PlaceLimits { all, per_address } = PEOPLE_TO_AUTH;
         tracing::warn!(
-            %client,
+            peer = %client,
             "a person's connection to auth was turned away: {per_address} of this address are open, or {all} of all, which is the limit"
         );
         return;
@@ -115,7 +115,9 @@ async fn reach(auth: &[Endpoint]) -> Option<socket::Tcp> {
                 }
                 return Some(tcp);
             }
-            Err(error) => tracing::warn!(auth = %endpoint, %error, "auth cannot be reached for a client of this proxy"),
+            Err(error) => {
+                tracing::warn!(address = %endpoint, %error, "auth cannot be reached for a client of this proxy")
+            }
         }
     }
     None
@@ -129,7 +131,7 @@ async fn carry(client: ServerTls, auth: impl Stream) {
         ended = tokio::io::copy(&mut from_client, &mut to_auth) => ended,
         ended = tokio::io::copy(&mut from_auth, &mut to_client) => ended,
     };
-    tracing::debug!(?ended, "a carried connection to auth ended");
+    tracing::debug!(reason = ?ended, "a carried connection to auth ended");
 }
 
 /// On auth: a person whom this proxy carries.

@@ -33,11 +33,13 @@ use crate::pki::{HostIdentity, PeerUsage, verify_host};
 use crate::policy::Permit;
 use crate::protocol::postgres::startup::CancelRequest;
 use crate::protocol::postgres::{StartupMessage, backend};
+use crate::telemetry::metrics::{CancelOutcome, ConnectionKind, METRICS};
 use futures::future::BoxFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
+use tokio::time::Instant;
 
 /// How long the error of a refused connection may take to reach a client that does not read.
 const REFUSAL_DEADLINE: Duration = Duration::from_secs(5);
@@ -92,6 +94,7 @@ pub struct Connection {
     runtime: usize,
     parts: Arc<ConnectionParts>,
     session: Option<OpenSession>,
+    accepted: Instant,
 }
 
 /// What is given back when the session is over, however it ends.
@@ -129,16 +132,18 @@ impl Connection {
             runtime,
             parts,
             session: None,
+            accepted: Instant::now(),
         }
     }
 
     fn greeted(&mut self, greeted: Greeted, ctx: &mut Ctx<'_, Self>) {
+        METRICS.connections.of(kind_of(&greeted)).one_more();
         match greeted {
             Greeted::PostgreSql { tls, startup } => self.connect_client(tls, startup, ctx),
             Greeted::Cancel(request) => self.cancel(request, ctx),
             Greeted::Node { spoken, tls } => self.node(spoken, tls, ctx),
             Greeted::Answered(why) => {
-                tracing::debug!(peer = %self.peer, why, "connection closed");
+                tracing::debug!(peer = %self.peer, reason = why, "connection closed");
                 ctx.stop();
             }
         }
@@ -171,9 +176,10 @@ impl Connection {
             Ok(Opened::UpstreamSaidNo(error_response)) => send_last(tls, error_response, ctx),
             Err(refusal) => {
                 tracing::info!(
-                    peer = %connection.peer, user = client.startup.user(), kind = refusal.kind.label(),
+                    peer = %connection.peer, db_user = client.startup.user(), kind = refusal.kind.label(),
                     reason = %refusal, "client refused"
                 );
+                METRICS.proxy.refused.of(refusal.kind).one_more();
                 refuse(tls, &refusal, ctx);
             }
         });
@@ -192,21 +198,25 @@ impl Connection {
             session,
             stream,
             agent,
+            seen,
         } = opened;
         tracing::info!(
             session = %session.session, connection = %self.id, peer = %self.peer, user = %permit.person(),
             database = %permit.service(), db_user = %permit.db_user(), db_name = %permit.db_name(), %agent, "session open"
         );
         self.session = Some(session);
+        METRICS.session_opening.took(self.accepted.elapsed());
+        let counted = METRICS.proxy.open();
         let negotiation = client.startup.needs_negotiation().then(|| {
             let unknown = client.startup.unknown_protocol_options();
             backend::negotiate_protocol_version(crate::protocol::postgres::startup::NEWEST_MINOR, &unknown)
         });
         let task = spawn_here(async move {
+            let _counted = counted;
             if let Some(negotiation) = negotiation {
                 tls.write_all(&negotiation).await?;
             }
-            let relay = SessionRelay::new(permit, watched, tls, stream, NoTap);
+            let relay = SessionRelay::new(permit, watched, tls, stream, NoTap, seen);
             Ok::<_, std::io::Error>(relay.run(|permit| agent_lost(permit, &agent)).await)
         });
         ctx.run(task.join(), |connection, outcome, ctx| connection.ended(outcome, ctx));
@@ -221,12 +231,23 @@ impl Connection {
                 .note_now(event.field("addr.remote", self.peer.to_string()));
         }
         match outcome {
-            Ok(Ok(SessionOutcome { counts, refusal })) => tracing::info!(
-                connection = %self.id, bytes_from_client = counts.to_upstream, bytes_to_client = counts.to_client,
-                reason = refusal.as_ref().map(|refusal| refusal.kind.label()), "session closed"
-            ),
-            Ok(Err(error)) => tracing::debug!(connection = %self.id, %error, "client lost"),
-            Err(panic) => tracing::error!(connection = %self.id, panic, "relay failed"),
+            Ok(Ok(SessionOutcome { counts, refusal })) => {
+                let kind = refusal.as_ref().map(|refusal| refusal.kind);
+                METRICS.proxy.ended(kind);
+                METRICS.proxy.relayed(counts.to_upstream, counts.to_client);
+                tracing::info!(
+                    connection = %self.id, bytes_from_client = counts.to_upstream, bytes_to_client = counts.to_client,
+                    kind = kind.map(RefusalKind::label), "session closed"
+                );
+            }
+            Ok(Err(error)) => {
+                METRICS.proxy.failed.one_more();
+                tracing::debug!(connection = %self.id, %error, "client lost");
+            }
+            Err(panic) => {
+                METRICS.proxy.failed.one_more();
+                tracing::error!(connection = %self.id, error = panic, "relay failed");
+            }
         }
         self.session = None;
         ctx.stop();
@@ -237,8 +258,14 @@ impl Connection {
         // The protocol has no answer to a CancelRequest: whoever guesses learns nothing.
         let done = async move { routing::cancel(&parts, request, &origin).await };
         ctx.run(done, |connection, done, ctx| {
+            let outcome = if done.is_ok() {
+                CancelOutcome::CarriedOut
+            } else {
+                CancelOutcome::Failed
+            };
+            METRICS.cancels.of(outcome).one_more();
             if let Err(why) = done {
-                tracing::info!(peer = %connection.peer, %why, "cancel not carried out");
+                tracing::info!(peer = %connection.peer, reason = %why, "cancel not carried out");
             }
             ctx.stop();
         });
@@ -270,7 +297,8 @@ impl Connection {
             }
             (Spoken::Join, _, Some(auth)) => {
                 let (join, origin) = (auth.join.clone(), ctx.origin());
-                let joined = super::joins::serve(tls, join, origin);
+                let peer = self.peer;
+                let joined = async move { super::joins::serve(tls, peer, join, &parts.trail, origin).await };
                 return ctx.run(joined, |_, (), ctx| ctx.stop());
             }
             (Spoken::ToAuth, Some(proxy), _) => {
@@ -338,15 +366,29 @@ impl Connection {
 
 impl Connection {
     fn turn_away(&self, node: &HostIdentity, what: &str) -> Option<HostIdentity> {
-        tracing::warn!(node = %node.node_name, peer = %self.peer, what, "a node is turned away");
+        tracing::warn!(node = %node.node_name, peer = %self.peer, reason = what, "a node is turned away");
         self.parts.trail.note_now(refusal_event(&self.parts.trail, node, what));
         None
     }
 }
 
+/// Where it is spoken over TLS, what it is for is known from the protocol that was chosen.
+fn kind_of(greeted: &Greeted) -> ConnectionKind {
+    match greeted {
+        Greeted::PostgreSql { .. } => ConnectionKind::PostgreSql,
+        Greeted::Cancel(_) => ConnectionKind::Cancel,
+        Greeted::Node { spoken, .. } => match spoken {
+            Spoken::Http => ConnectionKind::Http,
+            Spoken::Person | Spoken::PersonToAuth => ConnectionKind::Person,
+            _ => ConnectionKind::Node,
+        },
+        Greeted::Answered(_) => ConnectionKind::Answered,
+    }
+}
+
 fn hand_over<M: super::address::Message<Reply = ()>>(to: &Address<M>, message: M, ctx: &Ctx<'_, Connection>) {
     if let Err(error) = to.tell(&ctx.origin(), message) {
-        tracing::warn!(%error, to = %to.to(), "a node's connection was turned away; it will come again");
+        tracing::warn!(%error, actor = %to.to(), "a node's connection was turned away; it will come again");
     }
 }
 
@@ -405,6 +447,7 @@ impl Behavior for Connection {
         ctx.run(greeted, |connection, greeted, ctx| match greeted {
             Ok(greeted) => connection.greeted(greeted, ctx),
             Err(error) => {
+                METRICS.connections.of(ConnectionKind::Failed).one_more();
                 tracing::debug!(peer = %connection.peer, %error, "connection closed");
                 ctx.stop();
             }

@@ -3,7 +3,8 @@
 //! **Owns** the connection to a proxy, dialled again whenever it is lost.
 //! **Hears** nothing; streams that the proxy opens come from the multiplexer.
 //! **Tells** the agent of each such stream (`ServeStream`); the proxy, every two seconds and when it changes, what is served
-//! (nothing, when the node drains); `dialers` where the configured address has led.
+//! (nothing, when the node drains); `dialers` where the configured address has led; the audit trail, of messages that a
+//! proxy may not send.
 //! **Never** gives up on a proxy that is wanted, and never dials faster than the back-off.
 //! **Ends** with the agent, or when its proxy is not listed any more and its tunnel is lost. Transient.
 
@@ -15,14 +16,17 @@ use super::host::{Behavior, Ctx, Runtime, TaskGuard, spawn_here};
 use super::identity::IdentityView;
 use super::phase::NodePhase;
 use super::policy::PolicyView;
+use super::trail::Trail;
 use super::tunnel::{ANNOUNCE_EVERY, PEER_SILENT_AFTER};
+use crate::audit::EventKind;
 use crate::model::{Endpoint, NodeId, NodeKind, NodeName, SharedClock};
-use crate::net::frames::{read_frame, write_frame};
+use crate::net::frames::{AnswerError, ReadFrameError, answer_in, read_frame, refuse, write_frame};
 use crate::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
 use crate::net::{socket, tls};
 use crate::pki::{PeerUsage, entropy, verify_host};
 use crate::protocol::alpn;
 use crate::protocol::tunnel::{DbToProxy, Frame, FrameKind, Header, ProxyRecord, ProxyToDb};
+use crate::telemetry::metrics::METRICS;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +48,7 @@ pub struct DialerParts {
     pub node_name: NodeName,
     pub databases: DatabasesView,
     pub serve: Address<ServeStream>,
+    pub trail: Trail,
     pub clock: SharedClock,
     /// The node is ready when the first tunnel is up, and serves nothing new when it drains.
     pub phase: NodePhase,
@@ -118,7 +123,7 @@ impl Dialer {
 
     fn dial(&mut self, ctx: &mut Ctx<'_, Self>) {
         let Some(dial) = self.next_dial() else {
-            tracing::info!(dialer = %ctx.name(), "the proxy is not listed any more");
+            tracing::info!(actor = %ctx.name(), "the proxy is not listed any more");
             return ctx.stop();
         };
         let parts = self.parts.clone();
@@ -139,12 +144,12 @@ impl Dialer {
 
     fn again(&mut self, why: &str, ctx: &mut Ctx<'_, Self>) {
         self.failures += 1;
-        tracing::warn!(dialer = %ctx.name(), why, failures = self.failures, "tunnel not up; dialling again");
+        tracing::warn!(actor = %ctx.name(), reason = why, failures = self.failures, "tunnel not up; dialling again");
         self.dial(ctx);
     }
 
     fn serve(&mut self, connected: Connected, ctx: &mut Ctx<'_, Self>) {
-        tracing::info!(dialer = %ctx.name(), proxy = %connected.proxy_name, "tunnel up");
+        tracing::info!(actor = %ctx.name(), proxy = %connected.proxy_name, "tunnel up");
         self.tell_where(Some(connected.proxy), ctx);
         let since = tokio::time::Instant::now();
         self.parts.phase.ready();
@@ -159,7 +164,9 @@ impl Dialer {
         let parts = self.parts.clone();
         let origin = ctx.origin();
         // One future for the life of the tunnel: whichever part ends first ends it.
+        let up = METRICS.dialers.enter();
         let life = async move {
+            let _up = up;
             let why = tokio::select! {
                 why = driver.join() => why.unwrap_or_else(|panic| panic),
                 why = keep_announcing(&parts, control) => why,
@@ -176,7 +183,7 @@ impl Dialer {
             } else {
                 0
             };
-            tracing::warn!(dialer = %ctx.name(), why, "tunnel lost; dialling again");
+            tracing::warn!(actor = %ctx.name(), reason = why, "tunnel lost; dialling again");
             dialer.tell_where(None, ctx);
             dialer.dial(ctx);
         });
@@ -253,7 +260,10 @@ async fn connect(parts: &DialerParts, address: &Endpoint, expected: Option<NodeI
     let (mux, inbound, driver) = mux::start(stream, MuxSide::Dialled);
     let driver = spawn_here(driver);
     let mut control = mux.open().await.map_err(io::Error::other)?;
-    announce(parts, &mut control, 1).await?;
+    // A proxy that does not take the first one is of no use, and no session is on this tunnel yet.
+    announce(parts, &mut control, 1)
+        .await
+        .map_err(|error| io::Error::other(format!("proxy {} was told what is served: {error}", proxy.node_name)))?;
     Ok(Connected {
         mux,
         inbound,
@@ -278,14 +288,17 @@ async fn keep_announcing(parts: &DialerParts, mut control: MuxStream) -> String 
         }
         said_draining = phase.is_draining();
         match tokio::time::timeout(PEER_SILENT_AFTER, announce(parts, &mut control, id)).await {
-            Ok(Ok(())) => id += 1,
+            Ok(Ok(())) => {}
+            // The sessions of this tunnel do not need it.
+            Ok(Err(error)) if error.leaves_the_peer() => tracing::warn!(%error, "an announcement was not taken"),
             Ok(Err(error)) => return error.to_string(),
             Err(_) => return format!("the proxy has been silent for {PEER_SILENT_AFTER:?}"),
         }
+        id += 1;
     }
 }
 
-async fn announce(parts: &DialerParts, control: &mut MuxStream, id: u64) -> io::Result<()> {
+async fn announce(parts: &DialerParts, control: &mut MuxStream, id: u64) -> Result<(), AnswerError> {
     let header = Header {
         id,
         kind: FrameKind::Ask {
@@ -305,20 +318,37 @@ async fn announce(parts: &DialerParts, control: &mut MuxStream, id: u64) -> io::
         health: parts.databases.health(),
     };
     write_frame(control, &Frame::new(header, body)).await?;
-    match read_frame::<ProxyToDb>(control).await {
-        Ok(Some(Frame {
-            body: Some(ProxyToDb::Announced),
-            ..
-        })) => Ok(()),
-        Ok(Some(Frame {
-            header: Header {
-                kind: FrameKind::Refused { why },
-                ..
-            },
-            ..
-        })) => Err(io::Error::other(format!("the proxy refused the announcement: {why}"))),
-        Ok(_) => Err(io::Error::other("the proxy did not answer the announcement")),
-        Err(error) => Err(io::Error::other(error)),
+    match announced(control, id, &parts.trail).await? {
+        ProxyToDb::Announced => Ok(()),
+        other => {
+            tracing::warn!(?other, "the proxy answered an announcement with something else");
+            Ok(())
+        }
+    }
+}
+
+/// Reads up to the answer of the announcement with this id. What the proxy asks of its own accord there is refused, as this
+/// version knows no question that belongs on a control stream.
+async fn announced(control: &mut MuxStream, id: u64, trail: &Trail) -> Result<ProxyToDb, AnswerError> {
+    loop {
+        let read = read_frame::<ProxyToDb>(control).await;
+        let header = match &read {
+            Ok(Some(frame)) => Some(&frame.header),
+            Err(ReadFrameError::Refused { header, .. }) => header.as_ref(),
+            Ok(None) | Err(ReadFrameError::Io(_)) => return answer_in(read),
+        };
+        match header {
+            // A refusal by 0 is of a message whose header was not read, and nothing else of this agent's is under way here.
+            Some(header) if header.comes_back() && [0, id].contains(&header.id) => return answer_in(read),
+            _ => {
+                let why = read.as_ref().err().map(ToString::to_string);
+                let why = why.unwrap_or_else(|| "this message has no place on a control stream".to_owned());
+                tracing::warn!(why, "a proxy's message was refused");
+                let event = trail.event(EventKind::PeerRefused).field("peer_kinds", "proxy");
+                trail.note(event.field("message", why.as_str())).await;
+                refuse::<DbToProxy>(control, header, &why).await?;
+            }
+        }
     }
 }
 

@@ -5,7 +5,8 @@
 //! [`ProxiesView`].
 //! **Tells** its dialers which proxies are wanted; one whose proxy is not wanted any more ends when its tunnel does.
 //! **Never** cuts a tunnel that is up: sessions may be in it.
-//! **Ends** with the agent. Permanent; a rebuilt one starts its dialers anew.
+//! **Ends** with the agent. Permanent; its dialers live on when it is rebuilt, and where they have come to is kept outside of its
+//! state.
 
 use super::address::{Reply, message};
 use super::dialer::{Dialer, DialerParts, Target};
@@ -15,7 +16,7 @@ use super::supervisor::ChildExited;
 use crate::model::{Endpoint, NodeId};
 use crate::protocol::tunnel::ProxyRecord;
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -42,32 +43,47 @@ pub struct DialersParts {
     pub dialer: Arc<DialerParts>,
 }
 
+/// What outlives a rebuild, as the dialers do: made once, outside of the actor.
+#[derive(Clone, Default)]
+pub struct DialersStock {
+    /// The dialers of the configured address.
+    seeds: Arc<Mutex<BTreeMap<Arc<str>, Seed>>>,
+    /// The listed proxies that are dialled, which the dialers read.
+    wanted: Arc<watch::Sender<Vec<ProxyRecord>>>,
+}
+
+impl DialersStock {
+    /// Locked by the one actor for the length of a turn.
+    fn seeds(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Seed>> {
+        // Each use leaves the map whole.
+        self.seeds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Where a dialer of the configured address has come to.
 #[derive(Default)]
 struct Seed {
     proxy: Option<NodeId>,
     /// How often that has changed.
     changes: u64,
+    /// Its tunnel is lost, and it dials again.
+    lost: bool,
 }
 
 pub struct Dialers {
     parts: Arc<DialersParts>,
     proxies: ProxiesView,
     running: HashSet<Arc<str>>,
-    /// The dialers of the configured address.
-    seeds: BTreeMap<Arc<str>, Seed>,
-    /// The listed proxies that are dialled, which the dialers read.
-    wanted: Arc<watch::Sender<Vec<ProxyRecord>>>,
+    stock: DialersStock,
 }
 
 impl Dialers {
-    pub fn new(parts: Arc<DialersParts>) -> Self {
+    pub fn new(parts: Arc<DialersParts>, stock: DialersStock) -> Self {
         Self {
             proxies: parts.proxies.clone(),
             parts,
             running: HashSet::new(),
-            seeds: BTreeMap::new(),
-            wanted: Arc::default(),
+            stock,
         }
     }
 
@@ -90,10 +106,11 @@ impl Dialers {
         let Some(seed) = &self.parts.seed else {
             return false;
         };
-        if self.seeds.values().all(|seed| seed.proxy.is_none()) {
+        let seeds = self.stock.seeds();
+        if seeds.values().all(|seed| seed.proxy.is_none()) {
             return proxy.addresses.contains(seed);
         }
-        self.seeds.values().all(|seed| seed.proxy == Some(proxy.node))
+        seeds.values().all(|seed| seed.proxy == Some(proxy.node))
     }
 
     fn dial_those_wanted(&mut self, ctx: &mut Ctx<'_, Self>) {
@@ -102,12 +119,12 @@ impl Dialers {
         wanted.retain(|proxy| proxy.node != own && !self.is_the_seeds(proxy));
         if wanted.len() > PROXIES_MAX {
             tracing::warn!(
-                listed = wanted.len(),
+                proxies = wanted.len(),
                 "only {PROXIES_MAX} proxies are dialled, which is the limit"
             );
             wanted.truncate(PROXIES_MAX);
         }
-        self.wanted.send_replace(wanted.clone());
+        self.stock.wanted.send_replace(wanted.clone());
         for proxy in wanted {
             for number in 1..=self.parts.runtimes.len() {
                 // With its id: names need not be unique.
@@ -117,12 +134,27 @@ impl Dialers {
         }
     }
 
+    /// A dialer of the configured address that has not come anywhere until then stands for its former proxy no longer.
+    fn await_seed(dialer: Arc<str>, changes: u64, ctx: &mut Ctx<'_, Self>) {
+        ctx.after(SEED_LOST_AFTER, move |dialers, ctx| {
+            if let Some(seed) = dialers
+                .stock
+                .seeds()
+                .get_mut(&dialer)
+                .filter(|seed| seed.changes == changes)
+            {
+                seed.proxy = None;
+            }
+            dialers.dial_those_wanted(ctx);
+        });
+    }
+
     fn start(&mut self, name: &str, number: usize, target: Target, ctx: &mut Ctx<'_, Self>) {
         if !self.running.insert(name.into()) {
             return;
         }
         let parts = self.parts.dialer.clone();
-        let (wanted, reached) = (self.wanted.subscribe(), ctx.address::<SeedTunnel>());
+        let (wanted, reached) = (self.stock.wanted.subscribe(), ctx.address::<SeedTunnel>());
         let runtime = self.parts.runtimes[number - 1].clone();
         ctx.spawn_child(&runtime, Spec::transient(name), move || {
             Dialer::new(parts.clone(), target.clone(), wanted.clone(), reached.clone())
@@ -135,12 +167,21 @@ impl Behavior for Dialers {
     const MAILBOX: usize = 64;
 
     fn started(&mut self, ctx: &mut Ctx<'_, Self>) {
+        self.running = ctx.children().cloned().collect();
         if let Some(seed) = self.parts.seed.clone() {
             for number in 1..=self.parts.runtimes.len() {
                 let name = format!("dialer#{number}");
-                self.seeds.insert(name.as_str().into(), Seed::default());
+                self.stock.seeds().entry(name.as_str().into()).or_default();
                 self.start(&name, number, Target::Seed(seed.clone()), ctx);
             }
+        }
+        let lost: Vec<_> = {
+            let seeds = self.stock.seeds();
+            let lost = seeds.iter().filter(|(_, seed)| seed.lost);
+            lost.map(|(dialer, seed)| (dialer.clone(), seed.changes)).collect()
+        };
+        for (dialer, changes) in lost {
+            Self::await_seed(dialer, changes, ctx);
         }
         self.dial_those_wanted(ctx);
         self.await_news(ctx);
@@ -148,31 +189,29 @@ impl Behavior for Dialers {
 
     fn child_exited(&mut self, exit: ChildExited, ctx: &mut Ctx<'_, Self>) {
         self.running.remove(&exit.name);
-        // It ended because its proxy was not wanted; meanwhile it may be again.
+        // It ended because its proxy was not wanted; meanwhile it may be again. One that is exhausted is this actor's failure,
+        // and is started anew with the rebuilt state.
         self.dial_those_wanted(ctx);
     }
 }
 
 impl Handle<SeedTunnel> for Dialers {
     fn handle(&mut self, SeedTunnel { dialer, proxy }: SeedTunnel, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
-        let Some(seed) = self.seeds.get_mut(&dialer) else {
-            return Reply::Now(());
+        let changes = {
+            let mut seeds = self.stock.seeds();
+            let Some(seed) = seeds.get_mut(&dialer) else {
+                return Reply::Now(());
+            };
+            seed.changes += 1;
+            seed.proxy = proxy.or(seed.proxy);
+            seed.lost = proxy.is_none();
+            seed.changes
         };
-        seed.changes += 1;
         if proxy.is_some() {
-            seed.proxy = proxy;
             self.dial_those_wanted(ctx);
-            return Reply::Now(());
+        } else {
+            Self::await_seed(dialer, changes, ctx);
         }
-        let changes = seed.changes;
-        ctx.after(SEED_LOST_AFTER, move |dialers, ctx| {
-            if let Some(seed) = dialers.seeds.get_mut(&dialer)
-                && seed.changes == changes
-            {
-                seed.proxy = None;
-                dialers.dial_those_wanted(ctx);
-            }
-        });
         Reply::Now(())
     }
 }

@@ -145,7 +145,7 @@ impl IdentityKeeper {
         if until.since(self.parts.clock.now()) < URGENT_BEFORE {
             tracing::error!(%until, %error, "the host certificate ends soon and could not be renewed");
         } else {
-            tracing::warn!(%until, %error, retry = ?RETRY_AFTER, "the host certificate could not be renewed yet");
+            tracing::warn!(%until, %error, retry_in = ?RETRY_AFTER, "the host certificate could not be renewed yet");
         }
     }
 }

@@ -15,10 +15,11 @@ use super::trail::Trail;
 use super::tunnel::answer;
 use crate::audit::{EventBuilder, EventKind};
 use crate::model::{ClusterName, NodeId, NodeKind, NodeName, Secret};
-use crate::net::frames::{read_frame, write_frame};
+use crate::net::frames::{ReadFrameError, read_frame, refuse, write_frame};
 use crate::net::tls::{HANDSHAKE_DEADLINE, ServerTls};
 use crate::pki::{TrustAnchors, entropy};
 use crate::protocol::tunnel::{Anchors, Frame, JoinAnswer, JoinToAuth};
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 
@@ -146,7 +147,7 @@ impl Handle<JoinCluster> for Joins {
                 },
             }
         };
-        ctx.run(decided, |_, answer, _| promise.keep(answer));
+        ctx.run_for_asker(decided, |_, answer, _| promise.keep(answer));
         reply
     }
 }
@@ -180,11 +181,24 @@ pub fn plain(anchors: &TrustAnchors) -> Anchors {
 }
 
 /// Serves one connection of a joining node: one question, one answer.
-pub async fn serve(mut tls: ServerTls, join: Address<JoinCluster>, origin: Origin) {
+pub async fn serve(mut tls: ServerTls, peer: SocketAddr, join: Address<JoinCluster>, trail: &Trail, origin: Origin) {
     let served = async {
-        let frame = read_frame::<JoinToAuth>(&mut tls)
-            .await
-            .map_err(|error| error.to_string())?;
+        let frame = match read_frame::<JoinToAuth>(&mut tls).await {
+            Ok(frame) => frame,
+            Err(ReadFrameError::Io(error)) => return Err(error.to_string()),
+            Err(ReadFrameError::Refused { header, error }) => {
+                let why = error.to_string();
+                // Nobody knows yet who it is.
+                let event = trail
+                    .event(EventKind::PeerRefused)
+                    .field("addr.remote", peer.to_string())
+                    .field("message", why.as_str());
+                trail.note(event).await;
+                let said = refuse::<JoinAnswer>(&mut tls, header.as_ref(), &why).await;
+                let _gone = said.and(tls.shutdown().await);
+                return Err(why);
+            }
+        };
         let Some(Frame {
             header,
             body:
@@ -220,7 +234,7 @@ pub async fn serve(mut tls: ServerTls, join: Address<JoinCluster>, origin: Origi
     };
     match tokio::time::timeout(HANDSHAKE_DEADLINE, served).await {
         Ok(Ok(())) => {}
-        Ok(Err(why)) => tracing::warn!(why, "a join came to nothing"),
+        Ok(Err(why)) => tracing::warn!(reason = why, "a join came to nothing"),
         Err(_) => tracing::warn!("a join was not done in time"),
     }
 }

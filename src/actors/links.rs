@@ -22,7 +22,7 @@ use super::rbac::Published;
 use super::trail::Trail;
 use super::tunnel::{answer, refusal_event};
 use crate::model::{ConnectionId, NodeKind};
-use crate::net::frames::{ReadFrameError, decode, read_frame_bytes, write_frame};
+use crate::net::frames::{ReadFrameError, decode, read_frame_bytes, refuse, write_frame};
 use crate::net::mux::{self, Inbound, MuxSide, MuxStream};
 use crate::net::tls::{HANDSHAKE_DEADLINE, ServerTls};
 use crate::pki::HostIdentity;
@@ -30,7 +30,10 @@ use crate::policy::PolicySnapshot;
 use crate::protocol::tunnel::{
     AuthToNode, DbToAuth, Dialect, Frame, FrameKind, Header, NodeReport, ProxyToAuth, Wire, frame,
 };
+use crate::telemetry::count::Present;
+use crate::telemetry::metrics::METRICS;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
@@ -67,12 +70,13 @@ pub struct LinkParts {
 
 pub struct Links {
     parts: Arc<LinkParts>,
-    next_link: u64,
+    /// Of the links so far. Outside of the state, as they are: no two have the same name.
+    links: Arc<AtomicU64>,
 }
 
 impl Links {
-    pub fn new(parts: Arc<LinkParts>) -> Self {
-        Self { parts, next_link: 1 }
+    pub fn new(parts: Arc<LinkParts>, links: Arc<AtomicU64>) -> Self {
+        Self { parts, links }
     }
 }
 
@@ -83,9 +87,9 @@ impl Behavior for Links {
 
 impl Handle<AdoptLink> for Links {
     fn handle(&mut self, adopt: AdoptLink, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
-        let name = format!("link#{}-{}", adopt.peer.node_name, self.next_link);
-        self.next_link += 1;
-        tracing::info!(node = %adopt.peer.node_name, link = %name, "node connected");
+        let number = self.links.fetch_add(1, Ordering::Relaxed) + 1;
+        let name = format!("link#{}-{number}", adopt.peer.node_name);
+        tracing::info!(node = %adopt.peer.node_name, actor = %name, "node connected");
         let (parts, peer) = (self.parts.clone(), adopt.peer);
         let mut stream = Some(adopt.stream);
         ctx.spawn_child(&adopt.runtime, Spec::temporary(&name), move || Link {
@@ -93,6 +97,7 @@ impl Handle<AdoptLink> for Links {
             peer: peer.clone(),
             parts: parts.clone(),
             alive: Arc::new(()),
+            _up: METRICS.links.enter(),
         });
         Reply::Now(())
     }
@@ -105,6 +110,7 @@ struct Link {
     parts: Arc<LinkParts>,
     /// Dropped with the link.
     alive: Arc<()>,
+    _up: Present,
 }
 
 impl Link {
@@ -119,7 +125,8 @@ impl Link {
                         link: Arc::downgrade(&link.alive),
                         origin: ctx.origin(),
                     };
-                    ctx.run(asked.serve(stream), |_, (), _| {});
+                    // A fault in one question ends that question.
+                    ctx.run_for_asker(asked.serve(stream), |_, (), _| {});
                     Self::take_streams(inbound, ctx);
                 }
             },
@@ -145,7 +152,7 @@ impl Behavior for Link {
         let linked = self.parts.linked.enter(&self.peer, mux);
         ctx.run(spawn_here(driver).join(), move |link, why, ctx| {
             drop(linked);
-            tracing::info!(node = %link.peer.node_name, why = ?why, "node disconnected");
+            tracing::info!(node = %link.peer.node_name, reason = ?why, "node disconnected");
             ctx.stop();
         });
         Self::take_streams(inbound, ctx);
@@ -195,14 +202,14 @@ impl Asked {
                 self.carry_out(header.id, question, stream).await
             }
             Err(ReadFrameError::Io(error)) => Err(error),
-            Err(ReadFrameError::Refused { id, error }) => {
+            Err(ReadFrameError::Refused { header, error }) => {
                 let why = error.to_string();
-                tracing::warn!(node = %self.peer.node_name, why, "message refused");
+                tracing::warn!(node = %self.peer.node_name, reason = why, "message refused");
                 self.parts
                     .trail
                     .note(refusal_event(&self.parts.trail, &self.peer, &why))
                     .await;
-                write_frame(stream, &Frame::<AuthToNode>::refused(id.unwrap_or(0), &why)).await
+                refuse::<AuthToNode>(stream, header.as_ref(), &why).await
             }
         }
     }
@@ -214,13 +221,13 @@ impl Asked {
         if is(NodeKind::Proxy) && (says_proxy || !is(NodeKind::Db)) {
             let Frame { header, body } = decode::<ProxyToAuth>(bytes)?;
             let question = body.and_then(|body| self.of_proxy(body));
-            let question = question.ok_or_else(|| no_question(header.id))?;
+            let question = question.ok_or_else(|| no_question(&header))?;
             Ok((header, question))
         } else {
             let Frame { header, body } = decode::<DbToAuth>(bytes)?;
             let connection = ConnectionId::from_random(header.connection.unwrap_or(0).to_be_bytes());
             let question = body.and_then(|body| self.of_db(body, connection));
-            let question = question.ok_or_else(|| no_question(header.id))?;
+            let question = question.ok_or_else(|| no_question(&header))?;
             Ok((header, question))
         }
     }
@@ -416,7 +423,7 @@ impl Asked {
 fn unsigned(error: CaError) -> AuthToNode {
     match error {
         CaError::Declined(why) => AuthToNode::Declined { why },
-        CaError::AuthAway(why) => AuthToNode::Undecided { why },
+        CaError::AuthAway(why) | CaError::NotUnderstood(why) => AuthToNode::Undecided { why },
     }
 }
 
@@ -439,9 +446,9 @@ fn tell(body: AuthToNode) -> Frame<AuthToNode> {
     Frame::new(header, body)
 }
 
-fn no_question(id: u64) -> ReadFrameError {
+fn no_question(header: &Header) -> ReadFrameError {
     ReadFrameError::Refused {
-        id: Some(id),
+        header: Some(header.clone()),
         error: crate::protocol::tunnel::FrameError::Header,
     }
 }

@@ -14,6 +14,7 @@ use super::supervisor::ChildExited;
 use crate::model::ConnectionId;
 use crate::net::socket::Listener;
 use crate::pki::entropy;
+use crate::telemetry::metrics::METRICS;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -85,7 +86,7 @@ impl PortListener {
         ctx.run(accepted, |listener, accepted, ctx| match accepted {
             None => {
                 listener.port.close();
-                tracing::info!(listener = %ctx.name(), "no new connections are accepted");
+                tracing::info!(actor = %ctx.name(), "no new connections are accepted");
             }
             Some(Ok((stream, peer))) => {
                 listener.start(stream, peer, ctx);
@@ -96,12 +97,13 @@ impl PortListener {
     }
 
     fn pause(&self, error: &io::Error, ctx: &mut Ctx<'_, Self>) {
-        tracing::error!(%error, pause = ?ACCEPT_PAUSE, "a connection could not be accepted");
+        tracing::error!(%error, retry_in = ?ACCEPT_PAUSE, "a connection could not be accepted");
         ctx.after(ACCEPT_PAUSE, |listener, ctx| listener.accept_next(ctx));
     }
 
     fn start(&mut self, stream: TcpStream, peer: SocketAddr, ctx: &mut Ctx<'_, Self>) {
         if self.open.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
+            METRICS.connections_turned_away.one_more();
             tracing::warn!(%peer, "connection closed: {CONNECTIONS_MAX} are open, which is the limit");
             return;
         }

@@ -40,6 +40,7 @@ pub mod routing;
 pub mod session_limits;
 mod session_taps;
 pub mod sessions;
+pub mod sessions_stock;
 mod signable_hosts;
 pub mod supervisor;
 pub mod tokens;

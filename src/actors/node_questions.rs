@@ -7,7 +7,7 @@ use super::address::Origin;
 use super::inspector::Inspector;
 use super::tunnel::answer;
 use crate::model::{MessageId, NodeId, NodeKind};
-use crate::net::frames::{ReadFrameError, decode, read_frame, read_frame_bytes, write_frame};
+use crate::net::frames::{ReadFrameError, decode, read_frame, read_frame_bytes, refuse, write_frame};
 use crate::net::mux::{Inbound, Mux, MuxStream};
 use crate::pki::HostIdentity;
 use crate::protocol::tunnel::{
@@ -196,17 +196,17 @@ async fn answer_one(mut stream: MuxStream, inspector: &Inspector, kind: NodeKind
             write_answer(&mut stream, kind, header.id, shown).await
         }
         Ok(Some(frame)) => {
-            refuse(
+            refused_by(
                 &mut stream,
                 kind,
-                frame.header.id,
+                Some(&frame.header),
                 "this message does not open a stream",
             )
             .await
         }
         Ok(None) => Ok(()),
-        Err(ReadFrameError::Refused { id, error }) => {
-            refuse(&mut stream, kind, id.unwrap_or(0), &error.to_string()).await
+        Err(ReadFrameError::Refused { header, error }) => {
+            refused_by(&mut stream, kind, header.as_ref(), &error.to_string()).await
         }
         Err(ReadFrameError::Io(error)) => Err(error),
     };
@@ -228,9 +228,9 @@ async fn write_answer(
     }
 }
 
-async fn refuse(stream: &mut MuxStream, kind: NodeKind, id: u64, why: &str) -> io::Result<()> {
+async fn refused_by(stream: &mut MuxStream, kind: NodeKind, header: Option<&Header>, why: &str) -> io::Result<()> {
     match kind {
-        NodeKind::Proxy => write_frame(stream, &Frame::<ProxyToAuth>::refused(id, why)).await,
-        _ => write_frame(stream, &Frame::<DbToAuth>::refused(id, why)).await,
+        NodeKind::Proxy => refuse::<ProxyToAuth>(stream, header, why).await,
+        _ => refuse::<DbToAuth>(stream, header, why).await,
     }
 }

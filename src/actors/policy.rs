@@ -109,6 +109,23 @@ impl PolicyView {
             .is_some_and(|held| self.clock.now().since(held.confirmed_at) <= limit)
     }
 
+    /// How long ago auth said so.
+    pub fn confirmed_ago(&self) -> Option<Duration> {
+        let held = self.held.borrow();
+        held.as_ref().map(|held| self.clock.now().since(held.confirmed_at))
+    }
+
+    pub fn locks_in_force(&self) -> Option<usize> {
+        let (held, now) = (self.held.borrow(), self.clock.now());
+        let in_force = |held: &Held| held.snapshot.locks.iter().filter(|lock| lock.is_in_force(now)).count();
+        held.as_ref().map(in_force)
+    }
+
+    /// The newest rules, however old: for sessions that are open, which go on without auth, too.
+    pub fn newest(&self) -> Option<Arc<PolicySnapshot>> {
+        self.held.borrow().as_ref().map(|held| held.snapshot.clone())
+    }
+
     pub fn version(&self) -> Option<u64> {
         self.held.borrow().as_ref().map(|held| held.snapshot.version)
     }
@@ -145,7 +162,7 @@ impl Handle<PolicyReceived> for Policy {
                 .as_ref()
                 .is_none_or(|held| snapshot.version > held.snapshot.version);
             if newer {
-                tracing::debug!(version = snapshot.version, "policy received");
+                tracing::debug!(policy_version = snapshot.version, "policy received");
                 *held = Some(Held {
                     snapshot,
                     confirmed_at: now,
@@ -153,8 +170,8 @@ impl Handle<PolicyReceived> for Policy {
                 });
             } else if let Some(held) = held.as_ref().filter(|held| snapshot.version < held.snapshot.version) {
                 tracing::error!(
-                    ours = held.snapshot.version,
-                    auths = snapshot.version,
+                    policy_version = held.snapshot.version,
+                    auth_policy_version = snapshot.version,
                     "auth has older rules than this node; if it was restored from a backup, restart this node"
                 );
             }

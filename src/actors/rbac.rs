@@ -136,7 +136,7 @@ impl Rbac {
                     then();
                 }
                 Err(error) => {
-                    tracing::error!(%error, retry = ?RETRY_AFTER, "the rules cannot be read; the last ones stay in force");
+                    tracing::error!(%error, retry_in = ?RETRY_AFTER, "the rules cannot be read; the last ones stay in force");
                     ctx.after(RETRY_AFTER, |rbac, ctx| rbac.publish(ctx, then));
                 }
             },
@@ -164,7 +164,7 @@ impl Rbac {
             let newer = newest.as_ref().is_none_or(|newest| snapshot.version > newest.version);
             if newer {
                 tracing::info!(
-                    version = snapshot.version,
+                    policy_version = snapshot.version,
                     users = snapshot.users.len(),
                     roles = snapshot.roles.len(),
                     "policy published"

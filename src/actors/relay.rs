@@ -11,6 +11,7 @@ use crate::net::copy::{Counts, Relay, RelayEnd, Tap};
 use crate::policy::Permit;
 use crate::protocol::postgres::bind::Value;
 use crate::protocol::postgres::{Part, Statement, StatementTap, backend};
+use crate::telemetry::relays::{Gauge, RelaySpec};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use std::collections::VecDeque;
@@ -56,12 +57,14 @@ where
     U: AsyncRead + AsyncWrite + Unpin,
     TU: Tap,
 {
-    pub fn new(permit: Permit, watched: Watched, client: C, upstream: U, to_upstream: TU) -> Self {
-        let (to_upstream, to_client) = taps(to_upstream, watched.rest);
+    /// From here on everybody sees it, as `seen`.
+    pub fn new(permit: Permit, watched: Watched, client: C, upstream: U, to_upstream: TU, seen: RelaySpec) -> Self {
+        let gauge = Gauge::begin(seen);
+        let (to_upstream, to_client) = taps(to_upstream, watched.rest, &gauge);
         Self {
             permit,
             end: watched.end,
-            relay: Relay::new(client, upstream, to_upstream, to_client),
+            relay: Relay::new(client, upstream, to_upstream, to_client, gauge),
         }
     }
 
@@ -140,7 +143,7 @@ impl AuditTap {
                 Ok(())
             }
             Err((_, full)) => {
-                tracing::error!(?full, "a statement could not be written to the audit trail");
+                tracing::error!(error = ?full, "a statement could not be written to the audit trail");
                 Err(not_written(&AuditError::Closed))
             }
         }

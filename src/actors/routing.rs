@@ -15,12 +15,14 @@ use crate::audit::EventKind;
 use crate::model::names::MAX_IDENTIFIER_BYTES;
 use crate::model::{ConnectionId, DbUser, NodeName, Principal, Refusal, RefusalKind, Secret, ServiceName, SessionId};
 use crate::net::BoxStream;
-use crate::net::frames::{ReadFrameError, read_frame, write_frame};
+use crate::net::frames::{AnswerError, read_answer, write_frame};
 use crate::pki::{entropy, verify_person};
 use crate::policy::{AccessRequest, Permit, decide, effective_db_name};
 use crate::protocol::postgres::StartupMessage;
 use crate::protocol::postgres::startup::CancelRequest;
 use crate::protocol::tunnel::{DbToProxy, Frame, FrameKind, Header, ProxyToDb, STREAM_ACCEPTED};
+use crate::telemetry::relays::RelaySpec;
+use crate::telemetry::view::Side;
 use rustls_pki_types::CertificateDer;
 use std::io;
 use std::net::SocketAddr;
@@ -57,6 +59,8 @@ pub struct OpenedSession {
     pub session: OpenSession,
     pub stream: BoxStream,
     pub agent: String,
+    /// As the views show it.
+    pub seen: RelaySpec,
 }
 
 /// A client that is turned away, and whether the audit log has it already.
@@ -201,12 +205,25 @@ async fn attempt(
         .ask(origin, key, ASK_DEADLINE)
         .await
         .map_err(|error| unavailable(&error))?;
+    let seen = RelaySpec {
+        connection: client.connection,
+        session,
+        side: Side::Proxy,
+        user: permit.person().to_string(),
+        database: permit.service().to_string(),
+        db_user: permit.db_user().to_string(),
+        db_name: permit.db_name().to_string(),
+        client: client.peer.to_string(),
+        upstream: agent_peer(&candidate.node_name).to_string(),
+        process_id,
+    };
     Ok(Opened::Session(Box::new(OpenedSession {
         permit,
         watched,
         session: open,
         stream,
         agent: candidate.node_name.to_string(),
+        seen,
     })))
 }
 
@@ -339,6 +356,11 @@ async fn authorise(
     Err(Failed::audited(denial.refusal()))
 }
 
+/// An agent as the views name it.
+fn agent_peer(agent: &NodeName) -> Arc<str> {
+    format!("agent {agent}").into()
+}
+
 fn about<'a>(client: &Client, request: &'a AccessRequest, session: SessionId, uri: &'a str) -> About<'a> {
     About {
         person: &request.principal.name,
@@ -370,6 +392,7 @@ async fn first_that_opens(
 ) -> Result<Answer, Refusal> {
     let mut tried = Vec::new();
     let mut lost = None;
+    let mut refused = None;
     for candidate in candidates {
         // Before it answers: one that does not is the one to be asked why.
         passes_to(candidate);
@@ -381,48 +404,32 @@ async fn first_that_opens(
                 continue;
             }
         };
-        let answer = tokio::time::timeout(OPEN_DEADLINE, read_frame::<DbToProxy>(&mut stream)).await;
+        let answer = tokio::time::timeout(OPEN_DEADLINE, read_answer::<DbToProxy>(&mut stream)).await;
         return match answer {
-            Ok(Ok(Some(Frame {
-                body: Some(DbToProxy::RelayOpened { process_id }),
-                ..
-            }))) => Ok(Answer::Opened {
+            Ok(Ok(DbToProxy::RelayOpened { process_id })) => Ok(Answer::Opened {
                 stream,
                 candidate: candidate.clone(),
                 process_id,
             }),
             // It has said so to this proxy, but this client was faster.
-            Ok(Ok(Some(Frame {
-                body: Some(DbToProxy::Declined(refusal)),
-                ..
-            }))) if refusal.kind == RefusalKind::ShuttingDown => {
+            Ok(Ok(DbToProxy::Declined(refusal))) if refusal.kind == RefusalKind::ShuttingDown => {
                 tried.push(format!("{} (it is going down)", candidate.node_name));
                 continue;
             }
-            Ok(Ok(Some(Frame {
-                body: Some(DbToProxy::Declined(refusal)),
-                ..
-            }))) => Err(refusal),
-            Ok(Ok(Some(Frame {
-                body: Some(DbToProxy::UpstreamSaidNo { error_response }),
-                ..
-            }))) => Ok(Answer::UpstreamSaidNo(error_response)),
-            Ok(Ok(Some(Frame {
-                header:
-                    Header {
-                        kind: FrameKind::Refused { why },
-                        ..
-                    },
-                ..
-            }))) => Err(bad_answer(&candidate.node_name, &why)),
-            Ok(Ok(Some(_))) => Err(bad_answer(&candidate.node_name, "an answer to another question")),
-            Ok(Ok(None) | Err(ReadFrameError::Io(_))) => {
+            Ok(Ok(DbToProxy::Declined(refusal))) => Err(refusal),
+            Ok(Ok(DbToProxy::UpstreamSaidNo { error_response })) => Ok(Answer::UpstreamSaidNo(error_response)),
+            Ok(Ok(_)) => Err(bad_answer(&candidate.node_name, "an answer to another question")),
+            // It has done nothing, and the next one may be of another version.
+            Ok(Err(AnswerError::Refused { why })) => {
+                tracing::error!(agent = %candidate.node_name, why, "an agent does not take what this proxy asks");
+                refused = Some(candidate.node_name.clone());
+                continue;
+            }
+            Ok(Err(AnswerError::Unreadable(error))) => Err(bad_answer(&candidate.node_name, &error.to_string())),
+            Ok(Err(AnswerError::Ended | AnswerError::Io(_))) => {
                 tracing::warn!(agent = %candidate.node_name, "agent lost while it opened a session");
                 lost = Some(candidate.node_name.clone());
                 continue;
-            }
-            Ok(Err(error @ ReadFrameError::Refused { .. })) => {
-                Err(bad_answer(&candidate.node_name, &error.to_string()))
             }
             Err(_) => Err(Refusal::new(
                 RefusalKind::AgentUnreachable,
@@ -432,6 +439,9 @@ async fn first_that_opens(
                 ),
             )),
         };
+    }
+    if let Some(agent) = refused {
+        return Err(not_known_to(&agent));
     }
     if let Some(agent) = lost {
         let why = format!("agent {agent} went away while it opened the session");
@@ -480,18 +490,29 @@ pub(super) async fn accepted(stream: &mut BoxStream) -> io::Result<()> {
 }
 
 fn bad_answer(agent: &NodeName, why: &str) -> Refusal {
-    tracing::error!(%agent, why, "an agent's answer was not understood");
+    tracing::error!(%agent, reason = why, "an agent's answer was not understood");
     Refusal::new(
         RefusalKind::Internal,
-        format!("agent {agent} and this proxy do not understand each other"),
+        format!("agent {agent} answered what this proxy does not know"),
     )
-    .hint("are they of different versions? See the proxy's log")
+    .hint("the proxy may be of an older version; an administrator should upgrade it, and the proxy's log says more")
+}
+
+fn not_known_to(agent: &NodeName) -> Refusal {
+    Refusal::new(
+        RefusalKind::Internal,
+        format!("agent {agent} does not know what this proxy asks of it"),
+    )
+    .hint("the agent may be of an older version; an administrator should upgrade it, and the proxy's log says more")
 }
 
 fn unavailable(error: &super::address::AskError) -> Refusal {
     tracing::error!(%error, "a connection could not be prepared");
-    Refusal::new(RefusalKind::Internal, "a part of the proxy did not answer in time")
-        .hint("connect again; the proxy's log says more")
+    Refusal::new(
+        RefusalKind::Unavailable,
+        "a part of the proxy that a connection needs failed or is overloaded",
+    )
+    .hint("try again; if it lasts, the proxy's log says more")
 }
 
 fn not_a_proxy() -> Refusal {
@@ -515,19 +536,13 @@ pub async fn cancel(parts: &ConnectionParts, request: CancelRequest, origin: &Or
     let carried = async {
         write_frame(&mut stream, &ask_frame(&ProxyToDb::CancelQuery { connection }, origin)).await?;
         accepted(&mut stream).await?;
-        read_frame::<DbToProxy>(&mut stream).await.map_err(io::Error::other)
+        read_answer::<DbToProxy>(&mut stream).await
     };
     match tokio::time::timeout(OPEN_DEADLINE, carried).await {
-        Ok(Ok(Some(Frame {
-            body: Some(DbToProxy::CancelForwarded),
-            ..
-        }))) => Ok(()),
-        Ok(Ok(Some(Frame {
-            body: Some(DbToProxy::Declined(refusal)),
-            ..
-        }))) => Err(refusal.message),
-        Ok(Ok(_)) => Err("the agent gave no answer".to_owned()),
-        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Ok(DbToProxy::CancelForwarded)) => Ok(()),
+        Ok(Ok(DbToProxy::Declined(refusal))) => Err(refusal.message),
+        Ok(Ok(_)) => Err("the agent answered another question".to_owned()),
+        Ok(Err(error)) => Err(format!("the agent was asked: {error}")),
         Err(_) => Err("the agent did not answer in time".to_owned()),
     }
 }

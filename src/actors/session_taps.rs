@@ -4,26 +4,56 @@ use super::session_limits::RestMark;
 use crate::model::{Refusal, RefusalKind};
 use crate::net::copy::Tap;
 use crate::protocol::postgres::{Direction, Exchange, FrameWalker};
+use crate::telemetry::relays::{Gauge, Turn};
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// Both directions' knowledge of the session. They are polled by one task.
-type Shared = Rc<RefCell<Exchange>>;
+type Shared = Rc<RefCell<Conversation>>;
 
-/// The taps of one session: towards PostgreSQL around `to_upstream`, and towards the client. Both write into `rest`.
-pub fn taps<T: Tap>(to_upstream: T, rest: RestMark) -> (RequestTap<T>, BoundaryTap) {
-    let exchange = Shared::default();
+#[derive(Default)]
+struct Conversation {
+    exchange: Exchange,
+    /// The client has sent a part of a message.
+    in_request: bool,
+}
+
+impl Conversation {
+    /// Everything is answered, and the client has begun nothing.
+    fn rests(&self) -> bool {
+        !self.in_request && self.exchange.is_answered()
+    }
+
+    fn turn(&self) -> Turn {
+        if self.exchange.owes_answer() {
+            Turn::Busy
+        } else if self.in_request || self.exchange.takes_data() {
+            Turn::Sending
+        } else if self.exchange.is_idle() {
+            Turn::Idle
+        } else {
+            Turn::InTransaction
+        }
+    }
+}
+
+/// The taps of one session: towards PostgreSQL around `to_upstream`, and towards the client. Both write into `rest` and `gauge`.
+pub fn taps<T: Tap>(to_upstream: T, rest: RestMark, gauge: &Arc<Gauge>) -> (RequestTap<T>, BoundaryTap) {
+    let conversation = Shared::default();
     let requests = RequestTap {
         inner: to_upstream,
         frames: FrameWalker::new(Direction::Frontend),
-        exchange: exchange.clone(),
+        conversation: conversation.clone(),
         rest: rest.clone(),
+        gauge: gauge.clone(),
     };
     let boundary = BoundaryTap {
         frames: FrameWalker::new(Direction::Backend),
-        exchange,
+        conversation,
         rest,
+        gauge: gauge.clone(),
     };
     (requests, boundary)
 }
@@ -32,25 +62,27 @@ pub fn taps<T: Tap>(to_upstream: T, rest: RestMark) -> (RequestTap<T>, BoundaryT
 pub struct RequestTap<T> {
     inner: T,
     frames: FrameWalker,
-    exchange: Shared,
+    conversation: Shared,
     rest: RestMark,
+    gauge: Arc<Gauge>,
 }
 
 impl<T: Tap> Tap for RequestTap<T> {
     fn observe(&mut self, chunk: &[u8]) -> Result<(), Refusal> {
-        let mut exchange = self.exchange.borrow_mut();
+        let mut conversation = self.conversation.borrow_mut();
         let followed = self.frames.walk(chunk, |piece| {
             if piece.last() {
-                exchange.sent(piece.message_type);
+                conversation.exchange.sent(piece.message_type);
             }
         });
         // The agent refuses what is no message, in its own words; here it only means that nothing is known any more.
         if followed.is_err() {
-            exchange.lose();
+            conversation.exchange.lose();
         }
-        self.rest
-            .client_spoke(self.frames.at_boundary() && exchange.is_answered());
-        drop(exchange);
+        conversation.in_request = !self.frames.at_boundary();
+        self.rest.client_spoke(conversation.rests());
+        self.gauge.turn(conversation.turn());
+        drop(conversation);
         self.inner.observe(chunk)
     }
 
@@ -70,8 +102,9 @@ impl<T: Tap> Tap for RequestTap<T> {
 /// Follows the messages to the client, so that an error of ours is said between two of them and never inside one.
 pub struct BoundaryTap {
     frames: FrameWalker,
-    exchange: Shared,
+    conversation: Shared,
     rest: RestMark,
+    gauge: Arc<Gauge>,
 }
 
 impl BoundaryTap {
@@ -83,7 +116,8 @@ impl BoundaryTap {
 
 impl Tap for BoundaryTap {
     fn observe(&mut self, chunk: &[u8]) -> Result<(), Refusal> {
-        let mut exchange = self.exchange.borrow_mut();
+        let mut conversation = self.conversation.borrow_mut();
+        let exchange = &mut conversation.exchange;
         let followed = self
             .frames
             .walk(chunk, |piece| match (piece.last(), piece.message_type) {
@@ -94,6 +128,7 @@ impl Tap for BoundaryTap {
                 (true, other) => exchange.received(other),
                 (false, _) => {}
             });
+        self.gauge.turn(conversation.turn());
         followed.map_err(|error| {
             tracing::error!(%error, "PostgreSQL's answer cannot be followed");
             Refusal::new(
@@ -114,7 +149,7 @@ impl Tap for BoundaryTap {
 
     /// After an error that answers no request the other side is about to close, and has said why.
     fn is_idle(&self) -> bool {
-        self.frames.at_boundary() && !self.frames.ended_with_error() && self.exchange.borrow().is_idle()
+        self.frames.at_boundary() && !self.frames.ended_with_error() && self.conversation.borrow().exchange.is_idle()
     }
 }
 
@@ -122,10 +157,33 @@ impl Tap for BoundaryTap {
 mod tests {
     use super::super::session_limits::Limits;
     use super::*;
-    use crate::model::Timestamp;
-    use crate::net::copy::NoTap;
+    use crate::model::{ConnectionId, SessionId, Timestamp};
+    use crate::net::copy::{ENDS, NoTap, Relay};
     use crate::policy::SessionOptions;
+    use crate::telemetry::record;
+    use crate::telemetry::relays::{RelaySpec, WaitsFor};
+    use crate::telemetry::view::Side;
     use std::time::Duration;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    fn gauge_of(connection: ConnectionId) -> Arc<Gauge> {
+        Gauge::begin(RelaySpec {
+            connection,
+            session: SessionId::from_random([4; 16]),
+            side: Side::Agent,
+            user: "alice".into(),
+            database: "aurora".into(),
+            db_user: "alice".into(),
+            db_name: "postgres".into(),
+            client: "127.0.0.1:5000".into(),
+            upstream: "PostgreSQL at localhost:5432".into(),
+            process_id: 7,
+        })
+    }
+
+    fn gauge() -> Arc<Gauge> {
+        gauge_of(ConnectionId::from_random(*b"tap-test"))
+    }
 
     fn message(message_type: u8, body: &[u8]) -> Vec<u8> {
         let length = u32::try_from(body.len() + 4).expect("short");
@@ -143,7 +201,7 @@ mod tests {
 
     /// A session whose start-up is answered.
     fn session() -> (RequestTap<NoTap>, BoundaryTap) {
-        let mut session = taps(NoTap, RestMark::default());
+        let mut session = taps(NoTap, RestMark::default(), &gauge());
         assert!(!is_idle(&session), "the start-up is not answered");
         session.1.observe(&ready(b'I')).expect("sound");
         assert!(is_idle(&session));
@@ -188,7 +246,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_what_the_client_sends_begins_a_rest_anew_and_an_open_transaction_rests() {
         let rest = RestMark::default();
-        let mut session = taps(NoTap, rest.clone());
+        let mut session = taps(NoTap, rest.clone(), &gauge());
         let options = SessionOptions {
             client_idle_timeout: Some(Duration::from_secs(60)),
             ..SessionOptions::default()
@@ -253,5 +311,73 @@ mod tests {
         session.0.observe(b"Q\0\0\0\x01").expect("the inner tap is asked");
         session.1.observe(&ready(b'I')).expect("sound");
         assert!(!is_idle(&session));
+    }
+
+    #[test]
+    fn the_gauge_says_whose_turn_it_is() {
+        let mut session = session();
+        let gauge = session.0.gauge.clone();
+        assert_eq!(gauge.state(), "idle");
+        let query = message(b'Q', b"begin\0");
+        session.0.observe(&query[..3]).expect("sound");
+        assert_eq!(
+            gauge.state(),
+            "sending",
+            "a part of a request waits for nobody but the client"
+        );
+        session.0.observe(&query[3..]).expect("sound");
+        assert_eq!(gauge.state(), "busy");
+        session.1.observe(&message(b'C', b"BEGIN\0")).expect("sound");
+        assert_eq!(gauge.state(), "busy");
+        session.1.observe(&ready(b'T')).expect("sound");
+        assert_eq!(gauge.state(), "idle in transaction");
+        session
+            .0
+            .observe(&message(b'Q', b"copy t from stdin\0"))
+            .expect("sound");
+        session.1.observe(&message(b'G', b"\0\0\0")).expect("sound");
+        assert_eq!(gauge.state(), "sending", "PostgreSQL waits for the data");
+        session.0.observe(&message(b'c', b"")).expect("sound");
+        assert_eq!(gauge.state(), "busy");
+        session.1.observe(&ready(b'I')).expect("sound");
+        assert_eq!(gauge.state(), "idle");
+    }
+
+    #[tokio::test]
+    async fn a_database_server_that_does_not_answer_is_what_its_client_waits_for_and_nothing_is_recorded_of_statements()
+    {
+        let connection = ConnectionId::from_random(*b"silentpg");
+        let gauge = gauge_of(connection);
+        let (to_upstream, to_client) = taps(NoTap, RestMark::default(), &gauge);
+        let ((mut client, near_client), (mut postgres, near_postgres)) =
+            (tokio::io::duplex(1024), tokio::io::duplex(1024));
+        let mut relay = Relay::new(near_client, near_postgres, to_upstream, to_client, gauge.clone());
+        let (_watches, ends) = tokio::sync::mpsc::channel(ENDS);
+        let query = message(b'Q', b"select pg_sleep(3600)\0");
+        let talk = async {
+            let mut heard = [0; 64];
+            postgres.write_all(&ready(b'I')).await.expect("a pipe");
+            for _ in 0..200 {
+                client.read_exact(&mut heard[..6]).await.expect("an answer");
+                client.write_all(&query).await.expect("a pipe");
+                postgres.read_exact(&mut heard[..query.len()]).await.expect("a query");
+                assert_eq!(gauge.state(), "busy");
+                postgres.write_all(&ready(b'I')).await.expect("a pipe");
+            }
+            client.read_exact(&mut heard[..6]).await.expect("an answer");
+            assert_eq!(gauge.state(), "idle");
+            client.write_all(&query).await.expect("a pipe");
+            postgres.read_exact(&mut heard[..query.len()]).await.expect("a query");
+            while gauge.to_upstream.waits_for() != WaitsFor::Source {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            end = relay.run(ends) => panic!("{end:?}"),
+            () = talk => {}
+        }
+        assert_eq!((gauge.state(), gauge.to_client.waits_for()), ("busy", WaitsFor::Source));
+        assert_eq!(gauge.to_upstream.bytes(), 201 * query.len() as u64);
+        assert!(record::find(|record| record.connection == Some(connection)).is_empty());
     }
 }

@@ -4,18 +4,21 @@
 //! **Hears** `RegisterSession` (asked before the first byte), `SessionClosed`, `EndService`, `Drain`, `EndAll`.
 //! **Tells** a session's relay that it is over, at once or as soon as it is idle, with the reason that its client reads.
 //! **Never** touches a byte of a session.
-//! **Ends** with the node. After a failure it knows of no session; those that were open lost their registration with it and
-//! are ended, because a session that nobody can end must not go on.
+//! **Ends** with the node. What it owns is kept outside of its state ([`SessionsStock`]): a rebuild ends no session, and decides
+//! again about each of them. When the actor is gone for good the stock goes with it, and the relays end, because a session that
+//! nobody can end must not go on.
 
 use super::address::{Promise, Reply, message};
 use super::host::{Behavior, Ctx, Handle};
 use super::open_sessions::{Open, OpenSessions};
 use super::policy::PolicyView;
 use super::session_limits::{Limits, RestMark};
+use super::sessions_stock::{SessionsStock, Table};
 use crate::model::{ConnectionId, Refusal, RefusalKind, ServiceName, SessionId, SharedClock};
 use crate::net::copy::{ENDS, End};
 use crate::policy::{AccessRequest, Denial, PolicySnapshot, SessionOptions, decide};
-use std::collections::HashSet;
+use crate::telemetry::panics;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -84,24 +87,14 @@ message!(
 );
 
 pub struct Sessions {
-    open: OpenSessions,
-    /// Those that were told to end and may still be at their last words.
-    ending: HashSet<SessionId>,
-    /// Why no session begins any more.
-    going_down: Option<Refusal>,
+    stock: SessionsStock,
     policy: PolicyView,
     clock: SharedClock,
 }
 
 impl Sessions {
-    pub fn new(policy: PolicyView, clock: SharedClock) -> Self {
-        Self {
-            open: OpenSessions::default(),
-            ending: HashSet::new(),
-            going_down: None,
-            policy,
-            clock,
-        }
+    pub fn new(stock: SessionsStock, policy: PolicyView, clock: SharedClock) -> Self {
+        Self { stock, policy, clock }
     }
 
     fn await_news(&self, ctx: &mut Ctx<'_, Self>) {
@@ -121,7 +114,7 @@ impl Sessions {
     /// A session whose relay is gone says so; where its word did not find room in the mailbox, this finds it.
     fn sweep_later(ctx: &mut Ctx<'_, Self>) {
         ctx.after(SWEEP_EVERY, |sessions, ctx| {
-            sessions.open.sweep();
+            sessions.stock.table().open.sweep();
             Self::sweep_later(ctx);
         });
     }
@@ -136,7 +129,7 @@ impl Sessions {
     }
 
     fn await_ends(&self, left: Duration, promise: Promise<()>, ctx: &mut Ctx<'_, Self>) {
-        if self.ending.is_empty() || left.is_zero() {
+        if self.stock.table().ending.is_empty() || left.is_zero() {
             return promise.keep(());
         }
         ctx.after(LAST_WORDS_POLL, move |sessions, ctx| {
@@ -145,12 +138,13 @@ impl Sessions {
     }
 
     fn await_idle(&self, since_said: Duration, promise: Promise<()>, ctx: &mut Ctx<'_, Self>) {
-        if self.open.is_empty() {
+        let open = self.stock.table().open.len();
+        if open == 0 {
             return promise.keep(());
         }
         let mut since_said = since_said + DRAIN_POLL;
         if since_said >= DRAIN_LOG_EVERY {
-            tracing::info!(actor = %ctx.name(), sessions_left = self.open.len(), "draining");
+            tracing::info!(actor = %ctx.name(), sessions_left = open, "draining");
             since_said = Duration::ZERO;
         }
         ctx.after(DRAIN_POLL, move |sessions, ctx| {
@@ -158,7 +152,7 @@ impl Sessions {
         });
     }
 
-    fn decide_again(&mut self, snapshot: &PolicySnapshot) {
+    fn decide_again(&self, snapshot: &PolicySnapshot) {
         let now = self.clock.now();
         self.end_those(|open| match still_allowed(snapshot, &open.request, now) {
             Ok(options) => {
@@ -169,12 +163,17 @@ impl Sessions {
         });
     }
 
-    /// Ends the sessions for which there is a reason.
-    fn end_those(&mut self, mut reason: impl FnMut(&mut Open) -> Option<Refusal>) {
-        let over = self.open.iter_mut();
-        let over: Vec<_> = over.filter_map(|(id, open)| Some((id, reason(open)?))).collect();
+    /// Ends the sessions for which there is a reason. One that cannot be looked at without a panic is one of them: the others
+    /// are not to fall with it, and what cannot be decided is not allowed.
+    fn end_those(&self, mut reason: impl FnMut(&mut Open) -> Option<Refusal>) {
+        let mut table = self.stock.table();
+        let mut look = |id, open: &mut Open| {
+            catch_unwind(AssertUnwindSafe(|| reason(open))).unwrap_or_else(|panic| Some(undecided(id, panic.as_ref())))
+        };
+        let over = table.open.iter_mut();
+        let over: Vec<_> = over.filter_map(|(id, open)| Some((id, look(id, open)?))).collect();
         for (id, refusal) in over {
-            if let Some(open) = self.open.remove(id) {
+            if let Some(open) = table.open.remove(id) {
                 tracing::info!(session = %id, connection = %open.connection, reason = %refusal, "session ended");
                 // A relay that is gone already needs no reason.
                 let _gone = open.end.try_send(End::Now(refusal));
@@ -182,9 +181,26 @@ impl Sessions {
         }
     }
 
+    /// The options that the newest rules give a session which is about to begin.
+    fn options_now(
+        &self,
+        session: SessionId,
+        request: &AccessRequest,
+        policy_version: u64,
+        options: SessionOptions,
+    ) -> Result<SessionOptions, Refusal> {
+        if self.policy.version().is_none_or(|newest| newest <= policy_version) {
+            return Ok(options);
+        }
+        let snapshot = self.policy.current()?;
+        let now = self.clock.now();
+        catch_unwind(AssertUnwindSafe(|| still_allowed(&snapshot, request, now)))
+            .unwrap_or_else(|panic| Err(undecided(session, panic.as_ref())))
+    }
+
     /// Whether the person may have one more.
-    fn check_room(&self, request: &AccessRequest, options: &SessionOptions) -> Result<(), Refusal> {
-        if self.open.len() >= SESSIONS_MAX {
+    fn check_room(open: &OpenSessions, request: &AccessRequest, options: &SessionOptions) -> Result<(), Refusal> {
+        if open.len() >= SESSIONS_MAX {
             return Err(Refusal::new(
                 RefusalKind::TooMany,
                 format!("this node has {SESSIONS_MAX} sessions open, which is its limit"),
@@ -193,7 +209,7 @@ impl Sessions {
         let (Some(limit), person) = (options.max_connections, &request.principal.name) else {
             return Ok(());
         };
-        if u64::try_from(self.open.count_of(person)).is_ok_and(|count| count < u64::from(limit.get())) {
+        if u64::try_from(open.count_of(person)).is_ok_and(|count| count < u64::from(limit.get())) {
             return Ok(());
         }
         Err(Refusal::new(
@@ -202,6 +218,16 @@ impl Sessions {
         )
         .hint("close a connection that is not needed, or ask an administrator"))
     }
+}
+
+/// The reason for the end of a session about which the decision failed.
+fn undecided(session: SessionId, panic: &(dyn std::any::Any + Send)) -> Refusal {
+    tracing::error!(%session, why = panics::text(panic), "the decision about a session failed");
+    Refusal::new(
+        RefusalKind::Internal,
+        "this session is over: whether it is still allowed could not be decided, because of a fault of Postern",
+    )
+    .hint("connect again; the node's log says more")
 }
 
 /// Decides about a session that has been allowed before. Its certificate may have expired meanwhile; whether that ends a
@@ -219,7 +245,7 @@ fn still_allowed(
     match decide(snapshot, valid.as_ref().unwrap_or(request), now) {
         Ok(permit) => Ok(*permit.options()),
         Err(denial) => {
-            tracing::debug!(%denial, "no longer allowed");
+            tracing::debug!(reason = %denial, "no longer allowed");
             if let Denial::Locked(lock) = &denial {
                 let why = format!("this session is over: {}", lock.sentence());
                 return Err(Refusal::new(RefusalKind::AccessRevoked, why)
@@ -243,6 +269,11 @@ impl Behavior for Sessions {
     const MAILBOX: usize = 1024;
 
     fn started(&mut self, ctx: &mut Ctx<'_, Self>) {
+        // Of the sessions of a state before this one, as long as there was none nobody watched over them.
+        self.stock.table().open.sweep();
+        if let Some(newest) = self.policy.newest() {
+            self.decide_again(&newest);
+        }
         self.await_news(ctx);
         Self::sweep_later(ctx);
         Self::look_at_limits_later(ctx);
@@ -257,35 +288,30 @@ impl Handle<RegisterSession> for Sessions {
             connection,
             request,
             policy_version,
-            mut options,
+            options,
         }: RegisterSession,
         _: &mut Ctx<'_, Self>,
     ) -> Reply<Result<Watched, Refusal>> {
-        if let Some(refusal) = &self.going_down {
+        // The rules may have changed between the decision and now; from now on the news reaches this session.
+        let options = match self.options_now(session, &request, policy_version, options) {
+            Ok(options) => options,
+            Err(refusal) => return Reply::Now(Err(refusal)),
+        };
+        let mut table = self.stock.table();
+        if let Some(refusal) = &table.going_down {
             return Reply::Now(Err(refusal.clone()));
         }
-        // The rules may have changed between the decision and now; from now on the news reaches this session.
-        if self.policy.version().is_some_and(|newest| newest > policy_version) {
-            let again = self
-                .policy
-                .current()
-                .and_then(|snapshot| still_allowed(&snapshot, &request, self.clock.now()));
-            match again {
-                Ok(newer) => options = newer,
-                Err(refusal) => return Reply::Now(Err(refusal)),
-            }
-        }
-        if let Err(refusal) = self.check_room(&request, &options) {
+        if let Err(refusal) = Self::check_room(&table.open, &request, &options) {
             return Reply::Now(Err(refusal));
         }
-        if self.open.contains(session) {
+        if table.open.contains(session) {
             tracing::error!(%session, "a session of this id is open already");
             return Reply::Now(Err(Refusal::new(RefusalKind::Internal, "this session is open already")));
         }
         let (end, signal) = mpsc::channel(ENDS);
         let rest = RestMark::default();
         let limits = Limits::new(options, request.principal.valid_until, rest.clone());
-        self.open.insert(
+        table.open.insert(
             session,
             Open {
                 connection,
@@ -300,15 +326,16 @@ impl Handle<RegisterSession> for Sessions {
 
 impl Handle<SessionClosed> for Sessions {
     fn handle(&mut self, SessionClosed(session): SessionClosed, _: &mut Ctx<'_, Self>) -> Reply<()> {
-        self.open.remove(session);
-        self.ending.remove(&session);
+        let mut table = self.stock.table();
+        table.open.remove(session);
+        table.ending.remove(&session);
         Reply::Now(())
     }
 }
 
 impl Handle<EndService> for Sessions {
     fn handle(&mut self, EndService { service, refusal }: EndService, _: &mut Ctx<'_, Self>) -> Reply<()> {
-        for (id, open) in self.open.take_of(&service) {
+        for (id, open) in self.stock.table().open.take_of(&service) {
             tracing::info!(session = %id, connection = %open.connection, reason = %refusal, "session ended");
             // A relay that is gone already needs no reason.
             let _gone = open.end.try_send(End::Now(refusal.clone()));
@@ -319,14 +346,19 @@ impl Handle<EndService> for Sessions {
 
 impl Handle<Drain> for Sessions {
     fn handle(&mut self, Drain(refusal): Drain, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
-        if self.going_down.is_none() {
-            for open in self.open.values() {
-                // A relay that is gone needs no reason.
-                let _gone = open.end.try_send(End::WhenIdle(refusal.clone()));
+        let sessions_left = {
+            let mut table = self.stock.table();
+            let Table { open, going_down, .. } = &mut *table;
+            if going_down.is_none() {
+                for open in open.values() {
+                    // A relay that is gone needs no reason.
+                    let _gone = open.end.try_send(End::WhenIdle(refusal.clone()));
+                }
+                *going_down = Some(refusal);
             }
-            self.going_down = Some(refusal);
-        }
-        tracing::info!(actor = %ctx.name(), sessions_left = self.open.len(), "draining");
+            open.len()
+        };
+        tracing::info!(actor = %ctx.name(), sessions_left, "draining");
         let (reply, promise) = Reply::later();
         self.await_idle(Duration::ZERO, promise, ctx);
         reply
@@ -335,10 +367,18 @@ impl Handle<Drain> for Sessions {
 
 impl Handle<EndAll> for Sessions {
     fn handle(&mut self, EndAll(refusal): EndAll, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
-        self.going_down = Some(refusal.clone());
-        for (id, open) in self.open.drain() {
-            if open.end.try_send(End::Now(refusal.clone())).is_ok() {
-                self.ending.insert(id);
+        {
+            let mut table = self.stock.table();
+            let Table {
+                open,
+                ending,
+                going_down,
+            } = &mut *table;
+            *going_down = Some(refusal.clone());
+            for (id, open) in open.drain() {
+                if open.end.try_send(End::Now(refusal.clone())).is_ok() {
+                    ending.insert(id);
+                }
             }
         }
         let (reply, promise) = Reply::later();

@@ -16,6 +16,7 @@ struct Room {
     policy: ActorRef<Policy>,
     view: PolicyView,
     clock: Arc<HeldClock>,
+    stock: SessionsStock,
 }
 
 /// alice, who may do everything, with these options and what else there is.
@@ -62,15 +63,20 @@ impl Room {
         let policy = start_on(runtime, Spec::permanent("policy"), Arc::new(|_| {}), move || {
             Policy::new(stock.clone(), policy_clock.clone())
         });
-        let (sessions_view, sessions_clock) = (view.clone(), clock.clone());
-        let sessions = start_on(runtime, Spec::permanent("sessions"), Arc::new(|_| {}), move || {
-            Sessions::new(sessions_view.clone(), sessions_clock.clone())
+        let stock = SessionsStock::default();
+        let parts = (stock.clone(), view.clone(), clock.clone());
+        // A name of its own, for the faults that are done to it.
+        let name = format!("sessions-{:?}", std::thread::current().id());
+        let sessions = start_on(runtime, Spec::permanent(&name), Arc::new(|_| {}), move || {
+            let (stock, view, clock) = parts.clone();
+            Sessions::new(stock, view, clock)
         });
         let room = Self {
             sessions,
             policy,
             view,
             clock,
+            stock,
         };
         room.publish(1, options, "").await;
         room
@@ -212,4 +218,79 @@ fn a_lock_that_has_expired_keeps_nobody_out_though_no_news_came() {
         Arc::make_mut(&mut old.principal).valid_until = START + Duration::from_secs(1);
         assert!(still_allowed(&rules, &old, room.clock.now()).is_ok());
     });
+}
+
+#[cfg(feature = "fault-points")]
+mod failures {
+    use super::*;
+    use crate::telemetry::fault::{Fault, inject};
+    use tokio::sync::mpsc::error::TryRecvError;
+
+    /// alice may do nothing any more.
+    const NOTHING: &str =
+        "---\nkind: lock\nversion: v2\nmetadata: {name: closed}\nspec: {target: {user: alice}, message: closed}\n";
+
+    impl Room {
+        fn fails(&self, fault: Fault) {
+            inject(self.sessions.name(), fault).unwrap();
+        }
+    }
+
+    #[test]
+    fn sessions_outlive_a_failure_of_the_actor_and_are_watched_over_after_it() {
+        in_a_room("max_connections: 2", |room| async move {
+            let mut first = room.open(1).await.unwrap();
+            room.fails(Fault::Handler);
+            let mut second = room.open(2).await.unwrap();
+            assert_eq!(
+                first.end.try_recv().err(),
+                Some(TryRecvError::Empty),
+                "it goes on, and is watched over"
+            );
+            room.refused(3).await;
+            room.publish(2, "", NOTHING).await;
+            assert_eq!(ended(&mut first).await.kind, RefusalKind::AccessRevoked);
+            assert_eq!(ended(&mut second).await.kind, RefusalKind::AccessRevoked);
+        });
+    }
+
+    #[test]
+    fn a_session_that_is_denied_while_the_actor_is_rebuilt_ends() {
+        in_a_room("", |room| async move {
+            let mut session = room.open(1).await.unwrap();
+            room.fails(Fault::Start { builds: 4 });
+            room.publish(2, "", NOTHING).await;
+            assert_eq!(ended(&mut session).await.kind, RefusalKind::AccessRevoked);
+        });
+    }
+
+    #[test]
+    fn a_session_whose_end_was_not_heard_is_forgotten_by_the_rebuilt_actor() {
+        in_a_room("", |room| async move {
+            drop(room.open(1).await.unwrap());
+            let _lives = room.open(2).await.unwrap();
+            assert_eq!(room.stock.table().open.len(), 2);
+            room.fails(Fault::Handler);
+            let _lives_too = room.open(3).await.unwrap();
+            assert_eq!(room.stock.table().open.len(), 2);
+        });
+    }
+
+    #[test]
+    fn a_node_that_drains_goes_on_with_it_after_a_failure() {
+        in_a_room("", |room| async move {
+            let mut session = room.open(1).await.unwrap();
+            let refusal = Refusal::new(RefusalKind::ShuttingDown, "the node goes down");
+            room.sessions
+                .address()
+                .tell(&Origin::outside("test"), Drain(refusal.clone()))
+                .unwrap();
+            assert!(matches!(session.end.recv().await, Some(End::WhenIdle(_))));
+            room.fails(Fault::Handler);
+            assert_eq!(room.refused(2).await, refusal);
+            drop(session);
+            ask(&room.sessions.address(), SessionClosed(SessionId::from_random([1; 16]))).await;
+            ask(&room.sessions.address(), Drain(refusal)).await;
+        });
+    }
 }

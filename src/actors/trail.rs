@@ -104,7 +104,7 @@ impl Trail {
     /// As `note`, from a place that cannot wait.
     pub fn note_now(&self, event: EventBuilder) {
         if let Err((line, full)) = self.spool.try_enter(event.finish()) {
-            tracing::error!(?full, event = %line, "an audit event did not enter the spool");
+            tracing::error!(error = ?full, event = %line, "an audit event did not enter the spool");
         }
     }
 }

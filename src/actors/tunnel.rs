@@ -12,11 +12,13 @@ use super::policy::PolicyView;
 use super::trail::Trail;
 use super::tunnels::{AgentAnnounced, LastHeard};
 use crate::audit::EventKind;
-use crate::net::frames::{ReadFrameError, read_frame, write_frame};
+use crate::net::frames::{ReadFrameError, read_frame, refuse, write_frame};
 use crate::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
 use crate::net::tls::ServerTls;
 use crate::pki::HostIdentity;
 use crate::protocol::tunnel::{DatabaseHealth, DatabaseRecord, DbToProxy, Frame, FrameKind, Header, ProxyToDb};
+use crate::telemetry::count::Present;
+use crate::telemetry::metrics::METRICS;
 use std::time::Duration;
 
 /// The agent announces itself this often.
@@ -33,6 +35,7 @@ pub struct Tunnel {
     trail: Trail,
     mux: Option<Mux>,
     heard: LastHeard,
+    _up: Present,
 }
 
 /// What a turn on the control stream came to.
@@ -40,6 +43,8 @@ enum Heard {
     Announce(Vec<DatabaseRecord>, Vec<DatabaseHealth>),
     /// Refused, and the tunnel lives.
     Nonsense(String),
+    /// The agent refused something of this proxy's, and the tunnel lives.
+    Refused(String),
     /// The control stream is of no further use.
     Over(String),
 }
@@ -62,6 +67,7 @@ impl Tunnel {
             trail,
             mux: None,
             heard: LastHeard::now(),
+            _up: METRICS.tunnels.enter(),
         }
     }
 
@@ -108,6 +114,10 @@ impl Tunnel {
                 tunnel.audit_refusal(&what);
                 tunnel.listen(control, ctx);
             }
+            Heard::Refused(why) => {
+                tracing::warn!(agent = %tunnel.agent.node_name, why, "the agent refused a message of this proxy");
+                tunnel.listen(control, ctx);
+            }
             Heard::Over(why) => tunnel.close(&why, ctx),
         });
     }
@@ -130,12 +140,12 @@ impl Tunnel {
     }
 
     fn audit_refusal(&self, what: &str) {
-        tracing::warn!(agent = %self.agent.node_name, what, "message refused");
+        tracing::warn!(agent = %self.agent.node_name, reason = what, "message refused");
         self.trail.note_now(refusal_event(&self.trail, &self.agent, what));
     }
 
     fn close(&self, why: &str, ctx: &mut Ctx<'_, Self>) {
-        tracing::info!(agent = %self.agent.node_name, why, "tunnel closed");
+        tracing::info!(agent = %self.agent.node_name, reason = why, "tunnel closed");
         if let Some(mux) = &self.mux {
             mux.kill();
         }
@@ -170,22 +180,25 @@ async fn hear(control: &mut MuxStream) -> Heard {
             Ok(()) => Heard::Announce(databases, health),
             Err(error) => Heard::Over(error.to_string()),
         },
+        Ok(Some(Frame {
+            header: Header {
+                kind: FrameKind::Refused { why },
+                ..
+            },
+            ..
+        })) => Heard::Refused(why),
         Ok(Some(frame)) => {
-            refuse(
-                control,
-                frame.header.id,
-                "this message has no place on a control stream",
-            )
-            .await
+            let why = "this message has no place on a control stream";
+            nonsense(control, Some(&frame.header), why).await
         }
         Ok(None) => Heard::Over("the agent closed it".to_owned()),
-        Err(ReadFrameError::Refused { id, error }) => refuse(control, id.unwrap_or(0), &error.to_string()).await,
+        Err(ReadFrameError::Refused { header, error }) => nonsense(control, header.as_ref(), &error.to_string()).await,
         Err(ReadFrameError::Io(error)) => Heard::Over(error.to_string()),
     }
 }
 
-async fn refuse(control: &mut MuxStream, id: u64, why: &str) -> Heard {
-    match write_frame(control, &Frame::<ProxyToDb>::refused(id, why)).await {
+async fn nonsense(control: &mut MuxStream, header: Option<&Header>, why: &str) -> Heard {
+    match refuse::<ProxyToDb>(control, header, why).await {
         Ok(()) => Heard::Nonsense(why.to_owned()),
         Err(error) => Heard::Over(error.to_string()),
     }

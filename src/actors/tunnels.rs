@@ -339,7 +339,7 @@ impl Behavior for Tunnels {
     fn child_exited(&mut self, exit: ChildExited, _: &mut Ctx<'_, Self>) {
         let gone = self.stock.served().remove(&exit.name);
         if let Some(gone) = gone {
-            tracing::warn!(tunnel = %exit.name, agent = %gone.agent_name, "tunnel down");
+            tracing::warn!(actor = %exit.name, agent = %gone.agent_name, "tunnel down");
             self.publish();
         }
     }
@@ -349,7 +349,7 @@ impl Handle<AdoptTunnel> for Tunnels {
     fn handle(&mut self, adopt: AdoptTunnel, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
         let number = self.stock.tunnels.fetch_add(1, Ordering::Relaxed) + 1;
         let name = format!("tunnel#{}-{number}", adopt.agent.node_name);
-        tracing::info!(tunnel = %name, agent = %adopt.agent.node_name, "tunnel up");
+        tracing::info!(actor = %name, agent = %adopt.agent.node_name, "tunnel up");
         let announced = ctx.address::<AgentAnnounced>();
         let (policy, trail) = (self.policy.clone(), self.trail.clone());
         let (agent, runtime_index) = (adopt.agent, adopt.runtime_index);
@@ -380,7 +380,7 @@ impl Handle<AgentAnnounced> for Tunnels {
             return Reply::Now(());
         }
         if said.databases.is_empty() {
-            tracing::info!(agent = %said.agent_name, tunnel = %said.tunnel, "the agent takes no new sessions");
+            tracing::info!(agent = %said.agent_name, actor = %said.tunnel, "the agent takes no new sessions");
         }
         let is_new = |database: &&DatabaseRecord| !served.contains(&database.service);
         for database in said.databases.iter().filter(is_new) {

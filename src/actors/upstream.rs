@@ -19,12 +19,13 @@ use super::tunnel::answer;
 use crate::audit::EventKind;
 use crate::model::{ConnectionId, MessageId, NodeId, Refusal, RefusalKind, Secret};
 use crate::net::BoxStream;
-use crate::net::frames::{ReadFrameError, read_frame, write_frame};
+use crate::net::frames::{self, ReadFrameError, read_frame, write_frame};
 use crate::net::tls::HANDSHAKE_DEADLINE;
 use crate::net::upstream;
 use crate::policy::Permit;
-use crate::protocol::tunnel::{DbToProxy, Frame, ProxyToDb, STREAM_ACCEPTED};
+use crate::protocol::tunnel::{DbToProxy, Frame, Header, ProxyToDb, STREAM_ACCEPTED};
 use crate::telemetry::label::Label;
+use crate::telemetry::metrics::METRICS;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,14 +126,14 @@ impl Upstream {
             }
             Ok(Some(Frame { header, .. })) => refuse(
                 stream,
-                header.id,
+                Some(header),
                 "this message does not open a stream",
                 ctx,
                 &self.parts.trail,
             ),
             Ok(None) => ctx.stop(),
-            Err(ReadFrameError::Refused { id, error }) => {
-                refuse(stream, id.unwrap_or(0), &error.to_string(), ctx, &self.parts.trail);
+            Err(ReadFrameError::Refused { header, error }) => {
+                refuse(stream, header, &error.to_string(), ctx, &self.parts.trail);
             }
             Err(ReadFrameError::Io(error)) => {
                 tracing::debug!(%error, "a stream ended before it said what it is for");
@@ -158,14 +159,17 @@ impl Upstream {
             postgres,
             process_id,
             greeting,
+            seen,
         } = ready;
         let tap = AuditTap::new(self.parts.trail.clone(), session.fields.clone());
         self.session = Some(session);
+        let counted = METRICS.agent.open();
         let task = spawn_here(async move {
+            let _counted = counted;
             write_frame(&mut stream, &answer(id, DbToProxy::RelayOpened { process_id })).await?;
             stream.write_all(&greeting).await?;
             stream.flush().await?;
-            let relay = SessionRelay::new(permit, watched, stream, postgres, tap);
+            let relay = SessionRelay::new(permit, watched, stream, postgres, tap, seen);
             Ok::<_, io::Error>(relay.run(upstream_lost).await)
         });
         ctx.run(task.join(), |upstream, outcome, ctx| upstream.ended(outcome, ctx));
@@ -185,6 +189,8 @@ impl Upstream {
         let mut event = trail.session_event(EventKind::SessionEnded, &session.fields);
         event = match outcome {
             Ok(Ok(SessionOutcome { counts, refusal })) => {
+                METRICS.agent.ended(refusal.as_ref().map(|refusal| refusal.kind));
+                METRICS.agent.relayed(counts.to_upstream, counts.to_client);
                 let event = event
                     .field("bytes_from_client", counts.to_upstream)
                     .field("bytes_to_client", counts.to_client);
@@ -193,8 +199,14 @@ impl Upstream {
                     None => event,
                 }
             }
-            Ok(Err(error)) => event.field("reason", format!("the proxy went away: {error}")),
-            Err(panic) => event.field("reason", format!("the relay failed: {panic}")),
+            Ok(Err(error)) => {
+                METRICS.agent.failed.one_more();
+                event.field("reason", format!("the proxy went away: {error}"))
+            }
+            Err(panic) => {
+                METRICS.agent.failed.one_more();
+                event.field("reason", format!("the relay failed: {panic}"))
+            }
         };
         let written = async move {
             trail.write_end(event).await;
@@ -219,6 +231,7 @@ fn decline(declined: Declined, id: u64, mut stream: BoxStream, ctx: &mut Ctx<'_,
     let body = match declined {
         Declined::Refused(refusal) => {
             tracing::info!(kind = refusal.kind.label(), reason = %refusal, "session refused");
+            METRICS.agent.refused.of(refusal.kind).one_more();
             DbToProxy::Declined(refusal)
         }
         Declined::UpstreamSaidNo(error_response) => DbToProxy::UpstreamSaidNo { error_response },
@@ -230,17 +243,17 @@ fn decline(declined: Declined, id: u64, mut stream: BoxStream, ctx: &mut Ctx<'_,
     ctx.run(said, |_, _proxy_gone, ctx| ctx.stop());
 }
 
-fn refuse(mut stream: BoxStream, id: u64, why: &str, ctx: &mut Ctx<'_, Upstream>, trail: &Trail) {
-    tracing::warn!(why, "a proxy's message was refused");
+fn refuse(mut stream: BoxStream, header: Option<Header>, why: &str, ctx: &mut Ctx<'_, Upstream>, trail: &Trail) {
+    tracing::warn!(reason = why, "a proxy's message was refused");
     trail.note_now(
         trail
             .event(EventKind::PeerRefused)
             .field("peer_kinds", "proxy")
             .field("message", why),
     );
-    let frame = Frame::<DbToProxy>::refused(id, why);
+    let why = why.to_owned();
     let said = async move {
-        let written = write_frame(&mut stream, &frame).await;
+        let written = frames::refuse::<DbToProxy>(&mut stream, header.as_ref(), &why).await;
         written.and(stream.shutdown().await)
     };
     ctx.run(said, |_, _proxy_gone, ctx| ctx.stop());

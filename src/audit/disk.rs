@@ -1,5 +1,6 @@
 //! What the spool has on disk: its id, its segments, and how far auth has confirmed them.
 
+use super::ages::Ages;
 use super::segment::{Lines, first_of_name, segment_path};
 use super::{AuditError, Entropy};
 use std::collections::VecDeque;
@@ -31,6 +32,7 @@ pub(super) struct Disk {
     pub acknowledged: u64,
     /// The writer appends to the last segment.
     pub last_is_active: bool,
+    pub ages: Ages,
 }
 
 /// What `open_dir` found.

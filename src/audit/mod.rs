@@ -13,6 +13,7 @@
 //! number of every spool and so stores each event once. Only what is fsynced is shipped: a number that a crash could give to
 //! another event never leaves the node.
 
+mod ages;
 mod disk;
 mod error;
 mod event;

@@ -156,8 +156,11 @@ impl Spool {
         let mut limits = limits;
         limits.queue_bytes = limits.queue_bytes.clamp(MAX_FRAMED_BYTES, u32::MAX as usize);
         limits.disk_bytes = limits.disk_bytes.max(2 * limits.queue_bytes as u64);
-        let opened = open_dir(dir, entropy)?;
+        let mut opened = open_dir(dir, entropy)?;
         let last = opened.disk.last();
+        if last > opened.disk.acknowledged {
+            opened.disk.ages.reached(last, clock.now());
+        }
         let recovered = Recovered {
             events: last - opened.disk.acknowledged,
             torn_bytes: opened.torn_bytes,
@@ -213,6 +216,21 @@ impl Spool {
     pub fn backlog(&self) -> (u64, u64) {
         let disk = lock(&self.inner.shared.disk);
         (disk.last() - disk.acknowledged, disk.bytes)
+    }
+
+    /// Bytes of events in memory, which are not fsynced.
+    pub fn queued_bytes(&self) -> u64 {
+        let shared = &self.inner.shared;
+        shared
+            .limits
+            .queue_bytes
+            .saturating_sub(shared.room.available_permits()) as u64
+    }
+
+    /// When the oldest event that auth has not confirmed was fsynced; those of an earlier process count from this one's start.
+    pub fn oldest_unshipped(&self) -> Option<Timestamp> {
+        let disk = lock(&self.inner.shared.disk);
+        (disk.last() > disk.acknowledged).then(|| disk.ages.oldest()).flatten()
     }
 
     /// Enters an event if there is room at once; never waits.
@@ -322,6 +340,7 @@ impl Spool {
         let done = {
             let mut disk = lock(&shared.disk);
             disk.acknowledged = last_seq;
+            disk.ages.confirmed(last_seq);
             disk.take_acknowledged()
         };
         for path in &done {

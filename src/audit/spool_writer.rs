@@ -7,6 +7,7 @@ use super::AuditError;
 use super::disk::{Segment, create_private};
 use super::segment::{push_framed, segment_path};
 use super::spool::{Queue, Shared, SpoolState, Waiter, lock};
+use crate::telemetry::metrics::{EventClass, METRICS};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -112,6 +113,7 @@ impl Writer {
         let closing = queue.closing;
         drop(queue);
         for line in lines {
+            METRICS.audit_events.of(class_of(&line)).one_more();
             push_framed(&mut self.tail, self.next, &line);
             self.next += 1;
         }
@@ -178,7 +180,10 @@ impl Writer {
         let Some(active) = self.active.as_mut().filter(|_| self.written > 0) else {
             return Ok(());
         };
-        if let Err(e) = active.file.sync_data() {
+        let before = Instant::now();
+        let synced = active.file.sync_data();
+        METRICS.audit_fsync.took(before.elapsed());
+        if let Err(e) = synced {
             // After a failed fsync the kernel may have dropped the pages and call the next one good: write them again.
             self.written = 0;
             self.written_since = None;
@@ -190,6 +195,7 @@ impl Writer {
         {
             let mut disk = lock(&self.shared.disk);
             disk.bytes += bytes as u64;
+            disk.ages.reached(self.written_last, self.shared.clock.now());
             if let Some(segment) = disk.segments.back_mut() {
                 segment.bytes += bytes as u64;
                 segment.last = self.written_last;
@@ -264,6 +270,16 @@ impl Writer {
                 }
             }
         }
+    }
+}
+
+/// An event begins with its name and its code, as `EventBuilder` writes them; the code ends with the class.
+fn class_of(line: &str) -> EventClass {
+    let code = line.split("\"code\":\"").nth(1).and_then(|rest| rest.split('"').next());
+    match code.and_then(|code| code.chars().last()) {
+        Some('W') => EventClass::Warning,
+        Some('E') => EventClass::Error,
+        _ => EventClass::Information,
     }
 }
 

@@ -103,7 +103,7 @@ async fn over(socket: &Path, method: Method, path: &str, body: Bytes) -> Result<
     let stream = socket::connect_admin(socket)
         .await
         .map_err(|error| Failure::failed(not_reached(socket, &error)))?;
-    tracing::debug!(%method, path, socket = %socket.display(), "asking auth");
+    tracing::debug!(%method, uri = path, path = %socket.display(), "asking auth");
     exchange(stream, "admin", method, path, body).await
 }
 

@@ -28,7 +28,7 @@ pub fn named(data_dir: Option<&Path>, config: Option<&Path>) -> Result<Option<Ad
         (None, Some(path)) => Config::load(path).map_err(Failure::usage)?.data_dir,
         (None, None) => return Ok(None),
     };
-    tracing::debug!(data_dir = %dir.display(), "auth's data directory");
+    tracing::debug!(path = %dir.display(), "auth's data directory");
     Ok(Some(AdminClient::new(&dir)))
 }
 
@@ -43,7 +43,7 @@ pub fn found(program: Program) -> Result<AdminClient, Failure> {
     }
     match here {
         Here::Auth(dir) => {
-            tracing::debug!(data_dir = %dir.display(), "auth's data directory");
+            tracing::debug!(path = %dir.display(), "auth's data directory");
             Ok(AdminClient::new(&dir))
         }
         // Asked all the same: the socket's refusal says whose it is.

@@ -78,7 +78,7 @@ pub async fn sweep(record: &Path) -> Result<(), Failure> {
     blocking(move || {
         let swept = super::throwaway_postgres::sweep_leftovers(&record).map_err(Failure::failed)?;
         if let Some(directory) = swept {
-            tracing::info!(directory = %directory.display(), "removed the database that an earlier run left");
+            tracing::info!(path = %directory.display(), "removed the database that an earlier run left");
         }
         Ok(())
     })

@@ -85,7 +85,7 @@ async fn up(proxies: &[Endpoint]) -> &[Endpoint] {
         for proxy in proxies {
             match socket::connect(&proxy.host, proxy.port).await {
                 Ok(_) => return proxies,
-                Err(error) => tracing::info!(%proxy, %error, "the proxy cannot be reached yet"),
+                Err(error) => tracing::info!(address = %proxy, %error, "the proxy cannot be reached yet"),
             }
         }
         tokio::time::sleep(PAUSE).await;
@@ -104,12 +104,12 @@ fn believed(proxy: &Endpoint, contact: &Contact) -> Result<Vec<String>, Failure>
     let (shown, cluster) = (pins.join(" "), &contact.ping.cluster);
     if contact.vouched_for_by_machine {
         tracing::info!(
-            %proxy, cluster, ca_pin = shown,
+            address = %proxy, cluster, ca_pin = shown,
             "no CA pin is given; an authority of this machine vouches for the proxy, and the pin that it tells is used"
         );
     } else {
         tracing::warn!(
-            %proxy, cluster, ca_pin = shown,
+            address = %proxy, cluster, ca_pin = shown,
             "--insecure: nothing vouches for the proxy, and the token goes to whatever cluster answers there; compare the pin with \
              what `postern ctl status` prints on the auth node, and where they differ, remove the token and stop this node"
         );

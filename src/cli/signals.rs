@@ -8,6 +8,7 @@ use super::Failure;
 use crate::actors::host::spawn_detached;
 use crate::config::{Config, ConfigError, Settings};
 use crate::node::Order;
+use crate::telemetry::logging;
 use std::path::PathBuf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -29,6 +30,9 @@ impl ConfigSource {
 
     /// A file that is refused is logged, and nothing changes.
     fn read_again(&self) -> Option<Order> {
+        if let Err(error) = logging::reopen() {
+            tracing::error!(%error, "SIGHUP: the log goes on in the file that it had");
+        }
         if self.file.is_none() {
             tracing::info!("SIGHUP: this node runs without a configuration file; there is nothing to read again");
             return None;

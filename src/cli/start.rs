@@ -145,9 +145,10 @@ pub fn run_services(mut config: Config, mut source: ConfigSource, flags: &Proces
         ConfigLogFormat::Text => LogFormat::Text,
         ConfigLogFormat::Json => LogFormat::Json,
     };
-    let output = match config.log.output {
+    let output = match &config.log.output {
         ConfigLogOutput::Stderr => LogOutput::Stderr,
         ConfigLogOutput::Stdout => LogOutput::Stdout,
+        ConfigLogOutput::File(path) => LogOutput::File(path.clone()),
     };
     logging::start(severity, format, output).map_err(Failure::usage)?;
     if config.proxy.as_ref().is_some_and(|proxy| proxy.acme.is_some()) {

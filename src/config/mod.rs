@@ -95,7 +95,7 @@ pub enum JoinAddress {
     Proxy(Endpoint),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
     pub severity: Severity,
     pub format: LogFormat,
@@ -130,10 +130,12 @@ pub enum LogFormat {
     Json,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogOutput {
     Stderr,
     Stdout,
+    /// Lines are added at its end.
+    File(PathBuf),
 }
 
 #[derive(Debug, Clone)]

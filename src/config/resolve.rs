@@ -256,13 +256,20 @@ fn log(process: &mut Section) -> Result<LogConfig, ConfigError> {
             }
         };
     }
-    if let Some(text) = log.text("output", "stderr or stdout")? {
+    if let Some(text) = log.text("output", "stderr, stdout or the path of a file")? {
         config.output = match text.value.as_str() {
             "stderr" => LogOutput::Stderr,
             "stdout" => LogOutput::Stdout,
+            path if path.starts_with('/') && !path.ends_with('/') => LogOutput::File(path.into()),
+            "syslog" => {
+                return Err(text.refuse(
+                    "\"syslog\" is not supported by this version of Postern; under systemd, the journal takes what is written to stderr"
+                        .to_owned(),
+                ));
+            }
             other => {
                 return Err(text.refuse(format!(
-                    "{other:?} is not supported by this version of Postern; there are stderr and stdout"
+                    "{other:?} is not a place for the log; there are stderr, stdout and the path of a file, which begins with /"
                 )));
             }
         };

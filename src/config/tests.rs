@@ -87,6 +87,30 @@ fn every_supported_key_stands_in_an_example() {
 }
 
 #[test]
+fn the_log_goes_to_a_stream_or_to_a_file_with_an_absolute_path() {
+    let log = |log: &str| format!("postern: {{log: {log}}}\nauth_service: {{enabled: yes}}\n");
+    let output = |word: &str| parse(&log(&format!("{{output: {word}}}"))).expect("valid").log.output;
+    assert_eq!(output("stdout"), LogOutput::Stdout);
+    assert_eq!(
+        output("/var/log/postern.log"),
+        LogOutput::File("/var/log/postern.log".into())
+    );
+    let all = parse(&log("{severity: WARN, output: stderr, format: {output: json}}"))
+        .expect("valid")
+        .log;
+    assert_eq!(
+        (all.severity, all.format, all.output),
+        (Severity::Warn, LogFormat::Json, LogOutput::Stderr)
+    );
+    assert!(refusal(&log("{output: syslog}")).contains("the journal takes what is written to stderr"));
+    for bad in ["postern.log", "/var/log/"] {
+        assert!(
+            refusal(&log(&format!("{{output: {bad}}}"))).contains("there are stderr, stdout and the path of a file")
+        );
+    }
+}
+
+#[test]
 fn what_is_not_said_has_its_default() {
     let config = parse("teleport: {nodename: here}\nauth_service: {}\nproxy_service: {enabled: yes}\n").expect("valid");
     assert_eq!(config.version, Version::V1);

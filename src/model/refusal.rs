@@ -86,6 +86,8 @@ kinds! {
     IdleTimeout => "idle_timeout", "57P05", Client;
     /// The person has as many sessions as their roles allow.
     MaxConnections => "max_connections", "53300", Client;
+    /// A part of the node failed while it was needed and is there again in a moment, or it has too much to do.
+    Unavailable => "unavailable", "57P03", Us;
 }
 
 /// A refusal as the client reads it.

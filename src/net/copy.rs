@@ -6,9 +6,11 @@
 
 use super::buffers::{COPY_BYTES, Pooled};
 use crate::model::Refusal;
+use crate::telemetry::relays::{Gauge, WaitsFor, Way};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
@@ -113,6 +115,10 @@ struct Direction<T> {
     /// At the end of the reader the writer is closed. Not so towards the client, who may be owed last words.
     half_closes: bool,
     total: u64,
+    /// Where the last turn got to.
+    waits_for: WaitsFor,
+    /// What everybody was shown last.
+    shown: (u64, WaitsFor),
 }
 
 impl<T: Tap> Direction<T> {
@@ -129,10 +135,29 @@ impl<T: Tap> Direction<T> {
             done: false,
             read_error: None,
             total: 0,
+            waits_for: WaitsFor::default(),
+            shown: <(u64, WaitsFor)>::default(),
         }
     }
 
+    /// One turn. What it came to is shown where it changed anything.
     fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+        way: &Way,
+    ) -> Poll<Result<(), Broken>> {
+        let turn = self.advance(cx, from, to);
+        let stands = (self.total, self.waits_for);
+        if stands != self.shown {
+            self.shown = stands;
+            way.stands(self.total, self.waits_for);
+        }
+        turn
+    }
+
+    fn advance(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut (impl AsyncRead + Unpin),
@@ -143,7 +168,9 @@ impl<T: Tap> Direction<T> {
         }
         loop {
             let idle = self.fill(cx, from)?;
+            self.waits_for = WaitsFor::Audit;
             ready!(self.tap.poll_admit(cx)).map_err(Broken::Tap)?;
+            self.waits_for = WaitsFor::Sink;
             ready!(self.poll_drain(cx, to))?;
             if (idle || self.eof || self.read_error.is_some()) && self.unflushed {
                 ready!(Pin::new(&mut *to).poll_flush(cx)).map_err(Broken::Write)?;
@@ -157,14 +184,21 @@ impl<T: Tap> Direction<T> {
                     // A peer that is gone cannot be told that there is no more; that is no fault of this direction.
                     let _gone = ready!(Pin::new(&mut *to).poll_shutdown(cx));
                 }
-                self.done = true;
+                self.end();
                 return Poll::Ready(Ok(()));
             }
+            self.waits_for = WaitsFor::Source;
             if idle {
                 self.buffer = Pooled::default();
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Nothing more is passed on.
+    fn end(&mut self) {
+        self.done = true;
+        self.waits_for = WaitsFor::Done;
     }
 
     /// The writer does not take what there is for it.
@@ -256,6 +290,7 @@ pub struct Relay<C, U, TU, TC> {
     upstream: U,
     up: Direction<TU>,
     down: Direction<TC>,
+    gauge: Arc<Gauge>,
 }
 
 impl<C, U, TU, TC> Relay<C, U, TU, TC>
@@ -265,12 +300,13 @@ where
     TU: Tap,
     TC: Tap,
 {
-    pub fn new(client: C, upstream: U, to_upstream: TU, to_client: TC) -> Self {
+    pub fn new(client: C, upstream: U, to_upstream: TU, to_client: TC, gauge: Arc<Gauge>) -> Self {
         Self {
             client,
             upstream,
             up: Direction::new(to_upstream, true),
             down: Direction::new(to_client, false),
+            gauge,
         }
     }
 
@@ -288,6 +324,7 @@ where
 
     /// Closes the client's side in an orderly way.
     pub async fn close(&mut self) {
+        self.gauge.is_closing();
         let _too_slow = tokio::time::timeout(LAST_WORDS, self.client.shutdown()).await;
     }
 
@@ -340,8 +377,9 @@ where
             upstream,
             up,
             down,
+            gauge,
         } = self;
-        match up.poll(cx, client, upstream) {
+        match up.poll(cx, client, upstream, &gauge.to_upstream) {
             Poll::Ready(Err(Broken::Read(error))) => {
                 return Poll::Ready(RelayEnd::ClientLost(error));
             }
@@ -349,10 +387,13 @@ where
                 return Poll::Ready(RelayEnd::Refused(refusal));
             }
             // An upstream that no longer takes bytes may still have its reason to tell; the other direction ends it.
-            Poll::Ready(Err(Broken::Write(_))) => up.done = true,
+            Poll::Ready(Err(Broken::Write(_))) => {
+                up.end();
+                gauge.to_upstream.stands(up.total, WaitsFor::Done);
+            }
             _ => {}
         }
-        match down.poll(cx, upstream, client) {
+        match down.poll(cx, upstream, client, &gauge.to_client) {
             Poll::Ready(Err(Broken::Read(error))) => Poll::Ready(RelayEnd::UpstreamLost(error)),
             Poll::Ready(Err(Broken::Write(error))) => Poll::Ready(RelayEnd::ClientLost(error)),
             Poll::Ready(Err(Broken::Tap(refusal))) => Poll::Ready(RelayEnd::Refused(refusal)),
@@ -366,6 +407,7 @@ where
     /// Says the last words to the client: finishes the message that it is in the middle of, then sends `last` (an encoded
     /// ErrorResponse) and closes.
     pub async fn last_words(&mut self, last: &[u8]) {
+        self.gauge.is_closing();
         let _too_slow = tokio::time::timeout(LAST_WORDS, async {
             self.finish_message().await?;
             self.client.write_all(last).await?;

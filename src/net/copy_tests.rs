@@ -1,5 +1,8 @@
 use super::*;
-use crate::model::RefusalKind;
+use crate::model::{ConnectionId, RefusalKind, SessionId};
+use crate::telemetry::relays::RelaySpec;
+use crate::telemetry::view::Side;
+use std::cell::Cell;
 use tokio::io::{DuplexStream, duplex};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -10,6 +13,21 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
         .build()
         .unwrap();
     runtime.block_on(async { tokio::time::timeout(SOON, future).await.unwrap() })
+}
+
+fn gauge() -> Arc<Gauge> {
+    Gauge::begin(RelaySpec {
+        connection: ConnectionId::from_random(*b"copytest"),
+        session: SessionId::from_random([3; 16]),
+        side: Side::Agent,
+        user: "alice".into(),
+        database: "aurora".into(),
+        db_user: "alice".into(),
+        db_name: "postgres".into(),
+        client: "127.0.0.1:5000".into(),
+        upstream: "PostgreSQL at localhost:5432".into(),
+        process_id: 7,
+    })
 }
 
 /// Nobody ends the relay.
@@ -33,7 +51,7 @@ fn relay<T: Tap>(
     (
         client,
         upstream,
-        Relay::new(near_client, near_upstream, to_upstream, Counting::default()),
+        Relay::new(near_client, near_upstream, to_upstream, Counting::default(), gauge()),
     )
 }
 
@@ -192,7 +210,7 @@ fn a_relay_that_is_told_to_end_when_it_is_idle_passes_what_is_owed_and_nothing_n
         let (mut client, near_client) = duplex(64);
         let (mut upstream, near_upstream) = duplex(64);
         let owed = Owed::default();
-        let mut relay = Relay::new(near_client, near_upstream, Asks(owed.clone()), Answers(owed));
+        let mut relay = Relay::new(near_client, near_upstream, Asks(owed.clone()), Answers(owed), gauge());
         let (end, ends) = mpsc::channel(ENDS);
         let talk = async {
             client.write_all(b"ab").await.unwrap();
@@ -239,7 +257,7 @@ fn a_relay_that_is_idle_ends_at_once_and_a_busy_one_when_it_is_told_again() {
 
         let ((_client, near_client), (_upstream, near_upstream)) = (duplex(64), duplex(64));
         let owed = Owed::default();
-        let mut relay = Relay::new(near_client, near_upstream, Asks(owed.clone()), Answers(owed));
+        let mut relay = Relay::new(near_client, near_upstream, Asks(owed.clone()), Answers(owed), gauge());
         let (end, ends) = mpsc::channel(ENDS);
         end.try_send(when_idle()).unwrap();
         let RelayEnd::Refused(refusal) = relay.run(ends).await else {
@@ -324,7 +342,7 @@ fn what_was_read_before_a_loss_is_passed_on_first() {
     block_on(async {
         let (mut client, near_client) = duplex(64);
         let lost = Breaking { bytes: b"last message" };
-        let mut relay = Relay::new(near_client, lost, NoTap, Counting::default());
+        let mut relay = Relay::new(near_client, lost, NoTap, Counting::default(), gauge());
         let end = relay.run(unending()).await;
         assert!(matches!(end, RelayEnd::UpstreamLost(_)), "{end:?}");
         assert_eq!(relay.to_client_tap().seen, 12);
@@ -363,4 +381,99 @@ impl AsyncWrite for Breaking {
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
+}
+
+/// Relays until the gauge shows this.
+async fn run_until<T: Tap>(
+    relay: &mut Relay<DuplexStream, DuplexStream, T, Counting>,
+    shows: impl Fn(&Gauge) -> bool,
+) -> RelayEnd {
+    let gauge = relay.gauge.clone();
+    let shown = async {
+        while !shows(&gauge) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        end = relay.run(unending()) => end,
+        () = shown => RelayEnd::Unwatched,
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_is_what_the_way_to_it_waits_for() {
+    block_on(async {
+        let (mut client, mut upstream, mut relay) = relay(64, NoTap);
+        let gauge = relay.gauge.clone();
+        assert_eq!(gauge.to_client.waits_for(), WaitsFor::Source);
+        upstream.write_all(&[7; 60]).await.unwrap();
+        run_until(&mut relay, |gauge| gauge.to_client.bytes() == 60).await;
+        assert_eq!(
+            gauge.to_client.waits_for(),
+            WaitsFor::Source,
+            "all of it has found room"
+        );
+        upstream.write_all(&[7; 60]).await.unwrap();
+        run_until(&mut relay, |gauge| gauge.to_client.waits_for() == WaitsFor::Sink).await;
+        assert_eq!((gauge.to_client.bytes(), gauge.to_upstream.bytes()), (64, 0));
+        assert_eq!(gauge.to_upstream.waits_for(), WaitsFor::Source);
+        client.read_exact(&mut [0; 120][..64]).await.unwrap();
+        run_until(&mut relay, |gauge| gauge.to_client.waits_for() == WaitsFor::Source).await;
+        assert_eq!(gauge.to_client.bytes(), 120);
+    });
+}
+
+#[test]
+fn a_relay_that_is_open_by_half_shows_which_half_is_done() {
+    block_on(async {
+        let (mut client, mut upstream, mut relay) = relay(64, NoTap);
+        let gauge = relay.gauge.clone();
+        client.write_all(b"bye").await.unwrap();
+        client.shutdown().await.unwrap();
+        run_until(&mut relay, |gauge| gauge.to_upstream.waits_for() == WaitsFor::Done).await;
+        assert_eq!(
+            (gauge.to_upstream.bytes(), gauge.to_client.waits_for()),
+            (3, WaitsFor::Source)
+        );
+        upstream.shutdown().await.unwrap();
+        let end = relay.run(unending()).await;
+        assert!(matches!(end, RelayEnd::Finished), "{end:?}");
+        assert_eq!(gauge.to_client.waits_for(), WaitsFor::Done);
+        relay.close().await;
+        assert_eq!(gauge.state(), "closing");
+    });
+}
+
+/// Lets nothing pass before it is told to.
+#[derive(Clone, Default)]
+struct Held(std::rc::Rc<Cell<bool>>);
+
+impl Tap for Held {
+    fn observe(&mut self, _: &[u8]) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn poll_admit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        if self.0.get() {
+            return Poll::Ready(Ok(()));
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+#[test]
+fn what_the_audit_trail_holds_back_is_not_said_to_wait_for_anybody_else() {
+    block_on(async {
+        let tap = Held::default();
+        let (mut client, mut upstream, mut relay) = relay(64, tap.clone());
+        let gauge = relay.gauge.clone();
+        client.write_all(b"select").await.unwrap();
+        run_until(&mut relay, |gauge| gauge.to_upstream.waits_for() == WaitsFor::Audit).await;
+        assert_eq!(gauge.to_upstream.bytes(), 0);
+        tap.0.set(true);
+        run_until(&mut relay, |gauge| gauge.to_upstream.waits_for() == WaitsFor::Source).await;
+        upstream.read_exact(&mut [0; 6]).await.unwrap();
+        assert_eq!(gauge.to_upstream.bytes(), 6);
+    });
 }

@@ -1,7 +1,9 @@
-//! Frames of node messages on a stream: read with the length judged first, written whole.
+//! Frames of node messages on a stream: read with the length judged first, written whole; and what a question is answered with.
 
 use crate::protocol::tunnel::frame::Undecodable;
-use crate::protocol::tunnel::{Dialect, Frame, FrameError, MAX_HEADER_BYTES, PREFIX_BYTES, Wire, frame};
+use crate::protocol::tunnel::{
+    Dialect, Frame, FrameError, FrameKind, Header, MAX_HEADER_BYTES, PREFIX_BYTES, Wire, frame,
+};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
@@ -13,9 +15,54 @@ pub enum ReadFrameError {
     /// The stream is of no further use.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// One message could not be accepted; the next one may be. `id` names it where its header could be read.
+    /// One message could not be accepted; the next one may be. `header` is there where it could be read.
     #[error("{error}")]
-    Refused { id: Option<u64>, error: FrameError },
+    Refused { header: Option<Header>, error: FrameError },
+}
+
+/// Why there is no answer that the asker can use. "It" is the peer, which the asker names.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    /// The stream is of no further use.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("it closed the stream without an answer")]
+    Ended,
+    /// The peer did nothing; the connection to it is as good as before.
+    #[error("it does not take this message, and says: {why}; if it is of an older version, upgrade it")]
+    Refused { why: String },
+    /// What the peer did is not known; the connection to it is as good as before.
+    #[error("it answered with {0}; if it is of a newer version, upgrade this node")]
+    Unreadable(FrameError),
+}
+
+impl AnswerError {
+    /// The question came to nothing, but the peer is there: no reason to leave it.
+    pub fn leaves_the_peer(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Unreadable(_))
+    }
+}
+
+/// Reads the one answer of a stream that carried one question.
+pub async fn read_answer<B: Wire>(stream: &mut (impl AsyncRead + Unpin)) -> Result<B, AnswerError> {
+    answer_in(read_frame(stream).await)
+}
+
+/// What a frame that was read says as an answer.
+pub fn answer_in<B: Wire>(read: Result<Option<Frame<B>>, ReadFrameError>) -> Result<B, AnswerError> {
+    match read {
+        Ok(Some(Frame { body: Some(body), .. })) => Ok(body),
+        Ok(Some(Frame {
+            header: Header {
+                kind: FrameKind::Refused { why },
+                ..
+            },
+            ..
+        })) => Err(AnswerError::Refused { why }),
+        Ok(_) => Err(AnswerError::Ended),
+        Err(ReadFrameError::Io(error)) => Err(AnswerError::Io(error)),
+        Err(ReadFrameError::Refused { error, .. }) => Err(AnswerError::Unreadable(error)),
+    }
 }
 
 /// Reads the next frame; `None` when the peer is done.
@@ -27,7 +74,7 @@ pub async fn read_frame<B: Wire>(stream: &mut (impl AsyncRead + Unpin)) -> Resul
 }
 
 pub fn decode<B: Wire>(bytes: &[u8]) -> Result<Frame<B>, ReadFrameError> {
-    Frame::decode(bytes).map_err(|Undecodable { id, error }| ReadFrameError::Refused { id, error })
+    Frame::decode(bytes).map_err(|Undecodable { header, error }| ReadFrameError::Refused { header, error })
 }
 
 /// Reads what follows the length field, of a frame of at most `max` bytes. A longer one is skipped and refused;
@@ -60,9 +107,21 @@ pub async fn read_frame_bytes(
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
     }
     Err(ReadFrameError::Refused {
-        id: frame::id_of(&head),
+        header: frame::header_of(&head),
         error,
     })
+}
+
+/// Says that a message with this header was not accepted; nothing, where that message was itself the end of an exchange.
+pub async fn refuse<B: Wire>(
+    stream: &mut (impl AsyncWrite + Unpin),
+    header: Option<&Header>,
+    why: &str,
+) -> io::Result<()> {
+    match header {
+        Some(header) if header.comes_back() => Ok(()),
+        _ => write_frame(stream, &Frame::<B>::refused(header.map_or(0, |header| header.id), why)).await,
+    }
 }
 
 pub async fn write_frame<B: Wire>(stream: &mut (impl AsyncWrite + Unpin), frame: &Frame<B>) -> io::Result<()> {

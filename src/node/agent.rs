@@ -4,13 +4,13 @@ use super::roots::Roots;
 use super::{AuthAddresses, Common, EndSessions, StartError};
 use crate::actors::address::{Address, Origin};
 use crate::actors::agent::{Agent, AgentParts, ServeStream};
-use crate::actors::cancels::UpstreamKeys;
+use crate::actors::cancels::{Keys, UpstreamKeys};
 use crate::actors::databases::Database;
 use crate::actors::databases::keeper::{DatabaseKeeper, Definition, KeeperParts};
 use crate::actors::databases::server_certificates::{ServerCertificate, ServerCertificates, ServerCertificatesParts};
 use crate::actors::databases::server_files::ServerFiles;
 use crate::actors::dialer::DialerParts;
-use crate::actors::dialers::{Dialers, DialersParts};
+use crate::actors::dialers::{Dialers, DialersParts, DialersStock};
 use crate::actors::host::Spec;
 use crate::actors::passages::Passages;
 use crate::actors::sessions::EndService;
@@ -35,7 +35,10 @@ pub(super) fn start(
     local_proxy: Option<SocketAddr>,
     roots: &mut Roots,
 ) -> Result<EndSessions, StartError> {
-    let cancels = roots.start(Spec::permanent("upstream-cancels"), UpstreamKeys::default);
+    let keys = Keys::default();
+    let cancels = roots.start(Spec::permanent("upstream-cancels"), move || {
+        UpstreamKeys::new(keys.clone())
+    });
     let sessions = super::start_sessions(common, roots, "agent-sessions");
     start_keeper(common, sessions.address(), roots)?;
     start_server_certificates(common, auth, roots)?;
@@ -55,7 +58,12 @@ pub(super) fn start(
         opened_by: Passages::default(),
         inspector: common.inspector.clone(),
     });
-    let agent = roots.start(Spec::permanent("agent"), move || Agent::new(parts.clone()));
+    let agent = {
+        let numbers = Arc::default();
+        roots.start(Spec::permanent("agent"), move || {
+            Agent::new(parts.clone(), Arc::clone(&numbers))
+        })
+    };
     let seed = match serve_locally {
         Some(proxy) => {
             tell_local_proxy(common, proxy, agent.address());
@@ -81,11 +89,15 @@ pub(super) fn start(
             node_name: common.identity.name.clone(),
             databases: common.databases.view(),
             serve: agent.address(),
+            trail: common.trail.clone(),
             clock: common.clock.clone(),
             phase: common.phase.clone(),
         }),
     });
-    roots.start(Spec::permanent("dialers"), move || Dialers::new(parts.clone()));
+    let stock = DialersStock::default();
+    roots.start(Spec::permanent("dialers"), move || {
+        Dialers::new(parts.clone(), stock.clone())
+    });
     Ok(EndSessions::of(&sessions))
 }
 

@@ -1,5 +1,6 @@
 //! The auth service of a node.
 
+use super::observed_store::ObservedStore;
 use super::roots::Roots;
 use super::{AuthAddresses, Common, DataDir, Identity, StartError};
 use crate::actors::accounts::{AccountParts, Accounts};
@@ -53,7 +54,7 @@ pub(super) async fn open_keys(
     let Some(auth) = &config.auth else {
         return Ok(None);
     };
-    let store: Arc<dyn Store> = SqliteStore::open(&data_dir.store(), clock.clone())?;
+    let store: Arc<dyn Store> = Arc::new(ObservedStore(SqliteStore::open(&data_dir.store(), clock.clone())?));
     let seal = SealKey::load_or_create(&data_dir.seal_key())?;
     let now = clock.now();
     let open = |kind| authority(store.as_ref(), &seal, kind, &auth.cluster_name, now);
@@ -257,7 +258,10 @@ pub(super) async fn start(
             trail: common.trail.clone(),
             linked: linked.clone(),
         });
-        roots.start(Spec::permanent("links"), move || Links::new(parts.clone()))
+        let numbers = Arc::default();
+        roots.start(Spec::permanent("links"), move || {
+            Links::new(parts.clone(), Arc::clone(&numbers))
+        })
     };
     let admin = Arc::new(AdminParts {
         cluster: common.identity.cluster.clone(),

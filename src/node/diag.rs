@@ -1,35 +1,23 @@
-//! The diagnostic port of a node, where one is configured.
+//! The diagnostic port of a node, where one is configured, and the beat of the node's runtimes.
 
 use super::StartError;
 use super::proxy::listen;
-use super::roots::Roots;
-use crate::actors::host::Spec;
-use crate::actors::phase::NodePhase;
-use crate::actors::policy::PolicyView;
+use crate::actors::host::Runtimes;
 use crate::config::Config;
+use crate::telemetry::{process, pulse};
 use crate::web::diag::{Diag, Health};
-use std::net::SocketAddr;
-use std::sync::Arc;
 
-/// First of all actors, so that a node that waits for something can be asked, and last to end.
-pub(super) fn start(
-    config: &Config,
-    phase: &NodePhase,
-    policy: &PolicyView,
-    roots: &mut Roots,
-) -> Result<Option<SocketAddr>, StartError> {
-    let Some(address) = &config.diag_addr else {
+/// Before everything else, so that a node that waits for something can be asked.
+pub(super) fn start(config: &Config, runtimes: &Runtimes, health: Health) -> Result<Option<Diag>, StartError> {
+    let _now = process::started();
+    runtimes.control.spawn(pulse::beat("control"));
+    for (index, worker) in runtimes.workers.iter().enumerate() {
+        worker.spawn(pulse::beat(&format!("worker-{index}")));
+    }
+    let Some(address) = config.diag_addr.clone() else {
         return Ok(None);
     };
-    let (socket, listening) = listen(address, "diagnostic")?;
-    let socket = Arc::new(socket);
-    let health = Health {
-        phase: phase.view(),
-        policy: policy.clone(),
-    };
-    roots.start(Spec::permanent("diag"), move || {
-        Diag::new(socket.clone(), health.clone())
-    });
-    tracing::info!(%listening, "diagnostics: /healthz and /readyz");
-    Ok(Some(listening))
+    let diag = Diag::start(move || listen(&address, "diagnostic"), health)?;
+    tracing::info!(listening = %diag.listening, "diagnostics: /healthz, /readyz and /metrics");
+    Ok(Some(diag))
 }

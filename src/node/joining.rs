@@ -6,7 +6,7 @@ use crate::actors::tokens::list;
 use crate::config::Config;
 use crate::model::{NodeKind, Secret, SharedClock, Timestamp};
 use crate::net::auth_dialer::AuthDialer;
-use crate::net::frames::{read_frame, write_frame};
+use crate::net::frames::{AnswerError, read_answer, write_frame};
 use crate::pki::{CaPin, CertificateError, PrivateKey, TrustAnchors};
 use crate::protocol::tunnel::{Anchors, Frame, FrameKind, Header, JoinAnswer, JoinToAuth};
 use rustls_pki_types::CertificateDer;
@@ -73,7 +73,7 @@ async fn join(config: &Config, clock: &SharedClock) -> Result<Identity, StartErr
             }
             // What may be there in a moment is worth another try; a peer that is not who it should be is not.
             Err(error) if tries < JOIN_TRIES && may_come_up(&error) => {
-                tracing::info!(via = %dialer, %error, "the cluster cannot be reached yet");
+                tracing::info!(address = %dialer, %error, "the cluster cannot be reached yet");
                 tokio::time::sleep(JOIN_PAUSE).await;
             }
             Err(error) => {
@@ -213,17 +213,12 @@ async fn ask_without_deadline(
         },
     };
     write_frame(&mut stream, &Frame::new(header, body)).await?;
-    match read_frame::<JoinAnswer>(&mut stream).await.map_err(io::Error::other)? {
-        Some(Frame { body: Some(answer), .. }) => Ok(answer),
-        Some(Frame {
-            header: Header {
-                kind: FrameKind::Refused { why },
-                ..
-            },
-            ..
-        }) => Err(io::Error::other(why)),
-        _ => Err(io::ErrorKind::UnexpectedEof.into()),
-    }
+    read_answer(&mut stream).await.map_err(|error| match error {
+        AnswerError::Io(error) => error,
+        // It may be on its way down.
+        AnswerError::Ended => io::ErrorKind::UnexpectedEof.into(),
+        other => io::Error::other(format!("auth was asked to let this node join: {other}")),
+    })
 }
 
 fn anchors_of(anchors: Anchors) -> TrustAnchors {

@@ -5,6 +5,7 @@ use crate::actors::address::Origin;
 use crate::actors::sessions::{Drain, EndAll, LAST_WORDS_DEADLINE};
 use crate::config::Config;
 use crate::model::{Refusal, RefusalKind};
+use crate::telemetry::panics;
 use futures::future::join_all;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -65,7 +66,8 @@ impl Node {
                 why = condemned(self.common.condemned.subscribe()) => return NodeEnd::Condemned(why),
                 () = phase.ready(), if !announced => {
                     announced = true;
-                    self.data_dir.announce_listening(self.auth_address, self.proxy_address, self.diag_address);
+                    let diag = self.diag.as_ref().map(|diag| diag.listening);
+                    self.data_dir.announce_listening(self.auth_address, self.proxy_address, diag);
                     tracing::info!("node is ready");
                 }
             }
@@ -136,7 +138,7 @@ impl Node {
         }
         for key in changed {
             tracing::warn!(
-                key,
+                setting = key,
                 "configuration read again: this setting has changed, and needs a restart of the node"
             );
         }
@@ -153,7 +155,7 @@ impl Node {
         match tokio::task::spawn_blocking(move || spool.close()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the audit spool was not closed cleanly"),
-            Err(error) => tracing::error!(%error, "the audit spool was not closed"),
+            Err(error) => tracing::error!(why = panics::of_task(error), "the audit spool was not closed"),
         }
         self.data_dir.close();
     }

@@ -10,6 +10,7 @@ pub mod data_dir;
 mod diag;
 mod joining;
 mod life;
+mod observed_store;
 mod proxy;
 mod roots;
 
@@ -33,6 +34,7 @@ use crate::actors::phase::NodePhase;
 use crate::actors::policy::{Policy, PolicyConfirmed, PolicyReceived, PolicyStock, PolicyView};
 use crate::actors::proxies::ProxiesStock;
 use crate::actors::sessions::{Drain, EndAll, Sessions};
+use crate::actors::sessions_stock::SessionsStock;
 use crate::actors::trail::Trail;
 use crate::audit::{EventContext, EventKind, Spool, SpoolLimits};
 use crate::config::{Config, ConfigError, JoinAddress};
@@ -42,6 +44,8 @@ use crate::net::web_certificates::WebCertificates;
 use crate::pki::entropy;
 use crate::protocol::tunnel::NodeReport;
 use crate::telemetry::observe::{About, Observer};
+use crate::web::diag::{Diag, Health};
+use crate::web::metrics::{NodeParts, Sources};
 use roots::Roots;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -80,6 +84,8 @@ pub enum StartError {
     Identity(#[from] crate::actors::identity::IdentityError),
     #[error("{0}")]
     Listen(String),
+    #[error("the diagnostic port cannot be served: {0}")]
+    Diag(#[from] std::io::Error),
     #[error("{0}")]
     Other(String),
 }
@@ -97,7 +103,8 @@ pub struct Node {
     pub identity: Identity,
     pub auth_address: Option<SocketAddr>,
     pub proxy_address: Option<SocketAddr>,
-    diag_address: Option<SocketAddr>,
+    /// It ends last.
+    diag: Option<Diag>,
     pub phase: NodePhase,
 }
 
@@ -166,21 +173,35 @@ pub async fn start(
     let mut roots = Roots::new(runtimes.control.clone());
     let (phase, stock) = (NodePhase::default(), PolicyStock::default());
     let view = stock.view(clock.clone());
-    let diag_address = diag::start(&config, &phase, &view, &mut roots)?;
+    let sources = Sources {
+        policy: view.clone(),
+        parts: Arc::default(),
+    };
+    let health = Health {
+        phase: phase.view(),
+        sources: sources.clone(),
+    };
+    let diag = diag::start(&config, &runtimes, health)?;
     let keys = auth::open_keys(&config, &data_dir, &clock).await?;
     let identity = match &keys {
         Some(keys) => keys.own_identity(&config, &data_dir, clock.now())?,
         None => joining::identity(&config, &data_dir, &clock).await?,
     };
+    let services = config
+        .services()
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(",");
     tracing::info!(
-        node = %identity.name, id = %identity.node, cluster = %identity.cluster, services = ?config.services(),
+        node = %identity.name, node_id = %identity.node, cluster = %identity.cluster, %services,
         version = env!("CARGO_PKG_VERSION"), "node starts"
     );
     let spool = Spool::open(&data_dir.spool(), SpoolLimits::default(), clock.clone(), entropy::fill)?;
     let recovered = spool.recovered();
     if recovered.torn_bytes > 0 {
         tracing::warn!(
-            bytes = recovered.torn_bytes,
+            torn_bytes = recovered.torn_bytes,
             "the end of the audit spool was torn by a crash and has been cut off"
         );
     }
@@ -233,6 +254,12 @@ pub async fn start(
         phase: phase.clone(),
         identity: identity.clone(),
     });
+    let _first = sources.parts.set(NodeParts {
+        spool: spool.clone(),
+        identity: common.in_use.clone(),
+        databases: common.databases.view(),
+        clock: common.clock.clone(),
+    });
     let received = policy.address::<PolicyReceived>();
     let confirmed = policy.address::<PolicyConfirmed>();
     let mut auth_address = None;
@@ -261,15 +288,9 @@ pub async fn start(
     } else {
         phase.ready();
     }
-    let services: Vec<String> = common.config.services().iter().map(ToString::to_string).collect();
     common
         .trail
-        .note(
-            common
-                .trail
-                .event(EventKind::NodeStarted)
-                .field("services", services.join(",")),
-        )
+        .note(common.trail.event(EventKind::NodeStarted).field("services", services))
         .await;
     Ok(Node {
         roots,
@@ -280,7 +301,7 @@ pub async fn start(
         identity,
         auth_address,
         proxy_address,
-        diag_address,
+        diag,
         phase,
     })
 }
@@ -338,9 +359,9 @@ fn nowhere() -> StartError {
 
 /// The sessions of one service: where proxy and agent share a process, each registers and decides for itself.
 pub(crate) fn start_sessions(common: &Common, roots: &mut Roots, name: &str) -> ActorRef<Sessions> {
-    let (policy, clock) = (common.policy.clone(), common.clock.clone());
+    let (stock, policy, clock) = (SessionsStock::default(), common.policy.clone(), common.clock.clone());
     roots.start(Spec::permanent(name), move || {
-        Sessions::new(policy.clone(), clock.clone())
+        Sessions::new(stock.clone(), policy.clone(), clock.clone())
     })
 }
 

@@ -3,7 +3,7 @@
 use super::roots::Roots;
 use super::{AuthAddresses, Common, EndSessions, StartError};
 use crate::actors::address::Address;
-use crate::actors::cancels::ClientKeys;
+use crate::actors::cancels::{ClientKeys, Keys};
 use crate::actors::carried::ToAuthRoom;
 use crate::actors::connection::{ConnectionParts, ProxyParts};
 use crate::actors::host::Spec;
@@ -40,7 +40,8 @@ pub(super) fn start(
             Tunnels::new(stock.clone(), policy.clone(), trail.clone(), clock.clone())
         })
     };
-    let cancels = roots.start(Spec::permanent("cancels"), ClientKeys::default);
+    let keys = Keys::default();
+    let cancels = roots.start(Spec::permanent("cancels"), move || ClientKeys::new(keys.clone()));
     let sessions = super::start_sessions(common, roots, "proxy-sessions");
     let addresses = addresses(&common.config, config, listening);
     let pages = Pages::new(PageParts {

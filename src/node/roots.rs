@@ -62,7 +62,7 @@ impl Roots {
     pub async fn stop_all(&mut self, within: Duration) {
         while let Some(child) = self.children.pop() {
             if !child.stop(within).await {
-                tracing::warn!(actor = %child.name, ?within, "actor did not end in time");
+                tracing::warn!(actor = %child.name, at_most = ?within, "actor did not end in time");
             }
         }
     }

@@ -63,6 +63,41 @@ impl WaitsFor {
     }
 }
 
+/// Whose turn it is in the conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(u8)]
+pub enum Turn {
+    /// An answer is owed to the client: PostgreSQL's turn. So it begins, with the answer to the start-up.
+    #[default]
+    Busy = 0,
+    /// Everything is answered.
+    Idle = 1,
+    /// Everything is answered, and a transaction is open: the client's turn.
+    InTransaction = 2,
+    /// The client is in the middle of a request, or of the data of a COPY.
+    Sending = 3,
+}
+
+impl Turn {
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::Idle => "idle",
+            Self::InTransaction => "idle in transaction",
+            Self::Sending => "sending",
+        }
+    }
+
+    const fn numbered(number: u8) -> Self {
+        match number {
+            1 => Self::Idle,
+            2 => Self::InTransaction,
+            3 => Self::Sending,
+            _ => Self::Busy,
+        }
+    }
+}
+
 /// One direction, as the relay writes it.
 #[derive(Debug, Default)]
 pub struct Way {
@@ -94,8 +129,7 @@ pub struct Gauge {
     pub since: Moment,
     pub to_upstream: Way,
     pub to_client: Way,
-    /// An answer is owed to the client, or a transaction is open.
-    busy: AtomicBool,
+    turn: AtomicU8,
     /// Its last words are being said.
     closing: AtomicBool,
 }
@@ -127,7 +161,7 @@ impl Gauge {
             since: Moment::now(),
             to_upstream: Way::default(),
             to_client: Way::default(),
-            busy: AtomicBool::new(false),
+            turn: AtomicU8::new(Turn::default() as u8),
             closing: AtomicBool::new(false),
         });
         gauges.open.insert(gauge.number, Arc::downgrade(&gauge));
@@ -139,19 +173,21 @@ impl Gauge {
         self.number
     }
 
-    pub fn is_busy(&self, busy: bool) {
-        self.busy.store(busy, Ordering::Relaxed);
+    /// Both directions are polled by one task, so that there is one writer.
+    pub fn turn(&self, turn: Turn) {
+        self.turn.store(turn as u8, Ordering::Relaxed);
     }
 
     pub fn is_closing(&self) {
         self.closing.store(true, Ordering::Relaxed);
     }
 
+    /// The label of its [`Turn`], or `closing`.
     pub fn state(&self) -> &'static str {
-        match (self.closing.load(Ordering::Relaxed), self.busy.load(Ordering::Relaxed)) {
-            (true, _) => "closing",
-            (false, true) => "busy",
-            (false, false) => "idle",
+        if self.closing.load(Ordering::Relaxed) {
+            "closing"
+        } else {
+            Turn::numbered(self.turn.load(Ordering::Relaxed)).label()
         }
     }
 }
@@ -184,13 +220,16 @@ mod tests {
             process_id: 7,
         });
         gauge.to_client.stands(42, WaitsFor::Sink);
-        gauge.is_busy(true);
+        assert_eq!(gauge.state(), "busy", "the start-up is to be answered");
+        gauge.turn(Turn::InTransaction);
         let other = seen().expect("begun");
         assert_eq!(
             (other.to_client.bytes(), other.to_client.waits_for()),
             (42, WaitsFor::Sink)
         );
-        assert_eq!(other.state(), "busy");
+        assert_eq!(other.state(), "idle in transaction");
+        gauge.is_closing();
+        assert_eq!(other.state(), "closing");
         drop((gauge, other));
         assert!(seen().is_none());
     }

@@ -112,7 +112,9 @@ pub struct RelayView {
     /// PostgreSQL's process id of the session, as in `pg_stat_activity`.
     pub process_id: u32,
     pub age_us: u64,
-    /// `idle`: everything is answered. `busy`: an answer is owed, or a transaction is open. `closing`.
+    /// `busy`: an answer is owed to the client, it is PostgreSQL's turn. `idle`: everything is answered. `idle in transaction`:
+    /// so it is, and a transaction is open. `sending`: the client is in the middle of a request, or of the data of a COPY.
+    /// `closing`: its last words are being said.
     pub state: String,
     pub state_age_us: u64,
     pub to_upstream: WayView,

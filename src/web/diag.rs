@@ -1,26 +1,28 @@
-//! The diagnostic port: whether the process lives, and whether it is ready, for load balancers and supervisors.
+//! The diagnostic port: whether the process lives, whether it is ready, and its metrics, for load balancers, supervisors and
+//! Prometheus. It tells nothing but this node's state to whoever can reach it.
 //!
-//! **Owns** a listening socket with plain HTTP, which tells nothing but this node's state to whoever can reach it.
-//! **Hears** nothing; requests come from the socket.
-//! **Tells** nobody; it reads the node's phase and when auth was last heard.
-//! **Never** serves more than `CONNECTIONS_MAX` at a time.
-//! **Ends** with the node, as the last one. Permanent.
+//! It is no actor: it has a thread and a runtime of its own, so that it answers while a runtime of the node does not turn, and
+//! says so. It reads the node's phase, when auth was last heard, and what is counted; it writes nothing, and ends last.
 
+use super::metrics::{self, CONTENT_TYPE, Sources};
 use crate::actors::auth_link::AUTH_SILENT_AFTER;
-use crate::actors::host::{Behavior, Ctx, spawn_here};
 use crate::actors::phase::{Phase, PhaseView};
-use crate::actors::policy::PolicyView;
 use crate::net::socket::{self, Listener};
+use crate::telemetry::pulse;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE as CONTENT_TYPE_HEADER;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 /// Probes of one node; one more waits.
 const CONNECTIONS_MAX: usize = 64;
@@ -33,7 +35,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub struct Health {
     pub phase: PhaseView,
-    pub policy: PolicyView,
+    pub sources: Sources,
 }
 
 impl Health {
@@ -42,57 +44,101 @@ impl Health {
         match self.phase.now() {
             Phase::Starting => Some("starting"),
             Phase::Draining => Some("draining"),
-            Phase::Ready if !self.policy.confirmed_within(AUTH_SILENT_AFTER) => Some("no connection to auth"),
+            Phase::Ready if !self.sources.policy.confirmed_within(AUTH_SILENT_AFTER) => Some("no connection to auth"),
             Phase::Ready => None,
         }
     }
 }
 
+/// The port, served until this is dropped.
 pub struct Diag {
-    socket: Arc<Listener>,
-    health: Health,
-    room: Arc<Semaphore>,
+    pub listening: SocketAddr,
+    /// Dropped before the thread is waited for, which ends it.
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Diag {
-    pub fn new(socket: Arc<Listener>, health: Health) -> Self {
-        Self {
-            socket,
-            health,
-            room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-        }
-    }
-
-    fn accept_next(&self, ctx: &mut Ctx<'_, Self>) {
-        let (socket, room) = (self.socket.clone(), self.room.clone());
-        let accepted = async move {
-            // The semaphore is never closed.
-            let permit = room.acquire_owned().await.ok();
-            (socket.accept().await, permit)
+    /// Serves the socket that `listen` opens; it is called on the thread that serves, whose runtime the socket belongs to.
+    ///
+    /// # Errors
+    /// `listen`'s own, or the system has no thread for it.
+    pub fn start<E: From<std::io::Error> + Send + 'static>(
+        listen: impl FnOnce() -> Result<(Listener, SocketAddr), E> + Send + 'static,
+        health: Health,
+    ) -> Result<Self, E> {
+        let (stop, stopped) = oneshot::channel();
+        let (tell, told) = mpsc::sync_channel(1);
+        let serve = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = match runtime {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(tell.send(Err(E::from(error)))),
+            };
+            runtime.block_on(async move {
+                match listen() {
+                    Ok((socket, listening)) => {
+                        drop(tell.send(Ok(listening)));
+                        tokio::select! {
+                            () = accept(socket, health) => {}
+                            _ = stopped => {}
+                        }
+                    }
+                    Err(error) => drop(tell.send(Err(error))),
+                }
+            });
         };
-        ctx.run(accepted, |diag, (accepted, permit), ctx| match accepted {
-            Ok((stream, _)) => {
-                let served = serve(stream, diag.health.clone());
-                // A task of its own: a fault in one request ends that request.
-                ctx.run(spawn_here(served).join(), move |_, _failed, _| drop(permit));
-                diag.accept_next(ctx);
-            }
-            Err(error) => {
-                tracing::error!(%error, "the diagnostic port failed");
-                ctx.after(ACCEPT_PAUSE, |diag, ctx| diag.accept_next(ctx));
-            }
-        });
+        let thread = std::thread::Builder::new().name("diag".to_owned()).spawn(serve)?;
+        // The thread answers once, in any case.
+        let listening = told.recv().map_err(std::io::Error::other)??;
+        Ok(Self {
+            listening,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 }
 
-async fn serve(stream: std::net::TcpStream, health: Health) {
+impl Drop for Diag {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has said so in the log.
+            let _panicked = thread.join();
+        }
+    }
+}
+
+async fn accept(socket: Listener, health: Health) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let router = router(health);
+    // The semaphore is never closed.
+    while let Ok(place) = room.clone().acquire_owned().await {
+        match socket.accept().await {
+            Ok((stream, _)) => {
+                let served = serve(stream, router.clone());
+                // A task of its own: a fault in one request ends that request.
+                tokio::spawn(async move {
+                    served.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::error!(%error, "the diagnostic port failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: std::net::TcpStream, router: Router) {
     let stream = match socket::adopt(stream) {
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%error, "a probe's connection could not be used"),
     };
     let connection = hyper::server::conn::http1::Builder::new()
         .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router(health)));
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     match tokio::time::timeout(CONNECTION_DEADLINE, connection).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "a probe was not finished"),
@@ -102,9 +148,20 @@ async fn serve(stream: std::net::TcpStream, health: Health) {
 
 fn router(health: Health) -> Router {
     Router::new()
-        .route("/healthz", get(|| async { Json(json!({ "status": "ok" })) }))
+        .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .route("/metrics", get(show_metrics))
         .with_state(health)
+}
+
+async fn healthz() -> (StatusCode, Json<Value>) {
+    match pulse::stuck() {
+        None => (StatusCode::OK, Json(json!({ "status": "ok" }))),
+        Some((runtime, still)) => {
+            let why = format!("the runtime {runtime} has not turned for {} s", still.as_secs());
+            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": why })))
+        }
+    }
 }
 
 async fn readyz(State(health): State<Health>) -> (StatusCode, Json<Value>) {
@@ -114,12 +171,10 @@ async fn readyz(State(health): State<Health>) -> (StatusCode, Json<Value>) {
     }
 }
 
-impl Behavior for Diag {
-    /// It hears nothing but its stop.
-    const MAILBOX: usize = 4;
-
-    fn started(&mut self, ctx: &mut Ctx<'_, Self>) {
-        self.accept_next(ctx);
+async fn show_metrics(State(health): State<Health>) -> Response {
+    match metrics::text(&health.sources) {
+        Ok(text) => ([(CONTENT_TYPE_HEADER, CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 
@@ -129,18 +184,52 @@ mod tests {
     use crate::actors::phase::NodePhase;
     use crate::actors::policy::PolicyStock;
     use crate::model::SystemClock;
+    use std::io::{Read as _, Write as _};
+
+    fn health(phase: &NodePhase) -> Health {
+        Health {
+            phase: phase.view(),
+            sources: Sources {
+                policy: PolicyStock::default().view(SystemClock::shared()),
+                parts: Arc::default(),
+            },
+        }
+    }
 
     #[test]
     fn a_node_is_not_ready_while_it_starts_without_auth_and_while_it_drains() {
-        let (phase, stock) = (NodePhase::default(), PolicyStock::default());
-        let health = Health {
-            phase: phase.view(),
-            policy: stock.view(SystemClock::shared()),
-        };
+        let phase = NodePhase::default();
+        let health = health(&phase);
         assert_eq!(health.not_ready(), Some("starting"));
         phase.ready();
         assert_eq!(health.not_ready(), Some("no connection to auth"));
         phase.drain();
         assert_eq!(health.not_ready(), Some("draining"));
+    }
+
+    fn ask(diag: &Diag, path: &str) -> String {
+        let mut socket = std::net::TcpStream::connect(diag.listening).expect("it listens");
+        write!(socket, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").expect("written");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).expect("an answer");
+        answer
+    }
+
+    /// The one test that has runtimes of the whole process in view; what it says of its own must hold whatever others do.
+    #[tokio::test]
+    async fn the_port_answers_while_a_runtime_does_not_turn_and_names_it() {
+        let listen = || {
+            let any = SocketAddr::from(([127, 0, 0, 1], 0));
+            let socket = Listener::bind(any, "diagnostic").map_err(std::io::Error::other)?;
+            let listening = socket.local_addr()?;
+            Ok::<_, std::io::Error>((socket, listening))
+        };
+        let diag = Diag::start(listen, health(&NodePhase::default())).expect("a port");
+        // This thread's runtime does not turn during these answers: they are waited for on it.
+        assert!(ask(&diag, "/metrics").contains("\npostern_build_info{"));
+        assert!(ask(&diag, "/readyz").starts_with("HTTP/1.1 503 "));
+        let listening = diag.listening;
+        drop(diag);
+        assert!(std::net::TcpStream::connect(listening).is_err(), "it has ended");
     }
 }

@@ -8,6 +8,7 @@ pub mod api;
 pub mod diag;
 pub mod kinds;
 mod listed;
+pub mod metrics;
 pub mod pages;
 pub mod people;
 pub mod people_api;

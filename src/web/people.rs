@@ -74,9 +74,9 @@ impl ServePeople for PeopleApi {
             match tokio::time::timeout(CONNECTION_DEADLINE, connection).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    tracing::debug!(client = %person.client, %error, "a person's request was not finished")
+                    tracing::debug!(peer = %person.client, %error, "a person's request was not finished")
                 }
-                Err(_) => tracing::debug!(client = %person.client, "a person's request was not done in time"),
+                Err(_) => tracing::debug!(peer = %person.client, "a person's request was not done in time"),
             }
             drop(place);
         }

@@ -36,7 +36,7 @@ impl From<LoginRefused> for Failed {
 fn not_issued(error: CaError) -> Failed {
     match error {
         CaError::Declined(why) => Failed(StatusCode::FORBIDDEN, why),
-        CaError::AuthAway(why) => Failed(StatusCode::SERVICE_UNAVAILABLE, why),
+        CaError::AuthAway(why) | CaError::NotUnderstood(why) => Failed(StatusCode::SERVICE_UNAVAILABLE, why),
     }
 }
 

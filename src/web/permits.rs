@@ -92,7 +92,7 @@ impl Api {
             self.parts.clock.now(),
         );
         permitted.map_err(|denied| {
-            tracing::info!(user = %principal.name, %denied, "a request of a person is refused");
+            tracing::info!(user = %principal.name, reason = %denied, "a request of a person is refused");
             denied.into()
         })
     }

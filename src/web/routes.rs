@@ -17,6 +17,7 @@ use crate::model::{LockName, NodeId, NodeKind, PersonName, Refusal, RoleName, Ro
 use crate::pki::CaPin;
 use crate::pki::pem::certificates_to_pem;
 use crate::policy::{PolicySnapshot, Resource, ResourceKind, Verb, parse_resources};
+use crate::telemetry::panics;
 use axum::Json;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path, Query as UrlQuery, State};
@@ -169,7 +170,8 @@ impl Api {
 /// Carries a change and its audit event to the end, also when whoever asked hangs up in between.
 pub(super) async fn surely<T: Send + 'static>(change: impl Future<Output = Answer<T>> + Send + 'static) -> Answer<T> {
     tokio::spawn(change).await.unwrap_or_else(|error| {
-        let why = format!("the change failed ({error}); look whether it was made, and repeat it");
+        let why = panics::of_task(error);
+        let why = format!("the change failed ({why}); look whether it was made, and repeat it");
         Err(Failed(StatusCode::INTERNAL_SERVER_ERROR, why))
     })
 }

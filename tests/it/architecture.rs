@@ -16,7 +16,7 @@ const ORDER: [&[&str]; 8] = [
     &["cli"],
 ];
 /// `telemetry` knows `model` only, and is known to those that run things.
-const TELEMETRY_USERS: [&str; 5] = ["net", "actors", "web", "node", "cli"];
+const TELEMETRY_USERS: [&str; 6] = ["net", "audit", "actors", "web", "node", "cli"];
 /// Of a long file nobody sees the whole.
 const MAX_LINES: usize = 600;
 
@@ -186,6 +186,14 @@ fn bincode_is_named_in_one_file() {
         files.len() == 1 && files[0].starts_with("protocol/tunnel/"),
         "{files:?}"
     );
+}
+
+#[test]
+fn peers_of_version_1_know_nothing_of_todays_messages() {
+    for file in ["bytes.rs", "v1.rs"] {
+        let text = std::fs::read_to_string(root().join("tests/it/frozen").join(file)).expect("the museum");
+        assert!(!text.contains("postern::"), "{file} names the program");
+    }
 }
 
 #[test]

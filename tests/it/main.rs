@@ -30,6 +30,8 @@ mod drained;
 mod faults;
 /// What the proxy's port answers to those who do not speak as they should.
 mod first_bytes;
+/// Peers of version 1 of the node protocol, as it was frozen, with the nodes of today.
+mod frozen;
 /// `docs/guide.md`, typed as it stands, on hosts in namespaces of their own.
 mod guide;
 /// What the tests stand on.
@@ -42,6 +44,10 @@ mod joining;
 mod killed;
 /// What ends or refuses a session before its time: locks, idle and expired sessions, too many of them, another address.
 mod limits;
+/// The log of a node: the names of its fields, its form, and what is never in it.
+mod log_of_a_node;
+/// What a node tells Prometheus.
+mod metrics;
 /// Nodes that say what they may not.
 mod peers;
 /// What people ask of auth through a proxy, and administration by role.
@@ -50,6 +56,8 @@ mod people;
 mod proxies;
 /// Queries of psql, pgbench and psycopg, and what the audit log has of them.
 mod queries;
+/// What runs on the nodes, as people see it through auth.
+mod remote;
 /// A node that an administrator removes.
 mod removed;
 /// Host certificates over months.

@@ -12,6 +12,7 @@ use super::{AccountError, Books, LogIn, LoginRefused, shown};
 use crate::audit::EventKind;
 use crate::model::{PersonName, Secret, Timestamp};
 use crate::store::StoreError;
+use crate::telemetry::metrics::{LoginOutcome, METRICS};
 
 /// What a login is checked against.
 enum Against {
@@ -31,8 +32,12 @@ impl Books {
         let (typed, address) = (shown(&ask.person).to_owned(), std::mem::take(&mut ask.client_address));
         let checked = match self.check(ask).await {
             Ok(checked) => checked,
-            Err(AccountError::Busy) => return Err(LoginRefused::TooMany),
+            Err(AccountError::Busy) => {
+                METRICS.logins.of(LoginOutcome::TooMany).one_more();
+                return Err(LoginRefused::TooMany);
+            }
             Err(error) => {
+                METRICS.logins.of(LoginOutcome::Unavailable).one_more();
                 tracing::error!(%error, "a login could not be checked");
                 return Err(LoginRefused::Unavailable);
             }
@@ -43,21 +48,31 @@ impl Books {
                 .field("method", "local")
                 .field("success", success)
         };
-        let (event, answer) = match checked {
+        let (event, answer, outcome) = match checked {
             // Password and code are right, and so they are told of the lock, when they are refused their certificate.
             Checked::Right(person) => match self.lock_on(&person) {
-                Some(lock) => (event(EventKind::LoginFailed, false).field("error", lock), Ok(person)),
-                None => (event(EventKind::LoggedIn, true).field("mfa_device", "otp"), Ok(person)),
+                Some(lock) => (
+                    event(EventKind::LoginFailed, false).field("error", lock),
+                    Ok(person),
+                    LoginOutcome::Denied,
+                ),
+                None => (
+                    event(EventKind::LoggedIn, true).field("mfa_device", "otp"),
+                    Ok(person),
+                    LoginOutcome::Success,
+                ),
             },
             Checked::Wrong(why) => {
                 let event = event(EventKind::LoginFailed, false).field("error", why);
-                (event, Err(LoginRefused::Denied))
+                (event, Err(LoginRefused::Denied), LoginOutcome::Denied)
             }
         };
         if let Err(refusal) = self.parts.trail.write(event).await {
-            tracing::error!(%refusal, "a login was not written to the audit trail");
+            METRICS.logins.of(LoginOutcome::Unavailable).one_more();
+            tracing::error!(reason = %refusal, "a login was not written to the audit trail");
             return Err(LoginRefused::Unavailable);
         }
+        METRICS.logins.of(outcome).one_more();
         answer
     }
 

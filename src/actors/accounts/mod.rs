@@ -30,6 +30,7 @@ use crate::audit::{EventBuilder, EventKind};
 use crate::model::{ClusterName, PersonName, Secret, SharedClock, Timestamp};
 use crate::pki::SealKey;
 use crate::store::{Item, Store};
+use crate::telemetry::metrics::{LoginOutcome, METRICS};
 use password::Hasher;
 use record::{Account, account_key, read};
 use serde::{Deserialize, Serialize};
@@ -184,7 +185,7 @@ impl Accounts {
                     .field("success", false)
                     .field("error", "this address tries too often; further tries are not logged"),
             );
-            ctx.run(async move { trail.note(event).await }, |_, (), _| {});
+            ctx.run_for_asker(async move { trail.note(event).await }, |_, (), _| {});
         }
         tried == Try::Allowed
     }
@@ -240,7 +241,7 @@ impl Behavior for Accounts {
 
 fn answer<T: 'static>(ctx: &mut Ctx<'_, Accounts>, work: impl Future<Output = T> + 'static) -> Reply<T> {
     let (reply, promise) = Reply::later();
-    ctx.run(work, |_, done, _| promise.keep(done));
+    ctx.run_for_asker(work, |_, done, _| promise.keep(done));
     reply
 }
 
@@ -268,6 +269,7 @@ impl Handle<AcceptInvite> for Accounts {
 impl Handle<LogIn> for Accounts {
     fn handle(&mut self, ask: LogIn, ctx: &mut Ctx<'_, Self>) -> Reply<Result<PersonName, LoginRefused>> {
         if !self.may_try(&ask.client_address, ctx) {
+            METRICS.logins.of(LoginOutcome::TooMany).one_more();
             return Reply::Now(Err(LoginRefused::TooMany));
         }
         answer(ctx, self.books.clone().log_in(ask))

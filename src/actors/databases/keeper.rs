@@ -129,10 +129,10 @@ impl Served {
                 if !self.failing.iter().any(|failing| failing == name) {
                     match self.printed.get(name) {
                         Some(value) => {
-                            tracing::warn!(database = %service, label = name, why, value, "a dynamic label keeps its value");
+                            tracing::warn!(database = %service, label = name, reason = why, value, "a dynamic label keeps its value");
                         }
                         None => tracing::error!(
-                            database = %service, label = name, why,
+                            database = %service, label = name, reason = why,
                             "the database is not served: a dynamic label has no value yet"
                         ),
                     }
@@ -212,7 +212,7 @@ impl DatabaseKeeper {
         );
         for (service, why) in &passed_over {
             if self.passed_over.get(service) != Some(why) {
-                tracing::warn!(database = %service, why, "a registered database is not served");
+                tracing::warn!(database = %service, reason = why, "a registered database is not served");
             }
         }
         self.passed_over = passed_over;
@@ -236,7 +236,7 @@ impl DatabaseKeeper {
             self.served.remove(service);
         }
         for definition in new {
-            tracing::info!(database = %definition.database.service, uri = %definition.database.endpoint, "a registered database is served");
+            tracing::info!(database = %definition.database.service, address = %definition.database.endpoint, "a registered database is served");
             self.serve(definition, ctx);
         }
         // First nobody gets in any more, then those who are in have to leave.
@@ -336,7 +336,9 @@ impl DatabaseKeeper {
 
 fn tell_of_change(service: &ServiceName, health: &Health) {
     match health.state() {
-        HealthState::Unhealthy => tracing::warn!(database = %service, why = health.detail(), "database is unhealthy"),
+        HealthState::Unhealthy => {
+            tracing::warn!(database = %service, reason = health.detail(), "database is unhealthy")
+        }
         HealthState::Healthy | HealthState::Unknown => tracing::info!(database = %service, "database is healthy"),
     }
 }

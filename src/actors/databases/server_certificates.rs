@@ -13,6 +13,7 @@ use crate::actors::ca::{CaError, DbServerIssued, IssueOwnDbServer};
 use crate::actors::host::{Behavior, Ctx};
 use crate::actors::identity::IdentityView;
 use crate::model::{NodeId, ServiceName, SharedClock, Timestamp};
+use crate::telemetry::panics;
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +59,7 @@ enum KeepError {
     #[error("the reload command failed: {0}")]
     Reload(String),
     #[error("the work on the files failed: {0}")]
-    Lost(#[from] tokio::task::JoinError),
+    Lost(String),
 }
 
 pub struct ServerCertificates {
@@ -81,7 +82,7 @@ impl ServerCertificates {
                             .saturating_mul(2_u32.saturating_pow(failures.min(16)))
                             .min(RETRY_MAX);
                         tracing::warn!(
-                            database = %kept.service, %error, retry = ?wait,
+                            database = %kept.service, %error, retry_in = ?wait,
                             "the certificate of PostgreSQL is not as it should be"
                         );
                         (failures + 1, wait)
@@ -101,7 +102,7 @@ async fn keep(
 ) -> Result<(), KeepError> {
     let now = parts.clock.now();
     if let Some(why) = due(parts, kept, now).await? {
-        tracing::info!(database = %kept.service, why, "PostgreSQL needs a certificate");
+        tracing::info!(database = %kept.service, reason = why, "PostgreSQL needs a certificate");
         let until = renew(parts, kept, origin).await?;
         tracing::info!(database = %kept.service, %until, "PostgreSQL has a new certificate");
     }
@@ -172,7 +173,8 @@ async fn renew(
 async fn on_disk<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, FilesError> + Send + 'static,
 ) -> Result<T, KeepError> {
-    Ok(tokio::task::spawn_blocking(work).await??)
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.map_err(|error| KeepError::Lost(panics::of_task(error)))??)
 }
 
 impl Behavior for ServerCertificates {

@@ -1,10 +1,11 @@
 //! Our own actix actor around a behaviour: its state, its failures, its messages and its end.
 
-use super::{Behavior, CHILD_STOP_DEADLINE, Child, Ctx, Handle, Spec, TellParent};
+use super::{Behavior, CHILDREN_STOP_DEADLINE, Child, Ctx, Handle, LAST_WORK_DEADLINE, Spec, TellParent};
 use crate::actors::address::{Deliver, Envelope, Message, Origin, TellError, nanos};
-use crate::actors::supervisor::{ChildExited, ExitReason, Restart, RestartHistory, Verdict};
+use crate::actors::supervisor::{ChildExited, ExitReason, RestartHistory, Verdict};
 use crate::model::{ConnectionId, MessageId, Moment};
 use crate::telemetry::label::Label;
+use crate::telemetry::panics;
 use crate::telemetry::record::{self, Record, RecordKind};
 use crate::telemetry::registry::Seat;
 use actix::{ActorContext as _, ActorFutureExt as _, AsyncContext as _, WrapFuture as _};
@@ -30,10 +31,14 @@ pub(super) struct Adapter<B: Behavior> {
     pub next_future: u64,
     history: RestartHistory,
     /// In the order of their start.
-    pub children: Vec<(Child, Restart)>,
+    pub children: Vec<Child>,
     tell_parent: TellParent,
     ended: watch::Sender<bool>,
     exit: ExitReason,
+    #[cfg(feature = "fault-points")]
+    pub failing_builds: u32,
+    #[cfg(feature = "fault-points")]
+    registration: Option<crate::telemetry::fault::Registration>,
 }
 
 /// What an actor has in hand while the result of a future of its own is used.
@@ -45,6 +50,10 @@ impl<B: Behavior> actix::Actor for Adapter<B> {
     fn started(&mut self, ctx: &mut Self::Context) {
         // Our own bound is in front of it.
         ctx.set_mailbox_capacity(0);
+        #[cfg(feature = "fault-points")]
+        {
+            self.registration = Some(super::faults::register(self.seat.path(), ctx.address()));
+        }
         self.seat.sits_here();
         self.build(ctx);
     }
@@ -52,7 +61,7 @@ impl<B: Behavior> actix::Actor for Adapter<B> {
     fn stopped(&mut self, _ctx: &mut Self::Context) {
         self.record_life(RecordKind::Exited, None);
         self.seat.ends(&self.exit.to_string(), self.exit.is_failure());
-        self.stop_children(|_| true);
+        self.stop_children();
         (self.tell_parent)(ChildExited {
             name: self.name.clone(),
             rule: self.history.rule(),
@@ -84,11 +93,20 @@ impl<B: Behavior> Adapter<B> {
             tell_parent,
             ended,
             exit: ExitReason::Finished,
+            #[cfg(feature = "fault-points")]
+            failing_builds: 0,
+            #[cfg(feature = "fault-points")]
+            registration: None,
         }
     }
 
     fn build(&mut self, ctx: &mut actix::Context<Self>) {
-        match std::panic::catch_unwind(AssertUnwindSafe(|| (self.factory)())) {
+        let built = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            #[cfg(feature = "fault-points")]
+            self.build_may_fail();
+            (self.factory)()
+        }));
+        match built {
             Ok(behavior) => {
                 self.behavior = Some(behavior);
                 // A rebuild has another cause.
@@ -101,7 +119,7 @@ impl<B: Behavior> Adapter<B> {
                 };
                 self.with_behavior(ctx, origin, |behavior, ctx| behavior.started(ctx));
             }
-            Err(panic) => self.failed(&panic_text(panic.as_ref()), ctx),
+            Err(panic) => self.failed(&panics::text(panic.as_ref()), ctx),
         }
     }
 
@@ -169,7 +187,7 @@ impl<B: Behavior> Adapter<B> {
             }
             (result, fault) => {
                 let why = match &result {
-                    Err(panic) => panic_text(panic.as_ref()),
+                    Err(panic) => panics::text(panic.as_ref()),
                     Ok(_) => fault.unwrap_or_default(),
                 };
                 drop_contained(behavior);
@@ -189,44 +207,46 @@ impl<B: Behavior> Adapter<B> {
         }
         match self.history.failed(why, tokio::time::Instant::now()) {
             Verdict::RebuildAfter(wait) => {
-                tracing::error!(actor = %self.name, why, ?wait, "actor failed and is rebuilt");
+                // Its children serve connections of their own and go on; the rebuilt behaviour finds them with `Ctx::children`.
+                tracing::error!(actor = %self.name, error = why, retry_in = ?wait, "actor failed and is rebuilt");
                 self.seat.restarts_after(why);
                 self.seat.enter(Label::of("rebuilding"), None, self.connection());
-                // Temporary children serve connections of their own and go on; the others belong to the state that is
-                // gone, and the rebuilt behaviour starts them again.
-                self.stop_children(|rule| rule != Restart::Temporary);
                 let pause = tokio::time::sleep(wait).into_actor(self);
                 ctx.wait(pause.map(|(), adapter, ctx| adapter.build(ctx)));
             }
             Verdict::GiveUp(reason) => {
-                tracing::error!(actor = %self.name, why, ?reason, "actor failed and is not rebuilt");
+                tracing::error!(actor = %self.name, error = why, ?reason, "actor failed and is not rebuilt");
                 self.exit = reason;
                 ctx.stop();
             }
         }
     }
 
-    fn stop_children(&mut self, which: impl Fn(Restart) -> bool) {
-        let (stopped, kept) = std::mem::take(&mut self.children)
-            .into_iter()
-            .partition(|(_, rule)| which(*rule));
-        self.children = kept;
-        for (child, _) in stopped {
-            actix::spawn(async move { child.stop(CHILD_STOP_DEADLINE).await });
+    fn stop_children(&mut self) {
+        let children = std::mem::take(&mut self.children);
+        actix::spawn(end_children(self.name.clone(), children));
+    }
+}
+
+/// Ends the newest first. Those for which no time is left are told, and not waited for.
+async fn end_children(parent: Arc<str>, mut children: Vec<Child>) {
+    let deadline = tokio::time::Instant::now() + CHILDREN_STOP_DEADLINE;
+    let mut late: Vec<Arc<str>> = Vec::new();
+    while let Some(child) = children.pop() {
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        if !child.stop(left).await {
+            late.push(child.name);
         }
+    }
+    if let Some(first) = late.first() {
+        tracing::warn!(
+            actor = %first, %parent, others = late.len() - 1, within = ?CHILDREN_STOP_DEADLINE, "actors did not end in time"
+        );
     }
 }
 
 fn drop_contained<T>(value: T) {
     let _panic = std::panic::catch_unwind(AssertUnwindSafe(|| drop(value)));
-}
-
-pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("panic: {}", text.unwrap_or("(no text)"))
 }
 
 /// The envelope as actix carries it, with the place that it takes in the mailbox. One that is dropped unopened, because its
@@ -358,18 +378,25 @@ impl<B: Behavior> actix::Handler<Stop> for Adapter<B> {
 
     fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
         self.exit = ExitReason::Stopped;
-        let mut children: Vec<_> = self.children.drain(..).map(|(child, _)| child).collect();
+        let (name, children) = (self.name.clone(), std::mem::take(&mut self.children));
         self.seat.enter(Label::of("stopping"), None, self.connection());
         let origin = self.origin();
         let last_work = self
             .with_behavior(ctx, origin, |behavior, ctx| behavior.stopping(ctx))
             .flatten();
         let end = async move {
-            while let Some(child) = children.pop() {
-                child.stop(CHILD_STOP_DEADLINE).await;
-            }
+            end_children(name.clone(), children).await;
             if let Some(work) = last_work {
-                work.await;
+                let done = tokio::time::timeout(LAST_WORK_DEADLINE, AssertUnwindSafe(work).catch_unwind());
+                match done.await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(panic)) => {
+                        tracing::error!(actor = %name, why = panics::text(panic.as_ref()), "the last work of an actor failed");
+                    }
+                    Err(_) => {
+                        tracing::warn!(actor = %name, within = ?LAST_WORK_DEADLINE, "the last work of an actor was not done in time");
+                    }
+                }
             }
         };
         ctx.wait(end.into_actor(self).map(|(), _, ctx| ctx.stop()));
@@ -386,7 +413,7 @@ impl<B: Behavior> actix::Handler<ChildNotice> for Adapter<B> {
     type Result = ();
 
     fn handle(&mut self, ChildNotice(exit): ChildNotice, ctx: &mut Self::Context) {
-        self.children.retain(|(child, _)| child.name != exit.name);
+        self.children.retain(|child| child.name != exit.name);
         let escalates = matches!(exit.reason, ExitReason::Exhausted(_));
         let origin = self.origin();
         let child = exit.name.clone();

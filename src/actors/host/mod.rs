@@ -12,6 +12,11 @@
 //! - restart rules with escalation, and an orderly end: children first, newest first.
 
 mod adapter;
+#[cfg(test)]
+#[cfg(feature = "fault-points")]
+mod fault_tests;
+#[cfg(feature = "fault-points")]
+mod faults;
 mod runtime;
 #[cfg(test)]
 mod tests;
@@ -22,10 +27,11 @@ use super::address::{Address, Message, Origin, Reply};
 use super::supervisor::{ChildExited, Restart};
 use crate::model::{ConnectionId, MessageId, Moment};
 use crate::telemetry::label::Label;
+use crate::telemetry::panics;
 use crate::telemetry::record::{self, Record, RecordKind};
 use crate::telemetry::registry::{Seat, SeatSpec};
 use actix::{ActorContext as _, ActorFutureExt as _, AsyncContext as _, WrapFuture as _};
-use adapter::{Adapter, CONTINUATION, ChildNotice, Door, Stop, panic_text};
+use adapter::{Adapter, CONTINUATION, ChildNotice, Door, Stop};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, LocalBoxFuture};
 use std::future::Future;
@@ -43,7 +49,7 @@ pub trait Behavior: Sized + Unpin + 'static {
 
     fn child_exited(&mut self, _exit: ChildExited, _ctx: &mut Ctx<'_, Self>) {}
 
-    /// What is still to be done before the end. The host waits for it, within the deadline of the stop.
+    /// What is still to be done before the end. The host waits for it, but no longer than `LAST_WORK_DEADLINE`.
     fn stopping(&mut self, _ctx: &mut Ctx<'_, Self>) -> Option<LocalBoxFuture<'static, ()>> {
         None
     }
@@ -126,7 +132,9 @@ impl<B: Behavior> ActorRef<B> {
     /// Ends the actor: its children newest first, then its own `stopping`. True when that was done within the deadline.
     pub async fn stop(mut self, within: Duration) -> bool {
         let done = async {
-            if self.addr.send(Stop).await.is_err() {
+            // Told rather than asked: actix does not deliver what nobody waits for any more, and an actor that is late is to end
+            // all the same.
+            if self.addr.try_send(Stop).is_err() {
                 return;
             }
             let _dropped = self.ended.wait_for(|ended| *ended).await;
@@ -148,8 +156,11 @@ impl Child {
     }
 }
 
-/// How long each actor has for its end when its parent ends it.
-const CHILD_STOP_DEADLINE: Duration = Duration::from_secs(5);
+/// How long the children of an actor have for their end, all together: those of a port may be thousands, and on a thread that
+/// is blocked none of them ends.
+const CHILDREN_STOP_DEADLINE: Duration = Duration::from_secs(5);
+/// How long the last work of an actor may take. With its children's end it stays within what the root gives each actor.
+const LAST_WORK_DEADLINE: Duration = Duration::from_secs(4);
 
 /// Starts an actor of the root on a runtime. The factory runs there, now and after every failure.
 pub fn start_on<B: Behavior>(
@@ -252,11 +263,32 @@ impl<B: Behavior> Ctx<'_, B> {
     }
 
     /// Runs `future` beside the handlers; `continuation` gets its result with the state, as a turn of its own. Both end
-    /// with the state.
+    /// with the state. A panic in the future is the actor's.
     pub fn run<T: 'static>(
         &mut self,
         future: impl Future<Output = T> + 'static,
         continuation: impl FnOnce(&mut B, T, &mut Ctx<'_, B>) + 'static,
+    ) {
+        self.spawn(future, continuation, Adapter::failed);
+    }
+
+    /// As [`Ctx::run`], for work that one asker waits for and that does not touch the state: a panic in it costs its answer and
+    /// nothing else. The continuation is dropped then, and with it the promise that it holds.
+    pub fn run_for_asker<T: 'static>(
+        &mut self,
+        future: impl Future<Output = T> + 'static,
+        continuation: impl FnOnce(&mut B, T, &mut Ctx<'_, B>) + 'static,
+    ) {
+        self.spawn(future, continuation, |adapter, why, _| {
+            tracing::error!(actor = %adapter.name, why, "work for one asker failed; it reads so, and the actor goes on");
+        });
+    }
+
+    fn spawn<T: 'static>(
+        &mut self,
+        future: impl Future<Output = T> + 'static,
+        continuation: impl FnOnce(&mut B, T, &mut Ctx<'_, B>) + 'static,
+        failed: impl FnOnce(&mut Adapter<B>, &str, &mut actix::Context<Adapter<B>>) + 'static,
     ) {
         let number = self.adapter.next_future;
         self.adapter.next_future += 1;
@@ -274,7 +306,7 @@ impl<B: Behavior> Ctx<'_, B> {
                             adapter.with_behavior(actix, origin, |b, ctx| continuation(b, value, ctx));
                             seat.sets_down(Moment::now().since(begin));
                         }
-                        Err(panic) => adapter.failed(&panic_text(panic.as_ref()), actix),
+                        Err(panic) => failed(adapter, &panics::text(panic.as_ref()), actix),
                     }
                 });
         let handle = self.actix.spawn(contained);
@@ -293,12 +325,16 @@ impl<B: Behavior> Ctx<'_, B> {
         factory: impl FnMut() -> C + Send + 'static,
     ) -> ActorRef<C> {
         let parent = self.actix.address();
-        let rule = spec.rule;
         let tell_parent: TellParent = Arc::new(move |exit| notify(&parent, exit));
         let path = format!("{}/{}", self.adapter.seat.path(), spec.name).into();
         let child = start_at(runtime, path, spec, Some(self.origin()), tell_parent, factory);
-        self.adapter.children.push((child.child(), rule));
+        self.adapter.children.push(child.child());
         child
+    }
+
+    /// The names of the children that live: after a rebuild, those that the state before it has started.
+    pub fn children(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.adapter.children.iter().map(|child| &child.name)
     }
 
     /// Ends this actor: its work is done.

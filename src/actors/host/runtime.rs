@@ -1,8 +1,9 @@
 //! The runtimes of a node, and tasks on them.
 
-use super::adapter::panic_text;
-use crate::telemetry::registry;
+use crate::telemetry::{panics, registry};
+use futures::FutureExt as _;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 
 /// One single-threaded runtime: an arbiter and its thread.
 #[derive(Debug, Clone)]
@@ -26,7 +27,11 @@ impl Runtime {
 
 /// Spawns a task on the runtime that the caller is on; it ends when the guard is dropped.
 pub fn spawn_here<T: 'static>(task: impl Future<Output = T> + 'static) -> TaskGuard<T> {
-    TaskGuard(actix::spawn(task))
+    // Caught where it happens: there it is known where that was.
+    let contained = AssertUnwindSafe(task).catch_unwind();
+    TaskGuard(actix::spawn(
+        contained.map(|done| done.map_err(|panic| panics::text(panic.as_ref()))),
+    ))
 }
 
 /// Spawns a task on the runtime that the caller is on; it ends by itself.
@@ -36,17 +41,11 @@ pub fn spawn_detached(task: impl Future<Output = ()> + 'static) {
 
 /// A task that ends with its owner. Awaiting it gives the result, or the text of its panic.
 #[derive(Debug)]
-pub struct TaskGuard<T>(tokio::task::JoinHandle<T>);
+pub struct TaskGuard<T>(tokio::task::JoinHandle<Result<T, String>>);
 
 impl<T> TaskGuard<T> {
     pub async fn join(mut self) -> Result<T, String> {
-        (&mut self.0).await.map_err(|error| {
-            if error.is_panic() {
-                panic_text(error.into_panic().as_ref())
-            } else {
-                "the task was ended".to_owned()
-            }
-        })
+        (&mut self.0).await.map_err(panics::of_task)?
     }
 }
 

@@ -356,7 +356,7 @@ impl Behavior for Tokens {
 /// Each message is a walk through the store beside the others; what they race for is settled by its revisions.
 fn answer<T: 'static>(ctx: &mut Ctx<'_, Tokens>, work: impl Future<Output = T> + 'static) -> Reply<T> {
     let (reply, promise) = Reply::later();
-    ctx.run(work, |_, done, _| promise.keep(done));
+    ctx.run_for_asker(work, |_, done, _| promise.keep(done));
     reply
 }
 

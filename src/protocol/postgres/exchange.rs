@@ -62,6 +62,17 @@ impl Exchange {
         answered && !(self.unsynced || self.copying || self.lost)
     }
 
+    /// PostgreSQL has to answer before anything else happens, as far as is known: of what no Sync has followed it may have
+    /// been asked by a Flush.
+    pub fn owes_answer(&self) -> bool {
+        !self.is_answered() && (self.lost || !self.copying)
+    }
+
+    /// PostgreSQL takes COPY data.
+    pub fn takes_data(&self) -> bool {
+        self.copying
+    }
+
     /// The messages cannot be followed: the session counts as busy from here on.
     pub fn lose(&mut self) {
         self.lost = true;
@@ -241,6 +252,17 @@ mod tests {
         is_busy(">Q <C <ZT");
         is_busy(">Q <C <ZT >Q <E <ZE");
         is_idle(">Q <C <ZT >Q <E <ZE >Q <C <ZI");
+    }
+
+    #[test]
+    fn an_answer_is_owed_unless_the_client_has_to_say_something_first() {
+        for owed in [">Q", ">Q <TDDC", ">P", ">PBES", ">QQ <C <ZI", ">Q <G >dc"] {
+            assert!(after(owed).owes_answer(), "{owed}");
+        }
+        for the_clients_turn in ["", ">Q <C <ZI", ">Q <C <ZT", ">Q <G", ">Q <G >d"] {
+            assert!(!after(the_clients_turn).owes_answer(), "{the_clients_turn}");
+        }
+        assert!(after(">Q <G >d").takes_data() && !after(">Q <G >dc").takes_data());
     }
 
     #[test]

@@ -26,10 +26,10 @@ const fn header_encoding() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<MAX_HEADER_BYTES>()
 }
 
-/// Why a frame is not accepted, and its id where the header could be read, so that it can be refused by it.
+/// Why a frame is not accepted, and its header where that could be read, so that it can be refused by its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Undecodable {
-    pub id: Option<u64>,
+    pub header: Option<Header>,
     pub error: FrameError,
 }
 
@@ -62,6 +62,14 @@ pub struct Header {
     pub connection: Option<u64>,
 }
 
+impl Header {
+    /// Whether this comes back from a question. Such a message is never refused: two sides that refuse each other's refusals
+    /// would not end.
+    pub fn comes_back(&self) -> bool {
+        matches!(self.kind, FrameKind::Answer | FrameKind::Refused { .. })
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame<B> {
     pub header: Header,
@@ -79,7 +87,7 @@ pub enum FrameError {
     OtherDialect { found: u8, expected: Dialect },
     #[error("a frame whose header cannot be read")]
     Header,
-    #[error("a {dialect} message that is not known or not whole: {why}")]
+    #[error("a {dialect} message that version {} does not know, or that is not whole: {why}", env!("CARGO_PKG_VERSION"))]
     Body { dialect: Dialect, why: String },
     #[error("a {dialect} message with {bytes} bytes after its end")]
     Trailing { dialect: Dialect, bytes: usize },
@@ -144,7 +152,7 @@ impl<B: Wire> Frame<B> {
     pub fn decode(bytes: &[u8]) -> Result<Self, Undecodable> {
         let (header, rest) = decode_header::<B>(bytes)?;
         let refuse = |error| Undecodable {
-            id: Some(header.id),
+            header: Some(header.clone()),
             error,
         };
         let trailing = |bytes| {
@@ -181,14 +189,14 @@ pub fn dialect_of(bytes: &[u8]) -> Option<u8> {
     bytes.get(1).copied()
 }
 
-/// The id of a frame of whatever dialect, from its first bytes.
-pub fn id_of(bytes: &[u8]) -> Option<u64> {
+/// The header of a frame of whatever dialect, from its first bytes.
+pub fn header_of(bytes: &[u8]) -> Option<Header> {
     let (header, _): (Header, usize) = bincode::serde::decode_from_slice(bytes.get(2..)?, header_encoding()).ok()?;
-    (bytes.first() == Some(&VERSION)).then_some(header.id)
+    (bytes.first() == Some(&VERSION)).then_some(header)
 }
 
 fn decode_header<B: Wire>(bytes: &[u8]) -> Result<(Header, &[u8]), Undecodable> {
-    let unknown = |error| Undecodable { id: None, error };
+    let unknown = |error| Undecodable { header: None, error };
     let [version, dialect, rest @ ..] = bytes else {
         return Err(unknown(FrameError::Header));
     };
@@ -203,7 +211,7 @@ fn decode_header<B: Wire>(bytes: &[u8]) -> Result<(Header, &[u8]), Undecodable> 
             expected: B::DIALECT,
         };
         return Err(Undecodable {
-            id: Some(header.id),
+            header: Some(header),
             error,
         });
     }

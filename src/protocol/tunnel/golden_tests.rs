@@ -1,8 +1,8 @@
 //! Version 1: every message of every dialect, byte for byte.
 //!
-//! A message that is added gets a line of its own (run the test with `POSTERN_BLESS=1`, and look at the difference before it is
-//! committed). A line that changes means that a node of today does not understand one of yesterday: from the first release on,
-//! that is a new version.
+//! A message that is added gets a line of its own in `wire-v1.txt` (run the test with `POSTERN_BLESS=1`, and look at the difference
+//! before it is committed: only additions may show). `frozen/wire-v1.txt` is version 1 as it was frozen; nothing rewrites it. A
+//! frozen line that changes means that a node of today does not understand one of yesterday.
 
 use super::*;
 use crate::model::{
@@ -12,6 +12,10 @@ use data_encoding::HEXLOWER;
 use std::fmt::Write as _;
 
 const GOLDEN: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/wire-v1.txt"));
+
+const FROZEN: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/frozen/wire-v1.txt"));
+/// Of the frozen file, so that nobody changes it in passing.
+const FROZEN_SHA256: &str = "8cc0892b14f4f8f6ff6909990f68283ef846bf2d7a7b633dda2ef7bd64ff26df";
 
 fn header(kind: FrameKind) -> Header {
     Header {
@@ -366,4 +370,53 @@ fn every_message_of_version_1_has_the_bytes_that_it_always_had() {
         GOLDEN.lines().count(),
         "messages were added or taken away"
     );
+}
+
+/// The frame decoded in the dialect that it names, and encoded again.
+fn there_and_back(frame: &[u8]) -> Vec<u8> {
+    fn of<B: Wire>(frame: &[u8]) -> Vec<u8> {
+        let decoded = Frame::<B>::decode(&frame[PREFIX_BYTES..]).unwrap();
+        decoded.encode().unwrap()
+    }
+    match frame[PREFIX_BYTES + 1] {
+        1 => of::<JoinToAuth>(frame),
+        2 => of::<JoinAnswer>(frame),
+        3 => of::<DbToAuth>(frame),
+        4 => of::<ProxyToAuth>(frame),
+        5 => of::<AuthToNode>(frame),
+        6 => of::<ProxyToDb>(frame),
+        7 => of::<DbToProxy>(frame),
+        other => panic!("dialect {other}"),
+    }
+}
+
+#[test]
+fn every_frozen_message_is_the_same_value_and_the_same_bytes_today() {
+    // That a sample decodes to its own value is asserted where it is made.
+    let today: std::collections::BTreeMap<_, _> = samples().into_iter().collect();
+    let mut lines = 0;
+    for line in FROZEN.lines().filter(|line| !line.starts_with('#')) {
+        let (name, hex) = line.split_once(' ').unwrap();
+        let frozen = HEXLOWER.decode(hex.as_bytes()).unwrap();
+        assert_eq!(today.get(name), Some(&frozen), "{name}");
+        assert_eq!(there_and_back(&frozen), frozen, "{name}");
+        lines += 1;
+    }
+    assert_eq!(lines, 69);
+}
+
+#[test]
+fn the_frozen_file_is_the_one_that_was_frozen() {
+    use aws_lc_rs::digest::{SHA256, digest};
+    assert_eq!(
+        HEXLOWER.encode(digest(&SHA256, FROZEN.as_bytes()).as_ref()),
+        FROZEN_SHA256
+    );
+}
+
+#[test]
+fn messages_are_only_ever_added_to_version_1() {
+    let living: std::collections::BTreeSet<_> = GOLDEN.lines().collect();
+    let gone: Vec<_> = FROZEN.lines().filter(|line| !living.contains(line)).collect();
+    assert_eq!(gone, Vec::<&str>::new());
 }

@@ -2,7 +2,8 @@
 //!
 //! A closed enum for each kind of peer and direction ([`messages`]); each has a tag, its dialect, that stands in the
 //! header of every frame, so that a message of another peer's enum is recognised and never read as one of ours. Version 1
-//! is frozen by golden bytes (`tests/golden/wire-v1.txt`): fields are positional, so any change of a type is a new version.
+//! is frozen (`tests/golden/frozen/wire-v1.txt`): fields are positional, so new variants come at the end of their enum, and any other
+//! change is a new version.
 
 pub mod frame;
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What a hostile or a newer peer sends: refused by its id, never misread, never more memory than it sent.
 
-use super::frame::{Undecodable, dialect_of, id_of};
+use super::frame::{dialect_of, header_of};
 use super::*;
 use proptest::prelude::*;
 
@@ -18,18 +18,16 @@ fn ask<B: Wire>(body: B) -> Vec<u8> {
 fn a_message_of_another_peers_enum_is_refused_by_its_id() {
     let bytes = ask(DbToAuth::WatchPolicy { have: None });
     let refused = Frame::<ProxyToAuth>::decode(&bytes).expect_err("another enum");
+    assert_eq!(refused.header.map(|header| header.id), Some(42));
     assert_eq!(
-        refused,
-        Undecodable {
-            id: Some(42),
-            error: FrameError::OtherDialect {
-                found: Dialect::DbToAuth as u8,
-                expected: Dialect::ProxyToAuth,
-            },
+        refused.error,
+        FrameError::OtherDialect {
+            found: Dialect::DbToAuth as u8,
+            expected: Dialect::ProxyToAuth,
         }
     );
     assert_eq!(
-        (dialect_of(&bytes), id_of(&bytes)),
+        (dialect_of(&bytes), header_of(&bytes).map(|header| header.id)),
         (Some(Dialect::DbToAuth as u8), Some(42))
     );
 }
@@ -40,7 +38,7 @@ fn a_message_that_is_not_known_is_refused_by_its_id() {
     let variant = bytes.len() - 2;
     bytes[variant] = 200;
     let refused = Frame::<AuthToNode>::decode(&bytes).expect_err("no such message");
-    assert_eq!(refused.id, Some(42));
+    assert_eq!(refused.header.as_ref().map(|header| header.id), Some(42));
     assert!(matches!(refused.error, FrameError::Body { .. }), "{refused:?}");
 }
 
@@ -87,13 +85,27 @@ fn a_reason_is_cut_between_characters() {
     assert!(why.len() <= 300 && why.chars().all(|c| c == 'é'));
 }
 
+#[test]
+fn what_comes_back_from_a_question_is_told_from_a_question() {
+    let header = |kind| Header {
+        id: 1,
+        kind,
+        cause: None,
+        connection: None,
+    };
+    assert!(header(FrameKind::Answer).comes_back());
+    assert!(header(FrameKind::Refused { why: String::new() }).comes_back());
+    assert!(!header(FrameKind::Tell).comes_back());
+    assert!(!header(FrameKind::Ask { deadline_ms: 1 }).comes_back());
+}
+
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _refused = Frame::<DbToAuth>::decode(&bytes);
         let _refused = Frame::<ProxyToDb>::decode(&bytes);
         let _refused = Frame::<JoinToAuth>::decode(&bytes);
-        let _unknown = id_of(&bytes);
+        let _unknown = header_of(&bytes);
     }
 
     #[test]

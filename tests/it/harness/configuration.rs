@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 pub const CLUSTER_NAME: &str = "test.example";
 /// The database service that every cluster of these tests has.
 pub const SERVICE: &str = "orders";
-const PROXY_TOKEN: &str = "proxy-0123456789abcdef0123456789abcdef";
+/// A token that admits proxies.
+pub const PROXY_TOKEN: &str = "proxy-0123456789abcdef0123456789abcdef";
 /// A token that admits agents.
 pub const DB_TOKEN: &str = "db-0123456789abcdef0123456789abcdef";
 

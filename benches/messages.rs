@@ -1,0 +1,147 @@
+//! What a message between actors costs with the record on and off, and what an actor at rest takes.
+//!
+//! - without arguments: interleaved rounds in one process; nanoseconds of a message, medians; memory over ten million
+//!   messages; memory of an actor at rest
+//! - `count on|off N`: sends N messages and ends, to be counted by callgrind (`make bench-messages` does)
+
+use postern::actors::address::{Message, Origin, Reply};
+use postern::actors::host::{ActorRef, Behavior, Ctx, Handle, Runtimes, Spec, run_system, start_on};
+use postern::telemetry::label::Label;
+use postern::telemetry::record;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::time::Instant;
+
+const SOON: Duration = Duration::from_secs(60);
+/// Messages that are on their way before their last one is awaited: fewer than the mailbox takes.
+const AT_ONCE: u64 = 512;
+const ROUNDS: usize = 9;
+const MESSAGES_OF_A_ROUND: u64 = 400_000;
+const MANY: u64 = 10_000_000;
+const IDLE_ACTORS: usize = 50_000;
+
+struct Add(u64);
+
+impl Message for Add {
+    type Reply = u64;
+    const NAME: &'static str = "Add";
+
+    fn label() -> Label {
+        static LABEL: OnceLock<Label> = OnceLock::new();
+        *LABEL.get_or_init(|| Label::of("Add"))
+    }
+}
+
+struct Sum(u64);
+
+impl Behavior for Sum {
+    const MAILBOX: usize = 1024;
+}
+
+impl Handle<Add> for Sum {
+    fn handle(&mut self, Add(n): Add, _: &mut Ctx<'_, Self>) -> Reply<u64> {
+        self.0 = self.0.wrapping_add(n);
+        Reply::Now(self.0)
+    }
+}
+
+fn start(runtimes: &Runtimes, name: &str) -> ActorRef<Sum> {
+    // On the sender's own runtime: what is measured is the message, not the kernel that wakes another thread.
+    start_on(&runtimes.control, Spec::temporary(name), Arc::new(|_| {}), || Sum(0))
+}
+
+async fn send(sum: &ActorRef<Sum>, messages: u64) {
+    let origin = Origin::outside("bench");
+    let add = sum.address::<Add>();
+    let mut left = messages;
+    while left > 0 {
+        let batch = left.min(AT_ONCE);
+        for _ in 1..batch {
+            add.tell(&origin, Add(1)).expect("room");
+        }
+        add.ask(&origin, Add(1), SOON).await.expect("an answer");
+        left -= batch;
+    }
+}
+
+async fn nanos_of_a_message(sum: &ActorRef<Sum>) -> f64 {
+    let begin = Instant::now();
+    send(sum, MESSAGES_OF_A_ROUND).await;
+    begin.elapsed().as_nanos() as f64 / MESSAGES_OF_A_ROUND as f64
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+fn resident_bytes() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+    let kib: usize = line
+        .split_whitespace()
+        .nth(1)
+        .and_then(|kib| kib.parse().ok())
+        .expect("KiB");
+    kib * 1024
+}
+
+async fn compare(runtimes: &Runtimes) {
+    let sum = start(runtimes, "sum");
+    let (mut on, mut off) = (Vec::new(), Vec::new());
+    send(&sum, MESSAGES_OF_A_ROUND).await;
+    for _ in 0..ROUNDS {
+        record::pause(false);
+        on.push(nanos_of_a_message(&sum).await);
+        record::pause(true);
+        off.push(nanos_of_a_message(&sum).await);
+    }
+    record::pause(false);
+    let (on, off) = (median(on), median(off));
+    println!("a message, record on:     {on:7.0} ns");
+    println!("a message, record off:    {off:7.0} ns");
+    println!("the record:               {:7.0} ns (bound: 200)", on - off);
+}
+
+async fn memory_of_the_ring(runtimes: &Runtimes) {
+    let sum = start(runtimes, "sum");
+    // The rings are full after this.
+    send(&sum, 100_000).await;
+    let before = resident_bytes();
+    send(&sum, MANY).await;
+    let grown = resident_bytes().saturating_sub(before);
+    println!(
+        "over {MANY} messages: {:7} KiB more (bound: 0, to the page)",
+        grown / 1024
+    );
+}
+
+async fn memory_of_an_actor(runtimes: &Runtimes) {
+    let before = resident_bytes();
+    let actors: Vec<_> = (0..IDLE_ACTORS)
+        .map(|number| start(runtimes, &format!("sum#{number}")))
+        .collect();
+    for actor in &actors {
+        send(actor, 1).await;
+    }
+    let each = (resident_bytes() - before) / IDLE_ACTORS;
+    println!("an actor at rest:         {each:7} bytes (bound: 2048)");
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if let ["count", how, messages] = arguments[..] {
+        record::pause(how == "off");
+        let messages = messages.parse().expect("a number");
+        return run_system(
+            1,
+            |runtimes| async move { send(&start(&runtimes, "sum"), messages).await },
+        );
+    }
+    run_system(1, |runtimes| async move {
+        memory_of_an_actor(&runtimes).await;
+        compare(&runtimes).await;
+        memory_of_the_ring(&runtimes).await;
+    });
+}
