@@ -58,6 +58,8 @@ mod people;
 mod proxies;
 /// Queries of psql, pgbench and psycopg, and what the audit log has of them.
 mod queries;
+/// What runs on the nodes, as people see it through auth.
+mod remote;
 /// A node that an administrator removes.
 mod removed;
 /// Host certificates over months.
