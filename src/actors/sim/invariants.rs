@@ -192,24 +192,15 @@ impl Reader {
 }
 
 fn all_rules(happened: &[Happened]) -> Vec<Held> {
-    let mut newest: BTreeMap<usize, u64> = BTreeMap::new();
-    let mut held = Vec::new();
-    for Happened { at, what } in happened {
-        let What::Rules { node, version, rules } = what else {
-            continue;
-        };
-        // Two that are told at the same moment may be noted the other way round; a node keeps the newer.
-        let newest = newest.entry(*node).or_default();
-        if *version > *newest {
-            *newest = *version;
-            held.push(Held {
-                node: *node,
-                from: *at,
-                rules: *rules,
-            });
-        }
-    }
-    held
+    let news = happened.iter().filter_map(|Happened { at, what }| match what {
+        What::Rules { node, rules, .. } => Some(Held {
+            node: *node,
+            from: *at,
+            rules: *rules,
+        }),
+        _ => None,
+    });
+    news.collect()
 }
 
 /// The times at which a node held rules that deny this person this database user, within `(from, to)`.
