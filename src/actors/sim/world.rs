@@ -63,7 +63,7 @@ pub struct Node {
 pub struct AgentNode {
     pub node: Node,
     pub parts: Arc<AgentParts>,
-    serve: Address<ServeStream>,
+    agent: ActorRef<Agent>,
     /// `None`: it is in the process of the proxy.
     tunnel: Mutex<Option<Mux>>,
     databases: Offer,
@@ -178,9 +178,10 @@ impl World {
             snapshot: rules::snapshot(rules, version, NOW),
             max_age: MAX_AGE,
         };
-        let known = self.node(node).view.version();
+        self.record.note(What::Told { node, rules });
         let heard = ask(&self.node(node).policy.address(), received).await;
-        if heard && known.is_none_or(|known| known < version) {
+        // It may have newer ones already.
+        if heard && self.node(node).view.version() == Some(version) {
             self.record.note(What::Rules { node, version, rules });
         }
     }
@@ -192,7 +193,7 @@ impl World {
             agent_name: agent.node.trail.node_name.clone(),
             databases: agent.parts.databases.records(),
             health: Vec::new(),
-            serve: agent.serve.clone(),
+            serve: agent.agent.address(),
         };
         ask(to, local).await;
     }
@@ -205,7 +206,7 @@ impl World {
         let (proxys_side, _no_control_stream, driver) = mux::start(accepted, MuxSide::Accepted);
         spawn_detached(async move { drop(driver.await) });
         let agent = &self.agents[agent];
-        let serve = agent.serve.clone();
+        let serve: Address<ServeStream> = agent.agent.address();
         spawn_detached(async move {
             let origin = Origin::outside("dialer");
             while let Some(stream) = inbound.recv().await {
@@ -244,6 +245,11 @@ impl World {
     pub fn cut_tunnel(&self, agent: usize) -> bool {
         let tunnel = self.agents[agent].tunnel.lock().unwrap().take();
         tunnel.inspect(Mux::kill).is_some()
+    }
+
+    /// Ends an agent's actor, with the sessions that it has.
+    pub async fn stop(&self, agent: usize) {
+        self.agents[agent].agent.clone().stop(SOON).await;
     }
 
     /// Whether the node has heard that all its sessions are over.
@@ -349,7 +355,7 @@ impl AgentNode {
         Self {
             node,
             parts,
-            serve: agent.address(),
+            agent,
             tunnel: Mutex::new(None),
             databases,
         }
