@@ -9,7 +9,7 @@ use super::passages::Passages;
 use super::routing::accepted;
 use super::tunnel::answer;
 use super::tunnels::Transport;
-use crate::model::{ConnectionId, MessageId, NodeId, NodeName};
+use crate::model::{ConnectionId, MessageId, Moment, NodeId, NodeName};
 use crate::net::BoxStream;
 use crate::net::frames::{AnswerError, read_answer, write_frame};
 use crate::protocol::tunnel::{DbToProxy, Frame, FrameKind, Header, PART_MAX_BYTES, ProxyToDb};

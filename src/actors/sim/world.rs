@@ -12,6 +12,8 @@ use crate::actors::carried::ToAuthRoom;
 use crate::actors::connection::{ConnectionParts, ProxyParts, ServePages};
 use crate::actors::databases::{Database, DatabasesStock, Offer};
 use crate::actors::host::{ActorRef, Behavior, Runtime, Spec, spawn_detached, start_on};
+use crate::actors::inspector::Inspector;
+use crate::actors::passages::Passages;
 use crate::actors::policy::{Policy, PolicyReceived, PolicyStock, PolicyView};
 use crate::actors::sessions::{Drain, EndAll, Sessions};
 use crate::actors::sessions_stock::SessionsStock;
@@ -28,6 +30,7 @@ use crate::net::upstream_tls::UpstreamTrust;
 use crate::pki::entropy;
 use crate::pki::entropy::seeded::Draws;
 use crate::policy::DatabaseTlsMode;
+use crate::telemetry::observe::{About, Observer};
 use futures::future::BoxFuture;
 use rustls_pki_types::CertificateDer;
 use std::net::SocketAddr;
@@ -121,6 +124,7 @@ impl World {
                 auth: Vec::new(),
                 pages: Arc::new(NoPages),
                 to_auth_room: ToAuthRoom::default(),
+                agents: Passages::default(),
             }),
             auth: None,
         });
@@ -214,6 +218,7 @@ impl World {
                     stream: Box::new(stream),
                     runtime: Runtime::current(),
                     from: "proxy".into(),
+                    proxy: None,
                 };
                 let _agent_gone = serve.tell(&origin, serve_stream);
             }
@@ -344,6 +349,8 @@ impl AgentNode {
             keep_key: cancels.address(),
             find_key: cancels.address(),
             forget_key: cancels.address(),
+            opened_by: Passages::default(),
+            inspector: nobody_looks(node.trail.node),
         });
         let agent = {
             let parts = parts.clone();
@@ -404,4 +411,15 @@ impl ServePages for NoPages {
     fn serve(&self, _: ServerTls, _: SocketAddr, _: Origin) -> BoxFuture<'static, ()> {
         Box::pin(async {})
     }
+}
+
+/// Nobody asks these nodes about themselves.
+fn nobody_looks(node: NodeId) -> Inspector {
+    let about = About {
+        node: "simulated".to_owned(),
+        node_id: node.to_string(),
+        version: String::new(),
+        services: Vec::new(),
+    };
+    Inspector::new(Observer::new(about).shared(), node, Passages::default())
 }
