@@ -35,6 +35,7 @@ mod frozen;
 /// `docs/guide.md`, typed as it stands, on hosts in namespaces of their own.
 mod guide;
 /// What the tests stand on.
+mod hangs;
 mod harness;
 /// An administrator's program that hangs up before it is answered.
 mod hung_up;
