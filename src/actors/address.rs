@@ -76,7 +76,7 @@ pub struct Meta {
 }
 
 impl Meta {
-    fn new(origin: &Origin) -> Self {
+    pub(super) fn new(origin: &Origin) -> Self {
         Self {
             id: MessageId::next(),
             origin: origin.clone(),

@@ -12,8 +12,7 @@ use super::sessions::{RegisterSession, SessionClosed, Watched};
 use super::trail::About;
 use crate::audit::{EventBuilder, EventKind, SessionFields};
 use crate::model::{ConnectionId, DbName, DbUser, Refusal, RefusalKind, Secret, ServiceName, SessionId};
-use crate::net::socket::Tcp;
-use crate::net::tls::ClientTls;
+use crate::net::BoxStream;
 use crate::net::upstream::{self, UpstreamAnswer};
 use crate::pki::verify_person;
 use crate::policy::{AccessRequest, Permit, decide};
@@ -73,7 +72,7 @@ pub struct Ready {
     pub permit: Permit,
     pub watched: Watched,
     pub session: OpenSession,
-    pub postgres: ClientTls<Tcp>,
+    pub postgres: BoxStream,
     pub process_id: u32,
     /// PostgreSQL's first answers, with our key in place of its own.
     pub greeting: Vec<u8>,
@@ -162,7 +161,7 @@ pub async fn prepare(
             .field("success", false)
             .field("decided_by", "agent")
             .field("error", refusal.message.as_str());
-        parts.trail.write(event).await?;
+        parts.trail.write_for(origin, event).await?;
     }
     Err(failed.declined)
 }
@@ -174,7 +173,7 @@ async fn attempt(
     origin: &Origin,
 ) -> Result<Ready, Failed> {
     check_parameters(&ask.parameters)?;
-    let (request, permit) = authorise(parts, ask).await?;
+    let (request, permit) = authorise(parts, ask, origin).await?;
     let register = RegisterSession {
         session: ask.session,
         connection: ask.connection,
@@ -191,7 +190,7 @@ async fn attempt(
     let watched = match parts.register.ask(origin, register, ASK_DEADLINE).await {
         Ok(Ok(watched)) => watched,
         Ok(Err(refusal)) if refusal.kind == RefusalKind::MaxConnections => {
-            parts.trail.reject(&fields, &refusal).await?;
+            parts.trail.reject(&fields, &refusal, origin).await?;
             let declined = Declined::Refused(refusal);
             let audited = true;
             return Err(Failed { declined, audited });
@@ -226,19 +225,23 @@ async fn attempt(
         .ask(origin, want, ASK_DEADLINE)
         .await
         .map_err(|error| unavailable(&error))??;
+    origin.enters("connecting");
+    let peer: Arc<str> = format!("PostgreSQL at {}", database.endpoint).into();
     let opened = upstream::open(
+        parts.dial.as_ref(),
         &database.endpoint,
         &tls,
         permit.db_user(),
         permit.db_name(),
         &ask.parameters,
+        &|step, within| origin.waits_for(step, peer.clone(), within),
     )
     .await;
     let mut opened = match opened {
         Ok(opened) => opened,
         Err(answer) => {
             return Err(Failed {
-                declined: failed_start(parts, &session, &permit, answer).await,
+                declined: failed_start(parts, &session, &permit, answer, origin).await,
                 audited: true,
             });
         }
@@ -249,7 +252,7 @@ async fn attempt(
         .field("postgres_pid", opened.key.process_id);
     // From here on a start may be on disk, whether this is waited for or not.
     session.ended = false;
-    parts.trail.write(event).await?;
+    parts.trail.write_for(origin, event).await?;
     opened
         .greeting
         .extend(backend_key_data(opened.key.process_id, &ask.cancel_secret));
@@ -275,7 +278,7 @@ async fn attempt(
         db_user: permit.db_user().to_string(),
         db_name: permit.db_name().to_string(),
         client: ask.client_address.clone(),
-        upstream: format!("PostgreSQL at {}", database.endpoint),
+        upstream: peer.to_string(),
         process_id,
     };
     Ok(Ready {
@@ -289,7 +292,7 @@ async fn attempt(
     })
 }
 
-async fn authorise(parts: &AgentParts, ask: &OpenRelay) -> Result<(AccessRequest, Permit), Failed> {
+async fn authorise(parts: &AgentParts, ask: &OpenRelay, origin: &Origin) -> Result<(AccessRequest, Permit), Failed> {
     let now = parts.clock.now();
     let chain: Vec<CertificateDer<'_>> = ask
         .person
@@ -320,7 +323,7 @@ async fn authorise(parts: &AgentParts, ask: &OpenRelay) -> Result<(AccessRequest
             let uri = database.endpoint.to_string();
             parts
                 .trail
-                .deny(about(ask, &request, &uri), &denial, "agent", snapshot.version)
+                .deny(about(ask, &request, &uri), &denial, "agent", snapshot.version, origin)
                 .await?;
             Err(Failed {
                 declined: Declined::Refused(denial.refusal()),
@@ -365,7 +368,13 @@ fn started(parts: &AgentParts, session: &OpenSession, permit: &Permit) -> EventB
 }
 
 /// A session that was allowed and did not come about.
-async fn failed_start(parts: &AgentParts, session: &OpenSession, permit: &Permit, answer: UpstreamAnswer) -> Declined {
+async fn failed_start(
+    parts: &AgentParts,
+    session: &OpenSession,
+    permit: &Permit,
+    answer: UpstreamAnswer,
+    origin: &Origin,
+) -> Declined {
     let (why, declined) = match answer {
         UpstreamAnswer::Refused(refusal) => (refusal.message.clone(), Declined::Refused(refusal)),
         UpstreamAnswer::SaidNo { why, error_response } => (why, Declined::UpstreamSaidNo(error_response)),
@@ -378,7 +387,7 @@ async fn failed_start(parts: &AgentParts, session: &OpenSession, permit: &Permit
         .field("decision_role", permit.role().as_str())
         .field("policy_version", permit.policy_version())
         .field("error", why);
-    match parts.trail.write(event).await {
+    match parts.trail.write_for(origin, event).await {
         Ok(()) => declined,
         Err(refusal) => Declined::Refused(refusal),
     }

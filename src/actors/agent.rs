@@ -20,6 +20,7 @@ use crate::model::{
 };
 use crate::net::BoxStream;
 use crate::net::tls::Credentials;
+use crate::net::upstream::Dial;
 use crate::net::upstream_tls::{UpstreamClient, UpstreamTrust};
 use crate::pki::{PrivateKey, TrustAnchors};
 use crate::policy::{DENIED_HINT, DENIED_MESSAGE};
@@ -41,6 +42,8 @@ pub struct ServeStream {
     pub stream: BoxStream,
     /// Where the stream's tunnel lives; what it leads to lives there too.
     pub runtime: Runtime,
+    /// `proxy NAME`, by the certificate at the other end of the tunnel.
+    pub from: Arc<str>,
 }
 
 /// A TLS client that proves `db_user` to a service's PostgreSQL, for this person.
@@ -65,6 +68,8 @@ pub struct AgentParts {
     pub policy: PolicyView,
     pub trail: Trail,
     pub clock: SharedClock,
+    /// How its databases are reached.
+    pub dial: Arc<dyn Dial>,
     pub issue: Address<IssueDbClient>,
     pub register: Address<RegisterSession>,
     pub closed: Address<SessionClosed>,
@@ -115,14 +120,15 @@ impl Behavior for Agent {
 }
 
 impl Handle<ServeStream> for Agent {
-    fn handle(&mut self, ServeStream { stream, runtime }: ServeStream, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
+    fn handle(&mut self, ask: ServeStream, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
+        let ServeStream { stream, runtime, from } = ask;
         let number = self.upstreams.fetch_add(1, Ordering::Relaxed) + 1;
         let name = format!("upstream#{number}");
         let parts = self.parts.clone();
         let client = ctx.address::<GetUpstreamClient>();
         let mut stream = Some(stream);
         ctx.spawn_child(&runtime, Spec::temporary(&name), move || {
-            Upstream::new(stream.take(), parts.clone(), client.clone())
+            Upstream::new(stream.take(), from.clone(), parts.clone(), client.clone())
         });
         Reply::Now(())
     }

@@ -14,6 +14,7 @@ use super::ca::{CaError, DbServerIssued, IssueDbClient, IssueHost, IssueOwnDbSer
 use super::host::{Behavior, Ctx, Handle, TaskGuard, spawn_here};
 use super::identity::IdentityView;
 use super::inventory::HEARTBEAT_EVERY;
+use super::peers::{AUTH, PeerQuestion};
 use super::policy::{PolicyConfirmed, PolicyReceived, PolicyView};
 use super::proxies::ProxiesStock;
 use crate::model::{ConnectionId, NodeKind, SharedClock};
@@ -21,6 +22,7 @@ use crate::net::BoxStream;
 use crate::net::auth_dialer::{AuthDialer, AuthRoute};
 use crate::net::frames::{AnswerError, read_answer, write_frame};
 use crate::net::mux::{self, Mux, MuxSide, MuxStream};
+use crate::net::tls::HANDSHAKE_DEADLINE;
 use crate::pki::entropy;
 use crate::policy::PolicySnapshot;
 use crate::protocol::tunnel::{AuthToNode, DbToAuth, Frame, FrameKind, Header, NodeReport, ProxyToAuth, Wire};
@@ -78,9 +80,13 @@ impl AuthLink {
     fn dial(&mut self, ctx: &mut Ctx<'_, Self>) {
         let parts = self.parts.clone();
         let wait = back_off(self.failures);
+        ctx.state("dialling");
+        let origin = ctx.origin();
         let dialled = async move {
             tokio::time::sleep(wait).await;
+            let waits = origin.waits_for("TCP and TLS", AUTH, HANDSHAKE_DEADLINE);
             let (mux, _inbound, driver) = mux::start(dial(&parts).await?, MuxSide::Dialled);
+            drop(waits);
             Ok::<_, io::Error>((mux, spawn_here(driver)))
         };
         // A task of its own, as below: whatever auth says, this node goes on.
@@ -98,13 +104,15 @@ impl AuthLink {
     fn connected(&mut self, mux: Mux, driver: TaskGuard<String>, ctx: &mut Ctx<'_, Self>) {
         tracing::info!(address = %self.parts.route, "connected to auth");
         self.mux = Some(mux.clone());
+        ctx.state("up");
+        mux.gauge().belongs_to(ctx.origin().from.path().clone(), AUTH.into());
         let since = tokio::time::Instant::now();
         let (parts, origin) = (self.parts.clone(), ctx.origin());
         let life = async move {
             let why = tokio::select! {
                 why = driver.join() => why.unwrap_or_else(|panic| panic),
                 error = follow_policy(&parts, &mux, &origin) => error.to_string(),
-                error = keep_alive(&parts, &mux) => error.to_string(),
+                error = keep_alive(&parts, &mux, &origin) => error.to_string(),
             };
             mux.kill();
             why
@@ -138,17 +146,13 @@ impl AuthLink {
             return Reply::Now(Err(unanswered(&down.into())));
         };
         let (reply, promise) = Reply::later();
-        let header = Header {
-            id: 1,
-            kind: FrameKind::Ask {
-                deadline_ms: u32::try_from(ASK_DEADLINE.as_millis()).unwrap_or(u32::MAX),
-            },
-            cause: ctx.origin().cause.map(|cause| cause.0),
-            connection: connection.map(ConnectionId::as_u64),
+        let origin = Origin {
+            connection,
+            ..ctx.origin()
         };
         let kind = self.parts.kind;
         let answered = async move {
-            let asked = tokio::time::timeout(ASK_DEADLINE, exchange(&mux, kind, header, question)).await;
+            let asked = tokio::time::timeout(ASK_DEADLINE, exchange(&mux, kind, &origin, question)).await;
             match asked {
                 Ok(Ok(answer)) => read(answer),
                 Ok(Err(error)) => Err(unanswered(&error)),
@@ -175,6 +179,22 @@ enum Question {
     AsProxy(ProxyToAuth),
 }
 
+impl Question {
+    /// Its name in the protocol.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::WatchPolicy(_) => "WatchPolicy",
+            Self::Heartbeat(_) => "Heartbeat",
+            Self::Store(_) => "ShipAudit",
+            Self::Issue(_) => "IssueDbClient",
+            Self::Renew(_) => "RenewHost",
+            Self::IssueServer(_) => "IssueDbServer",
+            Self::AsProxy(ProxyToAuth::AcceptInvite { .. }) => "AcceptInvite",
+            Self::AsProxy(_) => "LookAtInvite",
+        }
+    }
+}
+
 /// With the identity that is in use now.
 async fn dial(parts: &AuthLinkParts) -> io::Result<BoxStream> {
     let identity = &parts.identity.in_use().identity;
@@ -188,9 +208,21 @@ async fn dial(parts: &AuthLinkParts) -> io::Result<BoxStream> {
     dialer.map_err(io::Error::other)?.dial().await
 }
 
-async fn exchange(mux: &Mux, kind: NodeKind, header: Header, question: Question) -> Result<AuthToNode, AnswerError> {
-    let mut stream = send(mux, kind, header, question).await?;
+async fn exchange(mux: &Mux, kind: NodeKind, origin: &Origin, question: Question) -> Result<AuthToNode, AnswerError> {
+    let asked = origin.asks(question.name(), AUTH, ASK_DEADLINE);
+    let mut stream = send(mux, kind, header(&asked, origin), question).await?;
     read_answer(&mut stream).await
+}
+
+fn header(asked: &PeerQuestion, origin: &Origin) -> Header {
+    Header {
+        id: asked.id(),
+        kind: FrameKind::Ask {
+            deadline_ms: u32::try_from(ASK_DEADLINE.as_millis()).unwrap_or(u32::MAX),
+        },
+        cause: asked.cause(),
+        connection: origin.connection.map(ConnectionId::as_u64),
+    }
 }
 
 async fn send(mux: &Mux, kind: NodeKind, header: Header, question: Question) -> io::Result<MuxStream> {
@@ -265,15 +297,6 @@ fn in_db_words(question: Question) -> io::Result<DbToAuth> {
     })
 }
 
-fn plain_header() -> Header {
-    Header {
-        id: 1,
-        kind: FrameKind::Ask { deadline_ms: 0 },
-        cause: None,
-        connection: None,
-    }
-}
-
 /// Hands every snapshot and confirmation on; returns only when the connection is lost.
 async fn follow_policy(parts: &AuthLinkParts, mux: &Mux, origin: &Origin) -> io::Error {
     loop {
@@ -297,15 +320,20 @@ async fn follow_once(
     origin: &Origin,
 ) -> Result<std::convert::Infallible, AnswerError> {
     let question = Question::WatchPolicy(parts.policy.version());
-    let mut stream = send(mux, parts.kind, plain_header(), question).await?;
+    let asked = origin.asks(question.name(), AUTH, AUTH_SILENT_AFTER);
+    let mut stream = send(mux, parts.kind, header(&asked, origin), question).await?;
+    drop(asked);
     let mut said = Said::default();
     loop {
+        let _waits = origin.waits_for("PolicyConfirmed", AUTH, AUTH_SILENT_AFTER);
         let news = tokio::time::timeout(AUTH_SILENT_AFTER, read_answer(&mut stream)).await;
         let silent = || {
             let why = format!("auth has been silent for {AUTH_SILENT_AFTER:?}");
             io::Error::new(io::ErrorKind::TimedOut, why)
         };
-        match news.map_err(|_| silent())? {
+        let news = news.map_err(|_| silent())?;
+        mux.gauge().hears();
+        match news {
             Ok(news) => hand_on(parts, news, origin).await?,
             Err(AnswerError::Unreadable(error)) => said.warn("news of auth was passed over", &error.to_string()),
             Err(error) => return Err(error),
@@ -357,12 +385,12 @@ impl Said {
     }
 }
 
-async fn keep_alive(parts: &AuthLinkParts, mux: &Mux) -> io::Error {
+async fn keep_alive(parts: &AuthLinkParts, mux: &Mux, origin: &Origin) -> io::Error {
     let mut report = parts.report.clone();
     let mut twice_since = None;
     loop {
         let beat = Question::Heartbeat(report.borrow_and_update().clone());
-        let beaten = tokio::time::timeout(AUTH_SILENT_AFTER, exchange(mux, parts.kind, plain_header(), beat)).await;
+        let beaten = tokio::time::timeout(AUTH_SILENT_AFTER, exchange(mux, parts.kind, origin, beat)).await;
         match beaten {
             Ok(Ok(AuthToNode::Heard { proxies })) => {
                 twice_since = None;

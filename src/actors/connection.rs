@@ -23,6 +23,7 @@ use super::tunnel::refusal_event;
 use super::tunnels::{AdoptTunnel, RoutesView};
 use crate::audit::{EventKind, SessionFields};
 use crate::model::{ClusterName, ConnectionId, Endpoint, NodeKind, Refusal, RefusalKind, SharedClock};
+use crate::net::Stream;
 use crate::net::copy::NoTap;
 use crate::net::greeting::{self, Greeted};
 use crate::net::socket;
@@ -33,6 +34,7 @@ use crate::protocol::postgres::startup::CancelRequest;
 use crate::protocol::postgres::{StartupMessage, backend};
 use crate::telemetry::metrics::{CancelOutcome, ConnectionKind, METRICS};
 use futures::future::BoxFuture;
+use rustls_pki_types::CertificateDer;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,9 +85,21 @@ pub struct AuthParts {
     pub people: Arc<dyn ServePeople>,
 }
 
+/// How far a connection has come when its actor begins.
+pub enum Arrival {
+    Accepted(std::net::TcpStream),
+    /// Tests come without a socket: a client of PostgreSQL whose TLS and StartupMessage are done.
+    #[cfg(test)]
+    Greeted {
+        stream: crate::net::BoxStream,
+        chain: Vec<CertificateDer<'static>>,
+        startup: StartupMessage,
+    },
+}
+
 pub struct Connection {
     id: ConnectionId,
-    socket: Option<std::net::TcpStream>,
+    arrival: Option<Arrival>,
     peer: SocketAddr,
     runtime: usize,
     parts: Arc<ConnectionParts>,
@@ -116,14 +130,14 @@ impl Drop for OpenSession {
 impl Connection {
     pub fn new(
         id: ConnectionId,
-        socket: Option<std::net::TcpStream>,
+        arrival: Option<Arrival>,
         peer: SocketAddr,
         runtime: usize,
         parts: Arc<ConnectionParts>,
     ) -> Self {
         Self {
             id,
-            socket,
+            arrival,
             peer,
             runtime,
             parts,
@@ -135,7 +149,10 @@ impl Connection {
     fn greeted(&mut self, greeted: Greeted, ctx: &mut Ctx<'_, Self>) {
         METRICS.connections.of(kind_of(&greeted)).one_more();
         match greeted {
-            Greeted::PostgreSql { tls, startup } => self.connect_client(tls, startup, ctx),
+            Greeted::PostgreSql { tls, startup } => {
+                let chain = peer_chain(&tls);
+                self.connect_client(tls, chain, startup, ctx);
+            }
             Greeted::Cancel(request) => self.cancel(request, ctx),
             Greeted::Node { spoken, tls } => self.node(spoken, tls, ctx),
             Greeted::Answered(why) => {
@@ -145,7 +162,13 @@ impl Connection {
         }
     }
 
-    fn connect_client(&mut self, tls: ServerTls, startup: StartupMessage, ctx: &mut Ctx<'_, Self>) {
+    fn connect_client(
+        &mut self,
+        stream: impl Stream,
+        chain: Vec<CertificateDer<'static>>,
+        startup: StartupMessage,
+        ctx: &mut Ctx<'_, Self>,
+    ) {
         crate::telemetry::fault::point("connection.authorise", startup.user());
         if self.parts.proxy.is_none() {
             let refusal = Refusal::new(
@@ -153,30 +176,31 @@ impl Connection {
                 "this is the auth service's port; databases are reached through a proxy",
             )
             .hint("connect to the proxy's address instead");
-            return refuse(tls, &refusal, ctx);
+            return refuse(stream, &refusal, ctx);
         }
+        ctx.state("authorising");
         let client = routing::Client {
             connection: self.id,
             peer: self.peer,
             runtime: self.runtime,
-            chain: peer_chain(&tls),
+            chain,
             startup,
         };
         let (parts, origin) = (self.parts.clone(), ctx.origin());
         let opening = async move {
             let opened = routing::open_session(&parts, &client, &origin).await;
-            (opened, tls, client)
+            (opened, stream, client)
         };
-        ctx.run(opening, |connection, (opened, tls, client), ctx| match opened {
-            Ok(Opened::Session(opened)) => connection.relay(*opened, tls, &client, ctx),
-            Ok(Opened::UpstreamSaidNo(error_response)) => send_last(tls, error_response, ctx),
+        ctx.run(opening, |connection, (opened, stream, client), ctx| match opened {
+            Ok(Opened::Session(opened)) => connection.relay(*opened, stream, &client, ctx),
+            Ok(Opened::UpstreamSaidNo(error_response)) => send_last(stream, error_response, ctx),
             Err(refusal) => {
                 tracing::info!(
                     peer = %connection.peer, db_user = client.startup.user(), kind = refusal.kind.label(),
                     reason = %refusal, "client refused"
                 );
                 METRICS.proxy.refused.of(refusal.kind).one_more();
-                refuse(tls, &refusal, ctx);
+                refuse(stream, &refusal, ctx);
             }
         });
     }
@@ -184,7 +208,7 @@ impl Connection {
     fn relay(
         &mut self,
         opened: routing::OpenedSession,
-        mut tls: ServerTls,
+        mut to_client: impl Stream,
         client: &routing::Client,
         ctx: &mut Ctx<'_, Self>,
     ) {
@@ -201,6 +225,7 @@ impl Connection {
             database = %permit.service(), db_user = %permit.db_user(), db_name = %permit.db_name(), %agent, "session open"
         );
         self.session = Some(session);
+        ctx.state("relaying");
         METRICS.session_opening.took(self.accepted.elapsed());
         let counted = METRICS.proxy.open();
         let negotiation = client.startup.needs_negotiation().then(|| {
@@ -210,9 +235,9 @@ impl Connection {
         let task = spawn_here(async move {
             let _counted = counted;
             if let Some(negotiation) = negotiation {
-                tls.write_all(&negotiation).await?;
+                to_client.write_all(&negotiation).await?;
             }
-            let relay = SessionRelay::new(permit, watched, tls, stream, NoTap, seen);
+            let relay = SessionRelay::new(permit, watched, to_client, stream, NoTap, seen);
             Ok::<_, std::io::Error>(relay.run(|permit| agent_lost(permit, &agent)).await)
         });
         ctx.run(task.join(), |connection, outcome, ctx| connection.ended(outcome, ctx));
@@ -250,6 +275,7 @@ impl Connection {
     }
 
     fn cancel(&self, request: CancelRequest, ctx: &mut Ctx<'_, Self>) {
+        ctx.state("cancelling");
         let (parts, origin) = (self.parts.clone(), ctx.origin());
         // The protocol has no answer to a CancelRequest: whoever guesses learns nothing.
         let done = async move { routing::cancel(&parts, request, &origin).await };
@@ -293,29 +319,35 @@ impl Connection {
             }
             (Spoken::Join, _, Some(auth)) => {
                 let (join, origin) = (auth.join.clone(), ctx.origin());
+                ctx.state("serving");
                 let peer = self.peer;
                 let joined = async move { super::joins::serve(tls, peer, join, &parts.trail, origin).await };
                 return ctx.run(joined, |_, (), ctx| ctx.stop());
             }
             (Spoken::ToAuth, Some(proxy), _) => {
+                ctx.state("carrying");
                 let carried = carried::carry_node(tls, proxy.auth.clone(), proxy.to_auth_room.clone());
                 return ctx.run(carried, |_, (), ctx| ctx.stop());
             }
             (Spoken::PersonToAuth, Some(_), _) => {
+                ctx.state("carrying");
                 let carried = carried::carry_person(tls, parts.clone(), self.peer);
                 return ctx.run(carried, |_, (), ctx| ctx.stop());
             }
             (Spoken::Person, _, Some(auth)) => {
+                ctx.state("serving");
                 let served = auth.people.serve(PersonConnection::direct(tls, self.peer));
                 return ctx.run(served, |_, (), ctx| ctx.stop());
             }
             (Spoken::Carried, _, Some(_)) => {
                 if let Some(proxy) = self.peer_node(&tls, &[NodeKind::Proxy]) {
+                    ctx.state("serving");
                     let served = carried::serve_carried(tls, parts.clone(), proxy.node_name);
                     return ctx.run(served, |_, (), ctx| ctx.stop());
                 }
             }
             (Spoken::Http, Some(proxy), _) => {
+                ctx.state("serving");
                 let served = proxy.pages.serve(tls, self.peer, ctx.origin());
                 return ctx.run(served, |_, (), ctx| ctx.stop());
             }
@@ -399,16 +431,17 @@ fn agent_lost(permit: &Permit, agent: &str) -> Refusal {
     .hint("what the last statement did is not known; connect again")
 }
 
-fn refuse(tls: ServerTls, refusal: &Refusal, ctx: &mut Ctx<'_, Connection>) {
-    send_last(tls, backend::error_response(refusal), ctx);
+fn refuse(stream: impl Stream, refusal: &Refusal, ctx: &mut Ctx<'_, Connection>) {
+    send_last(stream, backend::error_response(refusal), ctx);
 }
 
-fn send_last(mut tls: ServerTls, last: Vec<u8>, ctx: &mut Ctx<'_, Connection>) {
+fn send_last(mut stream: impl Stream, last: Vec<u8>, ctx: &mut Ctx<'_, Connection>) {
+    ctx.state("refusing");
     let said = async move {
         let written = async {
-            tls.write_all(&last).await?;
-            tls.flush().await?;
-            tls.shutdown().await
+            stream.write_all(&last).await?;
+            stream.flush().await?;
+            stream.shutdown().await
         };
         // A client that does not want to hear it is not our concern.
         let _not_heard = tokio::time::timeout(REFUSAL_DEADLINE, written).await;
@@ -423,8 +456,13 @@ impl Behavior for Connection {
     fn started(&mut self, ctx: &mut Ctx<'_, Self>) {
         ctx.serve_only(self.id);
         ctx.state("greeting");
-        let Some(socket) = self.socket.take() else {
-            return ctx.stop();
+        let socket = match self.arrival.take() {
+            Some(Arrival::Accepted(socket)) => socket,
+            #[cfg(test)]
+            Some(Arrival::Greeted { stream, chain, startup }) => {
+                return self.connect_client(stream, chain, startup, ctx);
+            }
+            None => return ctx.stop(),
         };
         let parts = self.parts.clone();
         let pages = if parts.proxy.is_some() {

@@ -9,7 +9,7 @@
 //! **Ends** with the agent, or when its proxy is not listed any more and its tunnel is lost. Transient: the tunnel is outside of its
 //! state ([`TunnelSlot`]), and the sessions on it do not notice a rebuild.
 
-use super::address::Address;
+use super::address::{Address, Origin};
 use super::agent::ServeStream;
 use super::databases::DatabasesView;
 use super::dialers::SeedTunnel;
@@ -155,9 +155,11 @@ impl Dialer {
         };
         let parts = self.parts.clone();
         let wait = back_off(self.failures);
+        ctx.state("dialling");
+        let origin = ctx.origin();
         let dialled = async move {
             tokio::time::sleep(wait).await;
-            let deadline = tokio::time::timeout(tls::HANDSHAKE_DEADLINE, connect_to_one(&parts, &dial));
+            let deadline = tokio::time::timeout(tls::HANDSHAKE_DEADLINE, connect_to_one(&parts, &dial, &origin));
             deadline.await.unwrap_or_else(|_| {
                 let why = format!("not done within {:?}", tls::HANDSHAKE_DEADLINE);
                 Err(io::Error::new(io::ErrorKind::TimedOut, why))
@@ -180,14 +182,17 @@ impl Dialer {
     fn serve(&mut self, connected: Connected, ctx: &mut Ctx<'_, Self>) {
         tracing::info!(actor = %ctx.name(), proxy = %connected.proxy_name, "tunnel up");
         self.parts.phase.ready();
+        ctx.state("up");
         let Connected {
             mux,
             inbound,
             driver,
             control,
             proxy,
-            proxy_name: _,
+            proxy_name,
         } = connected;
+        let peer = proxy_peer(&proxy_name);
+        mux.gauge().belongs_to(ctx.origin().from.path().clone(), peer.clone());
         let parts = self.parts.clone();
         let origin = ctx.origin();
         // One future for the life of the tunnel: whichever part ends first ends it.
@@ -196,9 +201,9 @@ impl Dialer {
             let _up = up;
             let why = tokio::select! {
                 why = driver.join() => why.unwrap_or_else(|panic| panic),
-                why = keep_announcing(&parts, control) => why,
+                why = keep_announcing(&parts, control, &mux, &peer, &origin) => why,
                 () = parts.policy.clone().removal_of(proxy) => "the proxy was removed from the cluster".to_owned(),
-                () = take_streams(inbound, &parts.serve, &origin) => "the multiplexer ended".to_owned(),
+                () = take_streams(inbound, &peer, &parts.serve, &origin) => "the multiplexer ended".to_owned(),
             };
             mux.kill();
             why
@@ -256,10 +261,10 @@ fn back_off(failures: u32) -> Duration {
     steps + spread
 }
 
-async fn connect_to_one(parts: &DialerParts, dial: &Dial) -> io::Result<Connected> {
+async fn connect_to_one(parts: &DialerParts, dial: &Dial, origin: &Origin) -> io::Result<Connected> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no address of the proxy is known");
     for address in &dial.addresses {
-        match connect(parts, address, dial.expected).await {
+        match connect(parts, address, dial.expected, origin).await {
             Ok(connected) => return Ok(connected),
             Err(error) => last = io::Error::new(error.kind(), format!("{address}: {error}")),
         }
@@ -267,7 +272,13 @@ async fn connect_to_one(parts: &DialerParts, dial: &Dial) -> io::Result<Connecte
     Err(last)
 }
 
-async fn connect(parts: &DialerParts, address: &Endpoint, expected: Option<NodeId>) -> io::Result<Connected> {
+async fn connect(
+    parts: &DialerParts,
+    address: &Endpoint,
+    expected: Option<NodeId>,
+    origin: &Origin,
+) -> io::Result<Connected> {
+    let waits = origin.waits_for("TCP and TLS", format!("proxy at {address}"), tls::HANDSHAKE_DEADLINE);
     let tcp = socket::connect(&address.host, address.port).await?;
     socket::set_user_timeout(&tcp)?;
     let identity = &parts.identity.in_use().identity;
@@ -303,8 +314,9 @@ async fn connect(parts: &DialerParts, address: &Endpoint, expected: Option<NodeI
     let (mux, inbound, driver) = mux::start(stream, MuxSide::Dialled);
     let driver = spawn_here(driver);
     let mut control = mux.open().await.map_err(io::Error::other)?;
+    drop(waits);
     // A proxy that does not take the first one is of no use, and no session is on this tunnel yet.
-    announce(parts, &mut control, 1)
+    announce(parts, &mut control, &proxy_peer(&proxy.node_name), origin)
         .await
         .map_err(|error| io::Error::other(format!("proxy {} was told what is served: {error}", proxy.node_name)))?;
     Ok(Connected {
@@ -317,10 +329,20 @@ async fn connect(parts: &DialerParts, address: &Endpoint, expected: Option<NodeI
     })
 }
 
-async fn keep_announcing(parts: &DialerParts, mut control: MuxStream) -> String {
+/// A proxy as the views name it.
+fn proxy_peer(proxy: &NodeName) -> Arc<str> {
+    format!("proxy {proxy}").into()
+}
+
+async fn keep_announcing(
+    parts: &DialerParts,
+    mut control: MuxStream,
+    mux: &Mux,
+    proxy: &Arc<str>,
+    origin: &Origin,
+) -> String {
     let mut phase = parts.phase.view();
     let mut said_draining = false;
-    let mut id = 2;
     let mut databases = parts.databases.clone();
     loop {
         // At once when there is news, else in time to show that the tunnel lives.
@@ -330,24 +352,29 @@ async fn keep_announcing(parts: &DialerParts, mut control: MuxStream) -> String 
             true = databases.changed() => {}
         }
         said_draining = phase.is_draining();
-        match tokio::time::timeout(PEER_SILENT_AFTER, announce(parts, &mut control, id)).await {
-            Ok(Ok(())) => {}
+        match tokio::time::timeout(PEER_SILENT_AFTER, announce(parts, &mut control, proxy, origin)).await {
+            Ok(Ok(())) => mux.gauge().hears(),
             // The sessions of this tunnel do not need it.
             Ok(Err(error)) if error.leaves_the_peer() => tracing::warn!(%error, "an announcement was not taken"),
             Ok(Err(error)) => return error.to_string(),
             Err(_) => return format!("the proxy has been silent for {PEER_SILENT_AFTER:?}"),
         }
-        id += 1;
     }
 }
 
-async fn announce(parts: &DialerParts, control: &mut MuxStream, id: u64) -> Result<(), AnswerError> {
+async fn announce(
+    parts: &DialerParts,
+    control: &mut MuxStream,
+    proxy: &Arc<str>,
+    origin: &Origin,
+) -> Result<(), AnswerError> {
+    let question = origin.asks("Announce", proxy.clone(), PEER_SILENT_AFTER);
     let header = Header {
-        id,
+        id: question.id(),
         kind: FrameKind::Ask {
             deadline_ms: u32::try_from(PEER_SILENT_AFTER.as_millis()).unwrap_or(u32::MAX),
         },
-        cause: None,
+        cause: question.cause(),
         connection: None,
     };
     let databases = if parts.phase.view().is_draining() {
@@ -361,7 +388,7 @@ async fn announce(parts: &DialerParts, control: &mut MuxStream, id: u64) -> Resu
         health: parts.databases.health(),
     };
     write_frame(control, &Frame::new(header, body)).await?;
-    match announced(control, id, &parts.trail).await? {
+    match announced(control, question.id(), &parts.trail).await? {
         ProxyToDb::Announced => Ok(()),
         other => {
             tracing::warn!(?other, "the proxy answered an announcement with something else");
@@ -395,11 +422,12 @@ async fn announced(control: &mut MuxStream, id: u64, trail: &Trail) -> Result<Pr
     }
 }
 
-async fn take_streams(mut inbound: Inbound, serve: &Address<ServeStream>, origin: &super::address::Origin) {
+async fn take_streams(mut inbound: Inbound, proxy: &Arc<str>, serve: &Address<ServeStream>, origin: &Origin) {
     while let Some(stream) = inbound.recv().await {
         let stream = ServeStream {
             stream: Box::new(stream),
             runtime: Runtime::current(),
+            from: proxy.clone(),
         };
         // A full mailbox means more new connections than can be started: the stream is reset, and the proxy tries another
         // agent or says so.

@@ -20,7 +20,7 @@ use super::policy::PolicyView;
 use super::rbac::Published;
 use super::trail::Trail;
 use super::tunnel::{answer, refusal_event};
-use crate::model::{ConnectionId, NodeKind};
+use crate::model::{ConnectionId, MessageId, NodeKind};
 use crate::net::frames::{ReadFrameError, decode, read_frame_bytes, refuse, write_frame};
 use crate::net::mux::{self, Inbound, MuxSide, MuxStream};
 use crate::net::tls::{HANDSHAKE_DEADLINE, ServerTls};
@@ -30,6 +30,7 @@ use crate::protocol::tunnel::{
     AuthToNode, DbToAuth, Dialect, Frame, FrameKind, Header, NodeReport, ProxyToAuth, Wire, frame,
 };
 use crate::telemetry::count::Present;
+use crate::telemetry::label::Label;
 use crate::telemetry::metrics::METRICS;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -152,6 +153,7 @@ impl Behavior for Link {
             tracing::info!(node = %link.peer.node_name, reason = ?why, "node disconnected");
             ctx.stop();
         });
+        ctx.state("up");
         Self::take_streams(inbound, ctx);
     }
 }
@@ -176,6 +178,22 @@ enum Question {
     Accept(AcceptInvite),
 }
 
+impl Question {
+    /// Its name in the protocol.
+    fn label(&self) -> Label {
+        Label::of(match self {
+            Self::WatchPolicy { .. } => "WatchPolicy",
+            Self::Heartbeat(_) => "Heartbeat",
+            Self::Store(_) => "ShipAudit",
+            Self::Issue(_) => "IssueDbClient",
+            Self::Renew(_) => "RenewHost",
+            Self::IssueServer(_) => "IssueDbServer",
+            Self::LookAt(_) => "LookAtInvite",
+            Self::Accept(_) => "AcceptInvite",
+        })
+    }
+}
+
 impl Asked {
     async fn serve(mut self, mut stream: MuxStream) {
         if let Err(error) = self.answer_stream(&mut stream).await {
@@ -196,6 +214,8 @@ impl Asked {
         match question {
             Ok((header, question)) => {
                 self.origin.connection = header.connection.map(|id| ConnectionId::from_random(id.to_be_bytes()));
+                let asker = self.asker();
+                self.origin.arrived(question.label(), asker, Some(MessageId(header.id)));
                 self.carry_out(header.id, question, stream).await
             }
             Err(ReadFrameError::Io(error)) => Err(error),
@@ -209,6 +229,16 @@ impl Asked {
                 refuse::<AuthToNode>(stream, header.as_ref(), &why).await
             }
         }
+    }
+
+    /// As the views name it.
+    fn asker(&self) -> Arc<str> {
+        let kind = if self.peer.kinds.contains(&NodeKind::Db) {
+            "agent"
+        } else {
+            "proxy"
+        };
+        format!("{kind} {}", self.peer.node_name).into()
     }
 
     /// Decodes by the enum of the peer's kind; what says that it is of another is refused by that very decoding.

@@ -7,7 +7,7 @@
 //! **Ends** with the node. After a failure it goes on with the same socket; connections are not touched. When the node drains, the
 //! socket is closed, and the connections go on.
 
-use super::connection::{Connection, ConnectionParts};
+use super::connection::{Arrival, Connection, ConnectionParts};
 use super::host::{Behavior, Ctx, Runtimes, Spec};
 use super::phase::PhaseView;
 use super::supervisor::ChildExited;
@@ -115,7 +115,13 @@ impl PortListener {
         let mut stream = Some(stream);
         let spec = Spec::temporary(&format!("connection#{connection}"));
         ctx.spawn_child(&self.runtimes.workers[index].clone(), spec, move || {
-            Connection::new(connection, stream.take(), peer, index, parts.clone())
+            Connection::new(
+                connection,
+                stream.take().map(Arrival::Accepted),
+                peer,
+                index,
+                parts.clone(),
+            )
         });
         self.open.fetch_add(1, Ordering::Relaxed);
     }

@@ -26,6 +26,7 @@ mod kept_identity;
 pub mod links;
 pub mod listener;
 mod open_sessions;
+pub mod peers;
 pub mod phase;
 pub mod places;
 pub mod policy;
@@ -38,6 +39,8 @@ mod session_taps;
 pub mod sessions;
 pub mod sessions_stock;
 mod signable_hosts;
+#[cfg(test)]
+mod sim;
 pub mod supervisor;
 pub mod tokens;
 pub mod trail;

@@ -4,7 +4,7 @@ use super::session_limits::Limits;
 use crate::model::{ConnectionId, PersonName, ServiceName, SessionId};
 use crate::net::copy::End;
 use crate::policy::AccessRequest;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use tokio::sync::mpsc;
 
 /// One open session: what was allowed, for how long, and the way to end it.
@@ -17,7 +17,8 @@ pub struct Open {
 
 #[derive(Default)]
 pub struct OpenSessions {
-    by_id: HashMap<SessionId, Open>,
+    /// Ordered, so that the same sessions end in the same order whenever they are told to.
+    by_id: BTreeMap<SessionId, Open>,
     of_person: HashMap<PersonName, HashSet<SessionId>>,
 }
 
@@ -65,7 +66,7 @@ impl OpenSessions {
 
     pub fn drain(&mut self) -> impl Iterator<Item = (SessionId, Open)> {
         self.of_person.clear();
-        self.by_id.drain()
+        std::mem::take(&mut self.by_id).into_iter()
     }
 
     pub fn contains(&self, id: SessionId) -> bool {

@@ -7,6 +7,7 @@ use super::address::Origin;
 use super::cancels::{ClientKey, FindClientKey};
 use super::certificate_words::certificate_refusal;
 use super::connection::{ConnectionParts, OpenSession, ProxyParts};
+use super::peers::PeerQuestion;
 use super::sessions::{RegisterSession, Watched};
 use super::trail::About;
 use super::tunnels::{Candidate, Lookup};
@@ -124,7 +125,7 @@ async fn attempt(
     let parameters = client.startup.passed_parameters()?;
     let service = service_of(&principal)?;
     let mut candidates = candidates(parts, proxy, client, &service)?;
-    let (request, permit) = authorise(parts, client, principal, service, &mut candidates, session).await?;
+    let (request, permit) = authorise(parts, client, principal, service, &mut candidates, session, origin).await?;
     let register = RegisterSession {
         session,
         connection: client.connection,
@@ -138,7 +139,7 @@ async fn attempt(
     let watched = match proxy.register.ask(origin, register, ASK_DEADLINE).await {
         Ok(Ok(watched)) => watched,
         Ok(Err(refusal)) if refusal.kind == RefusalKind::MaxConnections => {
-            parts.trail.reject(&fields, &refusal).await?;
+            parts.trail.reject(&fields, &refusal, origin).await?;
             return Err(Failed::audited(refusal));
         }
         Ok(Err(refusal)) => return Err(refusal.into()),
@@ -160,7 +161,8 @@ async fn attempt(
         .field("decision_role", permit.role().as_str())
         .field("policy_version", permit.policy_version())
         .field("addr.remote", client.peer.to_string());
-    parts.trail.write(event).await?;
+    parts.trail.write_for(origin, event).await?;
+    origin.enters("opening");
     let secret = entropy::bytes::<CANCEL_SECRET_BYTES>().to_vec();
     let ask = ProxyToDb::OpenRelay {
         connection: client.connection,
@@ -306,6 +308,7 @@ async fn authorise(
     service: ServiceName,
     candidates: &mut Vec<Candidate>,
     session: SessionId,
+    origin: &Origin,
 ) -> Result<(AccessRequest, Permit), Failed> {
     let bad_name = |error: crate::model::NameError| Refusal::new(RefusalKind::AccessDenied, error.to_string());
     let db_user = DbUser::new(client.startup.user()).map_err(bad_name)?;
@@ -343,7 +346,10 @@ async fn authorise(
     }
     let denial = denied.ok_or_else(|| Refusal::new(RefusalKind::AgentUnreachable, "no agent serves this database"))?;
     let about = about(client, &request, session, &candidates[0].uri);
-    parts.trail.deny(about, &denial, "proxy", snapshot.version).await?;
+    parts
+        .trail
+        .deny(about, &denial, "proxy", snapshot.version, origin)
+        .await?;
     Err(Failed::audited(denial.refusal()))
 }
 
@@ -380,7 +386,8 @@ async fn first_that_opens(candidates: &[Candidate], ask: &ProxyToDb, origin: &Or
     let mut lost = None;
     let mut refused = None;
     for candidate in candidates {
-        let mut stream = match begin(candidate, ask, origin).await {
+        let question = origin.asks("OpenRelay", agent_peer(&candidate.node_name), OPEN_DEADLINE);
+        let mut stream = match begin(candidate, ask, origin, &question).await {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(agent = %candidate.node_name, %error, "agent not reached");
@@ -439,10 +446,16 @@ async fn first_that_opens(candidates: &[Candidate], ask: &ProxyToDb, origin: &Or
 }
 
 /// Opens a stream, sends what it is for, and hears that the agent has it.
-async fn begin(candidate: &Candidate, ask: &ProxyToDb, origin: &Origin) -> io::Result<BoxStream> {
+async fn begin(
+    candidate: &Candidate,
+    ask: &ProxyToDb,
+    origin: &Origin,
+    question: &PeerQuestion,
+) -> io::Result<BoxStream> {
+    let _waits = origin.waits_for("acceptance", agent_peer(&candidate.node_name), ACCEPT_DEADLINE);
     let begun = async {
         let mut stream = candidate.transport.open(origin).await.map_err(io::Error::other)?;
-        write_frame(&mut stream, &ask_frame(ask, origin)).await?;
+        write_frame(&mut stream, &ask_frame(ask, origin, question)).await?;
         accepted(&mut stream).await?;
         Ok(stream)
     };
@@ -454,13 +467,13 @@ async fn begin(candidate: &Candidate, ask: &ProxyToDb, origin: &Origin) -> io::R
     })
 }
 
-fn ask_frame(ask: &ProxyToDb, origin: &Origin) -> Frame<ProxyToDb> {
+fn ask_frame(ask: &ProxyToDb, origin: &Origin, question: &PeerQuestion) -> Frame<ProxyToDb> {
     let header = Header {
-        id: 1,
+        id: question.id(),
         kind: FrameKind::Ask {
             deadline_ms: u32::try_from(OPEN_DEADLINE.as_millis()).unwrap_or(u32::MAX),
         },
-        cause: origin.cause.map(|cause| cause.0),
+        cause: question.cause(),
         connection: origin.connection.map(ConnectionId::as_u64),
     };
     Frame::new(header, ask.clone())
@@ -516,9 +529,13 @@ pub async fn cancel(parts: &ConnectionParts, request: CancelRequest, origin: &Or
         .await
         .map_err(|error| error.to_string())?;
     let (connection, transport) = found.ok_or("no session has this key")?;
+    // The record of the cancel is also the connection's that it is for.
+    let origin = &origin.clone().for_connection(connection);
+    let question = origin.asks("CancelQuery", "agent", OPEN_DEADLINE);
     let mut stream = transport.open(origin).await.map_err(|error| error.to_string())?;
     let carried = async {
-        write_frame(&mut stream, &ask_frame(&ProxyToDb::CancelQuery { connection }, origin)).await?;
+        let ask = ProxyToDb::CancelQuery { connection };
+        write_frame(&mut stream, &ask_frame(&ask, origin, &question)).await?;
         accepted(&mut stream).await?;
         read_answer::<DbToProxy>(&mut stream).await
     };

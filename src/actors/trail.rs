@@ -1,6 +1,10 @@
 //! What a room needs to write the audit trail: the node's spool and what all its events share.
 
-use crate::audit::{AuditError, EventBuilder, EventContext, EventKind, SessionFields, SessionIdentity, Spool};
+use super::address::Origin;
+use super::peers::NO_DEADLINE;
+use crate::audit::{
+    AuditError, EventBuilder, EventContext, EventKind, SessionFields, SessionIdentity, Spool, WRITER_THREAD,
+};
 use crate::model::{
     ConnectionId, DbName, DbUser, NodeId, NodeName, PersonName, Refusal, RefusalKind, ServiceName, SessionId,
 };
@@ -60,8 +64,21 @@ impl Trail {
             .map_err(|error| not_written(&error))
     }
 
+    /// As `write`, and everybody sees who waits for the disk.
+    pub async fn write_for(&self, origin: &Origin, event: EventBuilder) -> Result<(), Refusal> {
+        let _waits = origin.waits_for("fsync", WRITER_THREAD, NO_DEADLINE);
+        self.write(event).await
+    }
+
     /// Writes the denial of a session; the client hears of it when it is on disk.
-    pub async fn deny(&self, about: About<'_>, denial: &Denial, by: &str, policy_version: u64) -> Result<(), Refusal> {
+    pub async fn deny(
+        &self,
+        about: About<'_>,
+        denial: &Denial,
+        by: &str,
+        policy_version: u64,
+        origin: &Origin,
+    ) -> Result<(), Refusal> {
         let fields = self.session_fields(about);
         let mut event = self
             .session_event(EventKind::SessionDenied, &fields)
@@ -73,21 +90,22 @@ impl Trail {
         if let Some(role) = denial.role() {
             event = event.field("decision_role", role.as_str());
         }
-        self.write(event).await
+        self.write_for(origin, event).await
     }
 
     /// Writes that a session is refused because of those that are open; the client hears of it when it is on disk.
-    pub async fn reject(&self, session: &SessionFields, refusal: &Refusal) -> Result<(), Refusal> {
+    pub async fn reject(&self, session: &SessionFields, refusal: &Refusal, origin: &Origin) -> Result<(), Refusal> {
         let event = self
             .session_event(EventKind::SessionRejected, session)
             .field("success", false)
             .field("reason", "max-connections")
             .field("error", refusal.message.as_str());
-        self.write(event).await
+        self.write_for(origin, event).await
     }
 
     /// Writes the end of a session. It has ended whether that can be written or not; where it cannot, the log has the event.
-    pub async fn write_end(&self, event: EventBuilder) {
+    pub async fn write_end(&self, origin: &Origin, event: EventBuilder) {
+        let _waits = origin.waits_for("fsync", WRITER_THREAD, NO_DEADLINE);
         let line = event.finish();
         if let Err(error) = self.spool.enter_synced(line.clone()).await {
             tracing::error!(%error, event = %line, "the end of a session did not reach the audit trail");

@@ -180,7 +180,9 @@ impl Tunnel {
         });
     }
 
-    fn announce(&self, databases: Vec<DatabaseRecord>, health: Vec<DatabaseHealth>, ctx: &Ctx<'_, Self>) {
+    fn announce(&self, databases: Vec<DatabaseRecord>, health: Vec<DatabaseHealth>, ctx: &mut Ctx<'_, Self>) {
+        ctx.state("up");
+        self.carrier.mux.gauge().hears();
         let said = AgentAnnounced {
             tunnel: ctx.name().clone(),
             agent: self.agent.node_id,
@@ -275,6 +277,10 @@ impl Behavior for Tunnel {
     const MAILBOX: usize = 4;
 
     fn started(&mut self, ctx: &mut Ctx<'_, Self>) {
+        let peer = format!("agent {}", self.agent.node_name).into();
+        let me = ctx.origin().from.path().clone();
+        self.carrier.mux.gauge().belongs_to(me, peer);
+        ctx.state("greeting");
         ctx.run(reason(self.carrier.ended.clone()), |tunnel, why, ctx| {
             tunnel.close(&why, ctx);
         });

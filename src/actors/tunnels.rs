@@ -58,6 +58,7 @@ impl Transport {
                 let serve = ServeStream {
                     stream: Box::new(far),
                     runtime: Runtime::current(),
+                    from: "proxy".into(),
                 };
                 agent.tell(origin, serve).map_err(|_| OpenError::LocalAgentDown)?;
                 Ok(Box::new(near))

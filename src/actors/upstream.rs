@@ -37,15 +37,23 @@ const ASK_DEADLINE: Duration = Duration::from_secs(15);
 
 pub struct Upstream {
     stream: Option<BoxStream>,
+    /// The proxy at its other end, as the views name it.
+    from: Arc<str>,
     parts: Arc<AgentParts>,
     client: Address<GetUpstreamClient>,
     session: Option<OpenSession>,
 }
 
 impl Upstream {
-    pub fn new(stream: Option<BoxStream>, parts: Arc<AgentParts>, client: Address<GetUpstreamClient>) -> Self {
+    pub fn new(
+        stream: Option<BoxStream>,
+        from: Arc<str>,
+        parts: Arc<AgentParts>,
+        client: Address<GetUpstreamClient>,
+    ) -> Self {
         Self {
             stream,
+            from,
             parts,
             client,
             session: None,
@@ -64,7 +72,8 @@ impl Upstream {
                 body: Some(ProxyToDb::CancelQuery { connection }),
             })) => {
                 ctx.serve_only(connection);
-                ctx.arrived(Label::of("CancelQuery"), "proxy".into(), Some(MessageId(header.id)));
+                ctx.arrived(Label::of("CancelQuery"), self.from.clone(), Some(MessageId(header.id)));
+                ctx.state("cancelling");
                 let (parts, origin) = (self.parts.clone(), ctx.origin());
                 let done = async move { cancel(&parts, connection, stream, header.id, &origin).await };
                 ctx.run(done, |_, (), ctx| ctx.stop());
@@ -86,7 +95,8 @@ impl Upstream {
                     }),
             })) => {
                 ctx.serve_only(connection);
-                ctx.arrived(Label::of("OpenRelay"), "proxy".into(), Some(MessageId(header.id)));
+                ctx.arrived(Label::of("OpenRelay"), self.from.clone(), Some(MessageId(header.id)));
+                ctx.state("deciding");
                 let ask = OpenRelay {
                     connection,
                     session,
@@ -139,6 +149,7 @@ impl Upstream {
         } = ready;
         let tap = AuditTap::new(self.parts.trail.clone(), session.fields.clone());
         self.session = Some(session);
+        ctx.state("relaying");
         let counted = METRICS.agent.open();
         let task = spawn_here(async move {
             let _counted = counted;
@@ -156,7 +167,8 @@ impl Upstream {
             return ctx.stop();
         };
         session.ended = true;
-        let trail = self.parts.trail.clone();
+        ctx.state("closing");
+        let (trail, origin) = (self.parts.trail.clone(), ctx.origin());
         if let Ok(Ok(outcome)) = &outcome
             && let Some(event) = outcome.disconnected(&trail, &session.fields)
         {
@@ -185,7 +197,7 @@ impl Upstream {
             }
         };
         let written = async move {
-            trail.write_end(event).await;
+            trail.write_end(&origin, event).await;
             drop(session);
         };
         ctx.run(written, |_, (), ctx| ctx.stop());
@@ -204,6 +216,7 @@ fn upstream_lost(permit: &Permit) -> Refusal {
 }
 
 fn decline(declined: Declined, id: u64, mut stream: BoxStream, ctx: &mut Ctx<'_, Upstream>) {
+    ctx.state("refusing");
     let body = match declined {
         Declined::Refused(refusal) => {
             tracing::info!(kind = refusal.kind.label(), reason = %refusal, "session refused");
@@ -221,6 +234,7 @@ fn decline(declined: Declined, id: u64, mut stream: BoxStream, ctx: &mut Ctx<'_,
 
 fn refuse(mut stream: BoxStream, header: Option<Header>, why: &str, ctx: &mut Ctx<'_, Upstream>, trail: &Trail) {
     tracing::warn!(reason = why, "a proxy's message was refused");
+    ctx.state("refusing");
     trail.note_now(
         trail
             .event(EventKind::PeerRefused)
@@ -241,7 +255,7 @@ async fn cancel(parts: &AgentParts, connection: ConnectionId, mut stream: BoxStr
         .ask(origin, FindUpstreamKey(connection), ASK_DEADLINE)
         .await;
     let body = match target {
-        Ok(Some(target)) => carry_out_cancel(parts, &target).await,
+        Ok(Some(target)) => carry_out_cancel(parts, &target, origin).await,
         Ok(None) => session_over(),
         Err(error) => DbToProxy::Declined(unavailable(&error)),
     };
@@ -257,11 +271,13 @@ fn session_over() -> DbToProxy {
     ))
 }
 
-async fn carry_out_cancel(parts: &AgentParts, target: &UpstreamTarget) -> DbToProxy {
+async fn carry_out_cancel(parts: &AgentParts, target: &UpstreamTarget, origin: &Origin) -> DbToProxy {
     let Some(session) = target.session.upgrade() else {
         return session_over();
     };
-    let sent = upstream::cancel(&target.endpoint, &target.tls, &target.key).await;
+    let peer: Arc<str> = format!("PostgreSQL at {}", target.endpoint).into();
+    let waits = |step, within| origin.waits_for(step, peer.clone(), within);
+    let sent = upstream::cancel(parts.dial.as_ref(), &target.endpoint, &target.tls, &target.key, &waits).await;
     let event = parts
         .trail
         .session_event(EventKind::SessionCancelled, &session)
@@ -281,7 +297,10 @@ impl Behavior for Upstream {
         let Some(mut stream) = self.stream.take() else {
             return ctx.stop();
         };
+        ctx.state("reading");
+        let (origin, from) = (ctx.origin(), self.from.clone());
         let first = async move {
+            let _waits = origin.waits_for("first frame", from, HANDSHAKE_DEADLINE);
             let read = async {
                 // At once, whatever comes: until then the proxy's multiplexer counts the stream as unacknowledged.
                 stream.write_all(&[STREAM_ACCEPTED]).await?;

@@ -23,6 +23,8 @@ mod json_text;
 mod log;
 #[cfg(test)]
 mod log_tests;
+#[cfg(test)]
+pub mod memory_spool;
 mod query;
 mod segment;
 mod spool;
@@ -35,7 +37,7 @@ pub use event::{EventBuilder, EventContext, FieldValue, SessionFields, SessionId
 pub use event_kind::EventKind;
 pub use log::AuditLog;
 pub use query::{MAX_QUERY_EVENTS, Query};
-pub use spool::{Batch, Full, Recovered, Spool, SpoolLimits, SpoolState};
+pub use spool::{Batch, Full, Recovered, Spool, SpoolLimits, SpoolState, WRITER_THREAD};
 
 /// Where random bytes come from: `pki::entropy::fill`.
 pub type Entropy = fn(&mut [u8]);

@@ -8,6 +8,7 @@ use super::segment::{FRAME_BYTES, Lines, MAX_FRAMED_BYTES};
 use super::spool_writer::Writer;
 use super::{AuditError, Entropy, MAX_LINE_BYTES};
 use crate::model::{SharedClock, Timestamp};
+use crate::telemetry::registry::Seat;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -46,6 +47,9 @@ impl Default for SpoolLimits {
         }
     }
 }
+
+/// The name of the thread that writes, as the views of the process have it.
+pub const WRITER_THREAD: &str = "audit-spool";
 
 /// Whether events can enter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,10 +111,13 @@ pub(super) struct Shared {
     pub dir: PathBuf,
     pub limits: SpoolLimits,
     pub clock: SharedClock,
-    /// Free bytes of the queue.
-    pub room: Semaphore,
+    /// Where everybody sees the writer.
+    pub seat: Arc<Seat>,
+    /// Free bytes of the queue; the seat's.
+    pub room: Arc<Semaphore>,
     pub queue: Mutex<Queue>,
-    pub wake: Condvar,
+    /// Tells the writer that the queue has something for it.
+    pub wake: Box<dyn Fn() + Send + Sync>,
     pub blocked: AtomicBool,
     pub state: watch::Sender<SpoolState>,
     /// The last fsynced number.
@@ -165,33 +172,31 @@ impl Spool {
             events: last - opened.disk.acknowledged,
             torn_bytes: opened.torn_bytes,
         };
-        let shared = Arc::new(Shared {
-            dir: dir.to_owned(),
-            room: Semaphore::new(limits.queue_bytes),
-            limits,
-            clock,
-            queue: Mutex::default(),
-            wake: Condvar::new(),
-            blocked: AtomicBool::new(false),
-            state: watch::Sender::new(SpoolState::Open),
-            synced: watch::Sender::new(last),
-            disk: Mutex::new(opened.disk),
-        });
-        let writer = Writer::new(Arc::clone(&shared), last + 1)?;
+        let woken = Arc::new(Condvar::new());
+        let wake = {
+            let woken = Arc::clone(&woken);
+            Box::new(move || woken.notify_one())
+        };
+        let shared = Arc::new(Shared::new(dir, limits, clock, opened.disk, wake));
+        let writer = Writer::new(Arc::clone(&shared), woken, last + 1)?;
         let thread = std::thread::Builder::new()
-            .name("audit-spool".into())
+            .name(WRITER_THREAD.into())
             .spawn(move || writer.run())
             .map_err(AuditError::io(dir, "starting the spool's thread"))?;
-        Ok(Self {
+        Ok(Self::over(shared, opened.id, recovered, Some(thread)))
+    }
+
+    pub(super) fn over(shared: Arc<Shared>, id: String, recovered: Recovered, writer: Option<JoinHandle<()>>) -> Self {
+        Self {
             inner: Arc::new(Inner {
                 shared,
-                id: opened.id,
+                id,
                 recovered,
                 reading: Mutex::new((0, 0)),
                 acknowledging: Mutex::new(()),
-                writer: Mutex::new(Some(thread)),
+                writer: Mutex::new(writer),
             }),
-        })
+        }
     }
 
     /// 32 hex digits, made with the directory: a spool that was wiped is another one.
@@ -348,7 +353,7 @@ impl Spool {
         }
         if shared.blocked.load(Ordering::Acquire) {
             lock(&shared.queue).retry = true;
-            shared.wake.notify_one();
+            (shared.wake)();
         }
         Ok(())
     }
@@ -386,7 +391,7 @@ impl Inner {
     fn close(&self) {
         lock(&self.shared.queue).closing = true;
         self.shared.room.close();
-        self.shared.wake.notify_one();
+        (self.shared.wake)();
         if let Some(thread) = lock(&self.writer).take() {
             // A writer that panicked has left its callers without an answer, which they take for `Closed`.
             drop(thread.join());
@@ -403,6 +408,29 @@ impl Drop for Inner {
 }
 
 impl Shared {
+    pub fn new(
+        dir: &Path,
+        limits: SpoolLimits,
+        clock: SharedClock,
+        disk: Disk,
+        wake: Box<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        let seat = Seat::of_thread(WRITER_THREAD, u32::try_from(limits.queue_bytes).unwrap_or(u32::MAX));
+        Self {
+            dir: dir.to_owned(),
+            room: Arc::clone(seat.room()),
+            seat,
+            limits,
+            clock,
+            queue: Mutex::default(),
+            wake,
+            blocked: AtomicBool::new(false),
+            state: watch::Sender::new(SpoolState::Open),
+            synced: watch::Sender::new(disk.last()),
+            disk: Mutex::new(disk),
+        }
+    }
+
     /// Takes the line's bytes of the queue; the writer gives them back.
     async fn make_room(&self, line: &str) -> Result<(), AuditError> {
         if !self.blocked.load(Ordering::Acquire)
@@ -438,7 +466,7 @@ impl Shared {
         let wake = was_empty || (!was_urgent && queue.is_urgent(&self.limits));
         drop(queue);
         if wake {
-            self.wake.notify_one();
+            (self.wake)();
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use super::AuditError;
 use super::disk::{Segment, create_private};
 use super::segment::{push_framed, segment_path};
 use super::spool::{Queue, Shared, SpoolState, Waiter, lock};
+use crate::telemetry::label::Label;
 use crate::telemetry::metrics::{EventClass, METRICS};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -24,6 +25,8 @@ const IDLE: Duration = Duration::from_secs(60);
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
+    /// Notified by `Shared::wake`.
+    woken: Arc<Condvar>,
     active: Option<Active>,
     /// The number of the next event.
     next: u64,
@@ -44,7 +47,7 @@ struct Active {
 }
 
 impl Writer {
-    pub fn new(shared: Arc<Shared>, next: u64) -> Result<Self, AuditError> {
+    pub fn new(shared: Arc<Shared>, woken: Arc<Condvar>, next: u64) -> Result<Self, AuditError> {
         let active = {
             let mut disk = lock(&shared.disk);
             let last = disk
@@ -68,6 +71,7 @@ impl Writer {
         };
         Ok(Self {
             shared,
+            woken,
             active,
             next,
             tail: Vec::new(),
@@ -100,11 +104,11 @@ impl Writer {
                 .map_or(IDLE, |since| limits.sync_every.saturating_sub(since.elapsed()))
         };
         let mut queue = lock(&shared.queue);
-        queue = wait_while(&shared.wake, queue, pause, |q| {
+        queue = wait_while(&self.woken, queue, pause, |q| {
             q.lines.is_empty() && !q.is_urgent(limits)
         });
         if !queue.lines.is_empty() {
-            queue = wait_while(&shared.wake, queue, limits.write_every, |q| !q.is_urgent(limits));
+            queue = wait_while(&self.woken, queue, limits.write_every, |q| !q.is_urgent(limits));
         }
         let lines = std::mem::take(&mut queue.lines);
         self.waiters.append(&mut queue.waiters);
@@ -166,9 +170,11 @@ impl Writer {
         let Some(active) = &self.active else {
             return Ok(());
         };
-        active
-            .file
-            .write_all_at(&self.tail[self.written..], active.synced_bytes + self.written as u64)
+        let at = active.synced_bytes + self.written as u64;
+        let write = || active.file.write_all_at(&self.tail[self.written..], at);
+        self.shared
+            .seat
+            .does("write", write)
             .map_err(|e| format!("writing {}: {e}", active.path.display()))?;
         self.written = self.tail.len();
         self.written_last = self.next - 1;
@@ -181,7 +187,7 @@ impl Writer {
             return Ok(());
         };
         let before = Instant::now();
-        let synced = active.file.sync_data();
+        let synced = self.shared.seat.does("fsync", || active.file.sync_data());
         METRICS.audit_fsync.took(before.elapsed());
         if let Err(e) = synced {
             // After a failed fsync the kernel may have dropped the pages and call the next one good: write them again.
@@ -255,6 +261,7 @@ impl Writer {
             Ok(()) => {
                 if shared.blocked.swap(false, Ordering::AcqRel) {
                     shared.state.send_replace(SpoolState::Open);
+                    shared.seat.enter(Label::of("running"), None, None);
                 }
                 // The callers may have gone.
                 self.waiters.drain(..).for_each(|waiter| drop(waiter.send(Ok(()))));
@@ -263,6 +270,7 @@ impl Writer {
                 let blocked = AuditError::Blocked { why: why.clone() };
                 if !shared.blocked.swap(true, Ordering::AcqRel) {
                     let since = shared.clock.now();
+                    shared.seat.enter(Label::of("blocked"), None, None);
                     shared.state.send_replace(SpoolState::Blocked { why, since });
                 }
                 for waiter in self.waiters.drain(..) {

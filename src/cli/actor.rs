@@ -212,7 +212,7 @@ ca (permanent)
   lives       for 1m05s, on the runtime control
   mailbox     3 of 64 wait
   in hand     IssueDbClient since 2.1s, for connection 00000000deadbeef
-  waits for   WriteKey -> store, for 1.9s of at most 15s
+  waits for   WriteKey -> store, for 1.9s of at most 15.0s
   waits for   2 more
   handled     1,234 messages, 12ms in all
   restarts    1, the last at 2026-01-31T12:00:00.000Z: panicked\\u{1b}[2J

@@ -43,6 +43,8 @@ mod status;
 mod terminal;
 pub mod throwaway_postgres;
 mod tokens;
+mod trace;
+mod trace_text;
 mod users;
 
 use clap::{Parser, Subcommand};
@@ -80,8 +82,14 @@ enum Command {
         postern actors --sort=mailbox --watch\n  postern actors --node db-1")]
     Actors(actors::ActorsArgs),
     /// Look at one actor of a node: where it stands, and what happened to it lately.
-    #[command(after_help = "Examples:\n  postern actor ca\n  postern actor proxy-listener/connection#00c0ffee00c0ffee")]
+    #[command(after_help = "Examples:\n  postern actor ca\n  postern actor listener/connection#00c0ffee00c0ffee")]
     Actor(actor::ActorArgs),
+    /// Trace one connection through proxy and agent: where it is now, what it waits for, and what happened for it.
+    #[command(
+        after_help = "Examples:\n  postern trace --user alice\n  postern trace 00c0ffee00c0ffee --follow\n  \
+        postern trace 00c0ffee00c0ffee --save trace.json\n  postern trace show trace.json"
+    )]
+    Trace(trace::TraceArgs),
     /// Change what a node logs, while it runs.
     #[command(after_help = "Example:\n  postern debug set-log-level debug")]
     Debug(debug::DebugArgs),
@@ -207,6 +215,7 @@ fn carry_out(program: Program, command: Command) -> Outcome {
         Command::Dev(args) => dev::run(args),
         Command::Actors(args) => ask(actors::run(program, args)),
         Command::Actor(args) => ask(actor::run(program, args)),
+        Command::Trace(args) => ask(trace::run(program, args)),
         Command::Debug(args) => ask(debug::run(program, args)),
         Command::Ctl(args) => ctl::run(program, args),
     }

@@ -10,6 +10,7 @@
 
 use super::Stream;
 use super::deferred_flush::{DeferredFlush, FlushGate};
+use crate::telemetry::tunnels::{Gauge, OpenStream};
 use futures::AsyncWrite as _;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -53,6 +54,7 @@ pub struct Mux {
     /// True when the driver has ended or has been told to.
     down: watch::Receiver<bool>,
     kill: Arc<watch::Sender<bool>>,
+    gauge: Arc<Gauge>,
 }
 
 /// Streams that the peer opened.
@@ -71,6 +73,11 @@ pub fn start(io: impl Stream, side: MuxSide) -> (Mux, Inbound, impl Future<Outpu
         MuxSide::Accepted => yamux::Mode::Server,
     };
     let io = DeferredFlush::new(io, gate.clone());
+    let queue = inbound_sender.downgrade();
+    let gauge = Gauge::begin(move || {
+        let queue = queue.upgrade()?;
+        u32::try_from(queue.max_capacity() - queue.capacity()).ok()
+    });
     let driver = Driver {
         connection: yamux::Connection::new(io.compat(), yamux_config(), mode),
         gate,
@@ -78,12 +85,14 @@ pub fn start(io: impl Stream, side: MuxSide) -> (Mux, Inbound, impl Future<Outpu
         waiting_open: None,
         inbound: inbound_sender,
         down: down.clone(),
+        gauge: gauge.clone(),
     };
     let mux = Mux {
         opens,
         permits: Arc::new(Semaphore::new(STREAMS_MAX)),
         down,
         kill: Arc::new(kill),
+        gauge,
     };
     // Also where the driver fails.
     let down_at_the_end = DownAtTheEnd(down_sender);
@@ -122,7 +131,12 @@ impl Mux {
         let (sender, receiver) = oneshot::channel();
         self.opens.send(sender).await.map_err(|_| MuxError::Down)?;
         let stream = receiver.await.map_err(|_| MuxError::Down)??;
-        Ok(MuxStream::new(stream, Some(permit), self.down.clone()))
+        Ok(MuxStream::new(stream, Some(permit), self.down.clone(), &self.gauge))
+    }
+
+    /// Where everybody sees how the connection stands, once it belongs to somebody.
+    pub fn gauge(&self) -> &Gauge {
+        &self.gauge
     }
 
     pub fn is_down(&self) -> bool {
@@ -142,6 +156,7 @@ struct Driver<T> {
     waiting_open: Option<oneshot::Sender<Result<yamux::Stream, MuxError>>>,
     inbound: mpsc::Sender<MuxStream>,
     down: watch::Receiver<bool>,
+    gauge: Arc<Gauge>,
 }
 
 impl<T: Stream> Driver<T> {
@@ -191,7 +206,7 @@ impl<T: Stream> Driver<T> {
             }
             match self.connection.poll_next_inbound(cx) {
                 Poll::Ready(Some(Ok(stream))) => {
-                    let stream = MuxStream::new(stream, None, self.down.clone());
+                    let stream = MuxStream::new(stream, None, self.down.clone(), &self.gauge);
                     if self.inbound.try_send(stream).is_err() {
                         tracing::warn!("inbound stream reset: {INBOUND_QUEUED} are waiting to be taken");
                     }
@@ -210,15 +225,22 @@ pub struct MuxStream {
     inner: yamux::Stream,
     /// Held for streams that this side opened; gives the place back when the stream is dropped.
     _permit: Option<OwnedSemaphorePermit>,
+    _open: OpenStream,
     down: watch::Receiver<bool>,
     closed_here: bool,
 }
 
 impl MuxStream {
-    fn new(inner: yamux::Stream, permit: Option<OwnedSemaphorePermit>, down: watch::Receiver<bool>) -> Self {
+    fn new(
+        inner: yamux::Stream,
+        permit: Option<OwnedSemaphorePermit>,
+        down: watch::Receiver<bool>,
+        gauge: &Arc<Gauge>,
+    ) -> Self {
         Self {
             inner,
             _permit: permit,
+            _open: OpenStream::of(gauge),
             down,
             closed_here: false,
         }
@@ -327,6 +349,39 @@ mod tests {
             near.write_all(b"x").await.unwrap();
             drop(inbound.recv().await.unwrap());
             assert!(near.read(&mut [0; 1]).await.is_err());
+        });
+    }
+
+    #[test]
+    fn the_gauge_of_a_connection_counts_its_streams_and_those_that_nobody_takes() {
+        block_on(async {
+            let (dialled, _keep, accepted, mut inbound) = pair();
+            let is_listed = || {
+                let all = crate::telemetry::tunnels::all();
+                let path = |gauge: &Arc<Gauge>| gauge.spec().is_some_and(|spec| &*spec.path == "mux-tests/tunnel");
+                all.iter().any(path)
+            };
+            accepted
+                .gauge()
+                .belongs_to("mux-tests/tunnel".into(), "agent db-1".into());
+            assert!(is_listed());
+            let mut near = dialled.open().await.unwrap();
+            near.write_all(b"x").await.unwrap();
+            while accepted.gauge().waiting() != Some(1) {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!((dialled.gauge().streams(), accepted.gauge().streams()), (1, 1));
+            let far = inbound.recv().await.unwrap();
+            assert_eq!(accepted.gauge().waiting(), Some(0));
+            drop((near, far));
+            assert_eq!((dialled.gauge().streams(), accepted.gauge().streams()), (0, 0));
+            let before = accepted.gauge().heard();
+            accepted.gauge().hears();
+            assert!(accepted.gauge().heard() >= before);
+            accepted.kill();
+            while is_listed() {
+                tokio::task::yield_now().await;
+            }
         });
     }
 

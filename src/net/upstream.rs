@@ -1,11 +1,15 @@
 //! The agent's side of PostgreSQL's start-up: TLS, StartupMessage, and what PostgreSQL answers until it hands out its key.
 
+use super::BoxStream;
 use super::socket::{self, Tcp};
 use super::tls::{ClientTls, server_chain};
 use super::upstream_tls::UpstreamClient;
 use crate::model::{DbName, DbUser, Endpoint, Refusal, RefusalKind};
 use crate::protocol::postgres::backend::{AuthenticationRequest, BackendKeyData, ErrorFields};
 use crate::protocol::postgres::startup::{SSL_REQUEST, encode_cancel, encode_startup};
+use crate::telemetry::registry::WaitGuard;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use rustls_pki_types::CertificateDer;
 use std::io;
 use std::time::Duration;
@@ -15,10 +19,15 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 const GREETING_MAX_BYTES: usize = 64 * 1024;
 /// TCP, SSLRequest and TLS with PostgreSQL.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
+/// From the StartupMessage to PostgreSQL's key, as the views show it; whoever opens a session has a limit for all of it.
+const STARTUP_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Shows that PostgreSQL is waited for, for which step and how long at most, until what it returns is dropped.
+pub type ShowWait<'a> = &'a (dyn Fn(&'static str, Duration) -> WaitGuard + Sync);
 
 /// A session that PostgreSQL has let in.
 pub struct Opened {
-    pub stream: ClientTls<Tcp>,
+    pub stream: BoxStream,
     pub key: BackendKeyData,
     /// All messages before BackendKeyData, as PostgreSQL sent them.
     pub greeting: Vec<u8>,
@@ -41,17 +50,49 @@ impl From<Refusal> for UpstreamAnswer {
     }
 }
 
+/// How a PostgreSQL is reached, up to the end of the TLS handshake.
+pub trait Dial: Send + Sync {
+    fn dial<'a>(
+        &'a self,
+        endpoint: &'a Endpoint,
+        tls: &'a UpstreamClient,
+        waits: ShowWait<'a>,
+    ) -> BoxFuture<'a, Result<BoxStream, ConnectError>>;
+}
+
+/// TCP, SSLRequest and TLS.
+#[derive(Debug, Clone, Copy)]
+pub struct DialTls;
+
+impl Dial for DialTls {
+    fn dial<'a>(
+        &'a self,
+        endpoint: &'a Endpoint,
+        tls: &'a UpstreamClient,
+        waits: ShowWait<'a>,
+    ) -> BoxFuture<'a, Result<BoxStream, ConnectError>> {
+        async move {
+            let stream: BoxStream = Box::new(connect(endpoint, tls, waits).await?);
+            Ok(stream)
+        }
+        .boxed()
+    }
+}
+
 pub async fn open(
+    dial: &dyn Dial,
     endpoint: &Endpoint,
     tls: &UpstreamClient,
     db_user: &DbUser,
     db_name: &DbName,
     parameters: &[(String, String)],
+    waits: ShowWait<'_>,
 ) -> Result<Opened, UpstreamAnswer> {
-    let connected = tokio::time::timeout(CONNECT_DEADLINE, connect(endpoint, tls)).await;
+    let connected = tokio::time::timeout(CONNECT_DEADLINE, dial.dial(endpoint, tls, waits)).await;
     let mut stream = connected
         .unwrap_or(Err(ConnectError::NoAnswer(CONNECT_DEADLINE)))
         .map_err(|error| error.refusal(endpoint))?;
+    let _waits = waits("start-up", STARTUP_DEADLINE);
     let startup = encode_startup(db_user, db_name, parameters).map_err(|error| error.refusal())?;
     let sent = async {
         stream.write_all(&startup).await?;
@@ -62,7 +103,7 @@ pub async fn open(
 }
 
 /// Reads messages until BackendKeyData.
-async fn greet(endpoint: &Endpoint, mut stream: ClientTls<Tcp>) -> Result<Opened, UpstreamAnswer> {
+async fn greet(endpoint: &Endpoint, mut stream: BoxStream) -> Result<Opened, UpstreamAnswer> {
     let mut greeting = Vec::new();
     loop {
         let (message_type, message) = read_message(&mut stream, GREETING_MAX_BYTES.saturating_sub(greeting.len()))
@@ -96,7 +137,7 @@ async fn greet(endpoint: &Endpoint, mut stream: ClientTls<Tcp>) -> Result<Opened
     }
 }
 
-async fn read_message(stream: &mut ClientTls<Tcp>, room: usize) -> io::Result<(u8, Vec<u8>)> {
+async fn read_message(stream: &mut BoxStream, room: usize) -> io::Result<(u8, Vec<u8>)> {
     let mut header = [0; 5];
     stream.read_exact(&mut header).await?;
     let [message_type, length @ ..] = header;
@@ -183,10 +224,17 @@ fn untrusted(why: &rustls::CertificateError, endpoint: &Endpoint, server_name: &
     }
 }
 
-async fn connect(endpoint: &Endpoint, tls: &UpstreamClient) -> Result<ClientTls<Tcp>, ConnectError> {
+async fn connect(
+    endpoint: &Endpoint,
+    tls: &UpstreamClient,
+    waits: ShowWait<'_>,
+) -> Result<ClientTls<Tcp>, ConnectError> {
+    let tcp_waits = waits("TCP", CONNECT_DEADLINE);
     let mut tcp = socket::connect(&endpoint.host, endpoint.port)
         .await
         .map_err(ConnectError::Unreachable)?;
+    drop(tcp_waits);
+    let tls_asked = waits("SSLRequest", CONNECT_DEADLINE);
     let answer = async {
         tcp.write_all(&SSL_REQUEST).await?;
         tcp.read_u8().await
@@ -201,6 +249,8 @@ async fn connect(endpoint: &Endpoint, tls: &UpstreamClient) -> Result<ClientTls<
         }
         Err(error) => return Err(ConnectError::Unreachable(error)),
     }
+    drop(tls_asked);
+    let _waits = waits("TLS", CONNECT_DEADLINE);
     tls.connect(tcp).await.map_err(ConnectError::Handshake)
 }
 
@@ -213,9 +263,10 @@ pub async fn probe(
     endpoint: &Endpoint,
     tls: &UpstreamClient,
     within: Duration,
+    waits: ShowWait<'_>,
 ) -> Result<Option<CertificateDer<'static>>, ConnectError> {
     let looked = async {
-        let mut stream = connect(endpoint, tls).await?;
+        let mut stream = connect(endpoint, tls, waits).await?;
         let certificate = server_chain(&stream).into_iter().next();
         // It may have closed already; there is nothing left to lose.
         let _closed = stream.shutdown().await;
@@ -227,9 +278,18 @@ pub async fn probe(
 }
 
 /// Sends a CancelRequest with PostgreSQL's own key, under TLS.
-pub async fn cancel(endpoint: &Endpoint, tls: &UpstreamClient, key: &BackendKeyData) -> Result<(), Refusal> {
+pub async fn cancel(
+    dial: &dyn Dial,
+    endpoint: &Endpoint,
+    tls: &UpstreamClient,
+    key: &BackendKeyData,
+    waits: ShowWait<'_>,
+) -> Result<(), Refusal> {
     let sent = async {
-        let mut stream = connect(endpoint, tls).await.map_err(|error| error.refusal(endpoint))?;
+        let mut stream = dial
+            .dial(endpoint, tls, waits)
+            .await
+            .map_err(|error| error.refusal(endpoint))?;
         let request = encode_cancel(key.process_id, &key.secret);
         let written = async {
             stream.write_all(&request).await?;

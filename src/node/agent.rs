@@ -16,6 +16,7 @@ use crate::actors::sessions::EndService;
 use crate::actors::tunnels::ServeLocally;
 use crate::config::{DatabaseConfig, JoinAddress};
 use crate::model::{Endpoint, ServiceName};
+use crate::net::upstream::DialTls;
 use crate::net::upstream_tls::UpstreamTrust;
 use crate::pki::TrustAnchors;
 use crate::pki::pem::certificates_from_pem;
@@ -49,6 +50,7 @@ pub(super) fn start(
         policy: common.policy.clone(),
         trail: common.trail.clone(),
         clock: common.clock.clone(),
+        dial: Arc::new(DialTls),
         issue: auth.issue.clone(),
         register: sessions.address(),
         closed: sessions.address(),

@@ -5,18 +5,19 @@ use super::sqlite_writer::{Condition, Write, WriteKind, Writer};
 use super::watch::WATCH_CAPACITY;
 use super::{Change, Item, MAX_RANGE_ITEMS, PREFIX_END, Store, StoreError, StoreFuture, Watch, check_key, check_value};
 use crate::model::{SharedClock, Timestamp};
+use crate::telemetry::registry::Seat;
 use futures::FutureExt;
 use rusqlite::{Connection, params};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, broadcast, oneshot};
 
 /// Writes that wait for the writer; with the largest values 64 MiB. A caller beyond it waits for a place.
-const WRITE_QUEUE: usize = 256;
+const WRITE_QUEUE: u32 = 256;
 /// Reads that wait for the reader. A read takes some ten microseconds, so this is some milliseconds of waiting.
-const READ_QUEUE: usize = 256;
+const READ_QUEUE: u32 = 256;
 
 pub struct SqliteStore {
     writes: Queue<Write>,
@@ -35,16 +36,26 @@ enum ReadKind {
     Range { prefix: String, limit: usize },
 }
 
-/// A bounded queue to a thread, and the thread. The bound is the semaphore's, so that callers wait without blocking.
+impl ReadKind {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Get(_) => "get",
+            Self::Range { .. } => "range",
+        }
+    }
+}
+
+/// A bounded queue to a thread, and the thread. The bound is the semaphore's, so that callers wait without blocking; it is that
+/// of the thread's seat, where everybody sees what waits and what is in hand.
 struct Queue<T> {
-    places: Arc<Semaphore>,
+    seat: Arc<Seat>,
     sender: Option<Sender<T>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl<T> Queue<T> {
     async fn place(&self) -> Result<OwnedSemaphorePermit, StoreError> {
-        let waiting = Arc::clone(&self.places).acquire_owned();
+        let waiting = Arc::clone(self.seat.room()).acquire_owned();
         waiting.await.map_err(|_| StoreError::Closed)
     }
 
@@ -77,8 +88,9 @@ impl SqliteStore {
         let (changes, _) = broadcast::channel(WATCH_CAPACITY);
         let writes = start(path, "store-writer", WRITE_QUEUE, {
             let (path, clock, changes) = (path.to_owned(), Arc::clone(&clock), changes.clone());
-            move |writes| {
+            move |writes, seat| {
                 Writer {
+                    seat,
                     path,
                     connection: writer_connection,
                     clock,
@@ -90,7 +102,7 @@ impl SqliteStore {
         })?;
         let reads = start(path, "store-reader", READ_QUEUE, {
             let path = path.to_owned();
-            move |reads| read_all(&path, &reader_connection, &clock, &reads)
+            move |reads, seat| read_all(&path, &reader_connection, &clock, &reads, &seat)
         })?;
         Ok(Arc::new(Self { writes, reads, changes }))
     }
@@ -187,27 +199,29 @@ impl Store for SqliteStore {
 fn start<T: Send + 'static>(
     path: &Path,
     name: &str,
-    places: usize,
-    work: impl FnOnce(Receiver<T>) + Send + 'static,
+    places: u32,
+    work: impl FnOnce(Receiver<T>, Arc<Seat>) + Send + 'static,
 ) -> Result<Queue<T>, StoreError> {
     let (sender, receiver) = channel();
+    let seat = Seat::of_thread(name, places);
+    let inside = Arc::clone(&seat);
     let thread = std::thread::Builder::new()
         .name(name.to_owned())
-        .spawn(move || work(receiver))
+        .spawn(move || work(receiver, inside))
         .map_err(|e| StoreError::Open {
             path: PathBuf::from(path),
             detail: format!("its thread cannot be started: {e}"),
         })?;
     Ok(Queue {
-        places: Arc::new(Semaphore::new(places)),
+        seat,
         sender: Some(sender),
         thread: Mutex::new(Some(thread)),
     })
 }
 
-fn read_all(path: &Path, connection: &Connection, clock: &SharedClock, reads: &Receiver<Read>) {
+fn read_all(path: &Path, connection: &Connection, clock: &SharedClock, reads: &Receiver<Read>, seat: &Seat) {
     for read in reads {
-        let found = read_one(connection, &read.what, clock.now());
+        let found = seat.does(read.what.name(), || read_one(connection, &read.what, clock.now()));
         // The caller may have gone.
         drop(read.answer.send(found.map_err(|e| failed(path, &e))));
         drop(read.place);
@@ -232,4 +246,39 @@ fn read_one(connection: &Connection, what: &ReadKind, now: Timestamp) -> rusqlit
         })
     })?;
     found.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::SystemClock;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn a_store_that_another_process_has_locked_is_seen_at_its_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.sqlite");
+        let store = SqliteStore::open(&path, SystemClock::shared()).unwrap();
+        let seat = Arc::clone(&store.writes.seat);
+        assert_eq!((seat.name(), seat.rule(), seat.queued()), ("store-writer", "thread", 0));
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let write = store.put("/node/secret-name", b"v".to_vec(), None);
+        let seen = async {
+            while seat.in_hand().is_none() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            done = write => panic!("{done:?}"),
+            () = seen => {}
+        }
+        assert_eq!(seat.in_hand().unwrap().what.name(), "commit");
+        assert_eq!(seat.queued(), 1, "its place is its own until it is answered");
+        other.execute_batch("COMMIT").unwrap();
+        store.put("/node/other", b"v".to_vec(), None).await.unwrap();
+        assert!(store.get("/node/other").await.unwrap().is_some());
+        assert!(seat.handled() >= 1);
+        assert_eq!(store.reads.seat.handled(), 1);
+    }
 }

@@ -4,6 +4,7 @@
 use super::sqlite_schema::failed;
 use super::{Change, Item, StoreError};
 use crate::model::{SharedClock, Timestamp};
+use crate::telemetry::registry::Seat;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,6 +45,7 @@ pub(super) enum Condition {
 }
 
 pub(super) struct Writer {
+    pub seat: Arc<Seat>,
     pub path: PathBuf,
     pub connection: Connection,
     pub clock: SharedClock,
@@ -65,7 +67,8 @@ impl Writer {
                 Ok(first) => {
                     let mut group = vec![first];
                     group.extend(self.writes.try_iter().take(MAX_GROUP - 1));
-                    self.commit_group(group);
+                    let seat = Arc::clone(&self.seat);
+                    seat.does("commit", || self.commit_group(group));
                 }
                 Err(RecvTimeoutError::Timeout) => self.sweep_when_idle(),
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -100,7 +103,8 @@ impl Writer {
             .prepare_cached("SELECT 1 FROM item WHERE expires <= ?1 LIMIT 1")
             .and_then(|mut statement| statement.exists([now.as_micros()]));
         if matches!(due, Ok(true)) {
-            self.commit_group(Vec::new());
+            let seat = Arc::clone(&self.seat);
+            seat.does("sweep", || self.commit_group(Vec::new()));
         }
     }
 

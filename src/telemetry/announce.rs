@@ -9,7 +9,7 @@ use std::time::Duration;
 const SAID_AFTER: Duration = Duration::from_secs(1);
 /// It has ended when it was not seen for so long. What comes and goes faster is one case, with one line at each end.
 const ENDED_AFTER: Duration = Duration::from_secs(10);
-/// Cases with lines of their own. Where everything is stuck, the first say it; all are counted.
+/// Cases that are told apart. Where everything is stuck, the first say it; all are counted while they are open.
 const CASES_MAX: usize = 1024;
 /// Lines of one look. A fault that meets a thousand clients at once is one fault.
 const LINES_MAX: usize = 20;
@@ -17,7 +17,7 @@ const LINES_MAX: usize = 20;
 /// Cases of one rule, for the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RuleCount {
-    /// That ever began.
+    /// That ever began, of those that were told apart.
     pub began: u64,
     /// That are open now.
     pub open: u64,
@@ -85,10 +85,10 @@ impl Announcer {
         let (rule, room, side) = found.key();
         let key = (rule, room.to_owned(), side);
         if !self.cases.contains_key(&key) {
-            *self.began.entry(rule).or_default() += 1;
             if self.cases.len() >= CASES_MAX {
                 return None;
             }
+            *self.began.entry(rule).or_default() += 1;
         }
         let case = self.cases.entry(key).or_insert_with(|| Case {
             since: found.since,
@@ -177,3 +177,6 @@ impl Said {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,4 +20,6 @@ pub mod record;
 pub mod registry;
 pub mod relays;
 pub mod stuck;
+pub mod tree;
+pub mod tunnels;
 pub mod view;

@@ -25,7 +25,7 @@ pub struct SeatSpec {
     pub path: Arc<str>,
     /// `permanent`, `transient`, `temporary`, or `thread`.
     pub rule: &'static str,
-    /// How many messages may wait.
+    /// How many messages may wait; of a thread whose queue is counted in bytes, bytes.
     pub bound: u32,
 }
 
@@ -148,6 +148,26 @@ impl Seat {
         let seat = Arc::new(Self::new(everyone.next, spec));
         everyone.seats.insert(seat.number, Arc::downgrade(&seat));
         seat
+    }
+
+    /// The seat of a thread that works for actors; its queue's places are [`room`](Self::room).
+    pub fn of_thread(path: impl Into<Arc<str>>, bound: u32) -> Arc<Self> {
+        let seat = Self::take(SeatSpec {
+            path: path.into(),
+            rule: "thread",
+            bound,
+        });
+        seat.enter(Label::of("running"), None, None);
+        seat
+    }
+
+    /// A thread's piece of work, in hand for as long as it takes. `what` is an operation's name.
+    pub fn does<T>(&self, what: &'static str, work: impl FnOnce() -> T) -> T {
+        let begin = Moment::now();
+        self.takes(Label::of(what), None, begin);
+        let done = work();
+        self.is_done(Moment::now().since(begin));
+        done
     }
 
     /// The seat of somebody who is no actor: a signal, a person's request, a test. Nobody sees it.

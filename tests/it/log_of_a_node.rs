@@ -110,7 +110,7 @@ fn no_line_at_any_level_has_a_statement_or_a_secret() {
         (&opened["user"], &opened["database"]),
         (&"alice".into(), &"orders".into())
     );
-    assert!(lines.iter().any(|line| line["level"] == "trace"), "{log}");
+    assert!(lines.iter().any(|line| line["level"] == "debug"), "{log}");
     assert!(
         lines
             .iter()

@@ -41,6 +41,8 @@ mod guide;
 mod harness;
 /// An administrator's program that hangs up before it is answered.
 mod hung_up;
+/// Looking into a node that runs, at its debug socket.
+mod inside;
 /// Join tokens: how they are made, listed and removed, whom they admit, and what a node that is turned away says.
 mod joining;
 /// `kill -9` of a node, and of all of them.

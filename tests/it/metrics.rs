@@ -56,6 +56,8 @@ fn what_people_do_moves_the_counters_and_leaves_no_name_in_a_label() {
         "postern_databases{health=\"healthy\"}",
         "process_resident_memory_bytes",
         "process_open_fds",
+        "postern_actors{kind=\"policy\"}",
+        "postern_actor_messages_handled_total{kind=\"proxy-sessions\"}",
     ];
     let (body, samples) = until("all of it is counted", PATIENCE, || {
         let (body, samples) = scrape(&cluster);

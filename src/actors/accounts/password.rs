@@ -6,6 +6,7 @@
 use super::refused::AccountError;
 use crate::model::Secret;
 use crate::pki::entropy;
+use crate::telemetry::registry::Seat;
 use argon2::{Algorithm, Argon2, Params, Version};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use data_encoding::BASE64;
@@ -113,13 +114,17 @@ fn digest(
     Ok(out)
 }
 
+/// What hashes, as the views of the process have it.
+const HASHING: &str = "password-hashing";
+
 /// The right to one hash.
 pub(super) struct Place(OwnedSemaphorePermit);
 
 /// Hashes on threads of their own, no more at a time than there are cores.
 #[derive(Clone)]
 pub(super) struct Hasher {
-    places: Arc<Semaphore>,
+    /// Its places: those who hash, and who wait for it.
+    seat: Arc<Seat>,
     pub(super) cores: Arc<Semaphore>,
 }
 
@@ -127,14 +132,14 @@ impl Hasher {
     pub fn new() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            places: Arc::new(Semaphore::new(cores + WAITING_MAX)),
+            seat: Seat::of_thread(HASHING, u32::try_from(cores + WAITING_MAX).unwrap_or(u32::MAX)),
             cores: Arc::new(Semaphore::new(cores)),
         }
     }
 
     /// A place among those who hash or wait for it: taken before a login is counted, so that a flood locks nobody out.
     pub fn enter(&self) -> Result<Place, AccountError> {
-        let place = self.places.clone().try_acquire_owned();
+        let place = self.seat.room().clone().try_acquire_owned();
         place.map(Place).map_err(|_| AccountError::Busy)
     }
 
@@ -168,7 +173,9 @@ impl Hasher {
             .await
             .map_err(|_| AccountError::Busy)?;
         let hashed = tokio::task::spawn_blocking(move || {
-            let done = work();
+            // Of its own: as many hash at a time as there are cores.
+            let seat = Seat::of_thread(format!("{HASHING}/hash"), 0);
+            let done = seat.does("hash", work);
             drop((core, place));
             done
         });

@@ -13,7 +13,7 @@
 use super::health::{Health, Look};
 use super::registered::{Chosen, choose};
 use super::{Database, DatabasesStock, Offer, dynamic_labels};
-use crate::actors::address::Address;
+use crate::actors::address::{Address, Origin};
 use crate::actors::host::{Behavior, Ctx, spawn_here};
 use crate::actors::policy::PolicyView;
 use crate::actors::sessions::EndService;
@@ -337,10 +337,11 @@ impl DatabaseKeeper {
             return;
         };
         let (clock, at_once) = (self.parts.clock.clone(), self.at_once.clone());
+        let origin = ctx.origin();
         let looked = spawn_here(async move {
             tokio::time::sleep(wait).await;
             let _turn = at_once.acquire().await;
-            look_at(&definition.database, &clock).await
+            look_at(&definition.database, &clock, &origin).await
         });
         ctx.run(looked.join(), move |keeper, look, ctx| {
             let (look, now) = (look.unwrap_or_else(Err), keeper.parts.clock.now());
@@ -382,9 +383,11 @@ fn warn_of_insecure(database: &Database) {
     );
 }
 
-async fn look_at(database: &Database, clock: &SharedClock) -> Look {
+async fn look_at(database: &Database, clock: &SharedClock, origin: &Origin) -> Look {
+    let peer: Arc<str> = format!("PostgreSQL at {}", database.endpoint).into();
+    let waits = |step, _| origin.waits_for(step, peer.clone(), LOOK_DEADLINE);
     let client = UpstreamClient::anonymous(&database.trust, clock).map_err(|error| error.to_string())?;
-    match upstream::probe(&database.endpoint, &client, LOOK_DEADLINE).await {
+    match upstream::probe(&database.endpoint, &client, LOOK_DEADLINE, &waits).await {
         Ok(certificate) => Ok(certificate.and_then(|der| Some(CertificateFacts::read(&der).ok()?.valid_until))),
         Err(error) => Err(error.sentence(&database.endpoint, &database.trust.server_name)),
     }

@@ -74,7 +74,7 @@ impl DatabasesStock {
     }
 
     /// Whoever watches is woken only when something is new.
-    fn publish(&self, offer: Offer) {
+    pub(super) fn publish(&self, offer: Offer) {
         self.0.send_if_modified(|known| {
             let is_new = **known != offer;
             if is_new {

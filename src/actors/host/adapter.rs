@@ -1,6 +1,6 @@
 //! Our own actix actor around a behaviour: its state, its failures, its messages and its end.
 
-use super::{Behavior, CHILDREN_STOP_DEADLINE, Child, Ctx, Handle, LAST_WORK_DEADLINE, Spec, TellParent};
+use super::{Behavior, CHILDREN_STOP_DEADLINE, Child, Ctx, Handle, LAST_WORK_DEADLINE, Spec, TellParent, schedule};
 use crate::actors::address::{Deliver, Envelope, Message, Origin, TellError, nanos};
 use crate::actors::supervisor::{ChildExited, ExitReason, RestartHistory, Verdict};
 use crate::model::{ConnectionId, MessageId, Moment};
@@ -178,7 +178,10 @@ impl<B: Behavior> Adapter<B> {
             origin,
             fault: None,
         };
-        let result = std::panic::catch_unwind(AssertUnwindSafe(|| work(&mut behavior, &mut ctx)));
+        let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            schedule::begin(&ctx.adapter.name);
+            work(&mut behavior, &mut ctx)
+        }));
         let fault = ctx.fault.take();
         match (result, fault) {
             (Ok(value), None) => {
@@ -336,6 +339,7 @@ impl<B: Handle<M>, M: Message> actix::Handler<Delivery<M>> for Adapter<B> {
             // The asker may have given up; that is its affair.
             let _gave_up = reply_to.send(reply);
         }
+        schedule::after_message(self, ctx);
     }
 }
 

@@ -18,17 +18,19 @@ mod fault_tests;
 #[cfg(feature = "fault-points")]
 mod faults;
 mod runtime;
+mod schedule;
 #[cfg(test)]
 mod tests;
 
 pub use runtime::{Runtime, Runtimes, TaskGuard, run_system, spawn_detached, spawn_here};
+#[cfg(test)]
+pub use schedule::{fail_at, run_seeded};
 
 use super::address::{Address, Message, Origin, Reply};
 use super::supervisor::{ChildExited, Restart};
 use crate::model::{ConnectionId, MessageId, Moment};
 use crate::telemetry::label::Label;
 use crate::telemetry::panics;
-use crate::telemetry::record::{self, Record, RecordKind};
 use crate::telemetry::registry::{Seat, SeatSpec};
 use actix::{ActorContext as _, ActorFutureExt as _, AsyncContext as _, WrapFuture as _};
 use adapter::{Adapter, CONTINUATION, ChildNotice, Door, Stop};
@@ -228,26 +230,14 @@ impl<B: Behavior> Ctx<'_, B> {
 
     /// What came from another process is the cause of what is done from here on: `sent` is its message there.
     pub fn arrived(&mut self, what: Label, from: Arc<str>, sent: Option<MessageId>) {
-        let id = MessageId::next();
-        record::write(Record {
-            at: Moment::now(),
-            kind: RecordKind::Arrived,
-            what,
-            id,
-            cause: sent,
-            connection: self.origin.connection,
-            from: Some(from),
-            to: self.adapter.seat.path().clone(),
-            queued_ns: 0,
-            busy_ns: 0,
-        });
-        self.origin.cause = Some(id);
+        self.origin.arrived(what, from, sent);
     }
 
     /// The actor goes into another state, which the record and the views show.
     pub fn state(&mut self, state: &'static str) {
-        let Origin { cause, connection, .. } = self.origin;
-        self.adapter.seat.enter(Label::of(state), cause, connection);
+        if self.adapter.seat.state().0.name() != state {
+            self.origin.enters(state);
+        }
     }
 
     pub fn name(&self) -> &Arc<str> {
@@ -293,22 +283,21 @@ impl<B: Behavior> Ctx<'_, B> {
         let number = self.adapter.next_future;
         self.adapter.next_future += 1;
         let origin = self.origin.clone();
-        let contained =
-            AssertUnwindSafe(future)
-                .catch_unwind()
-                .into_actor(&*self.adapter)
-                .map(move |result, adapter, actix| {
-                    adapter.futures.remove(&number);
-                    match result {
-                        Ok(value) => {
-                            let (seat, begin) = (adapter.seat.clone(), Moment::now());
-                            seat.takes(*CONTINUATION, origin.connection, begin);
-                            adapter.with_behavior(actix, origin, |b, ctx| continuation(b, value, ctx));
-                            seat.sets_down(Moment::now().since(begin));
-                        }
-                        Err(panic) => failed(adapter, &panics::text(panic.as_ref()), actix),
+        let contained = AssertUnwindSafe(schedule::shuffled(future))
+            .catch_unwind()
+            .into_actor(&*self.adapter)
+            .map(move |result, adapter, actix| {
+                adapter.futures.remove(&number);
+                match result {
+                    Ok(value) => {
+                        let (seat, begin) = (adapter.seat.clone(), Moment::now());
+                        seat.takes(*CONTINUATION, origin.connection, begin);
+                        adapter.with_behavior(actix, origin, |b, ctx| continuation(b, value, ctx));
+                        seat.sets_down(Moment::now().since(begin));
                     }
-                });
+                    Err(panic) => failed(adapter, &panics::text(panic.as_ref()), actix),
+                }
+            });
         let handle = self.actix.spawn(contained);
         self.adapter.futures.insert(number, handle);
     }

@@ -1,5 +1,6 @@
 //! The runtimes of a node, and tasks on them.
 
+use super::schedule;
 use crate::telemetry::{panics, registry};
 use futures::FutureExt as _;
 use std::future::Future;
@@ -30,7 +31,7 @@ impl Runtime {
 /// Spawns a task on the runtime that the caller is on; it ends when the guard is dropped.
 pub fn spawn_here<T: 'static>(task: impl Future<Output = T> + 'static) -> TaskGuard<T> {
     // Caught where it happens: there it is known where that was.
-    let contained = AssertUnwindSafe(task).catch_unwind();
+    let contained = AssertUnwindSafe(schedule::shuffled(task)).catch_unwind();
     TaskGuard(actix::spawn(
         contained.map(|done| done.map_err(|panic| panics::text(panic.as_ref()))),
     ))

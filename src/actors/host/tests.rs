@@ -1,6 +1,7 @@
 use super::*;
 use crate::actors::address::{AskError, TellError, message};
 use crate::actors::supervisor::ExitReason;
+use crate::telemetry::record::{Record, RecordKind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -6,13 +6,18 @@ use super::{CROWDED_AFTER, Found, HANDLER_SLOW_AFTER, STORE_SLOW_AFTER, StuckRul
 
 pub fn find(look: &Snapshot, found: &mut Vec<Found>) {
     for actor in &look.actors {
-        if actor.is_thread() {
+        if works_with_the_disk(actor) {
             found.extend(disk(actor, look));
         } else {
             found.extend(handler(actor, look));
             found.extend(mailbox(actor, look));
         }
     }
+}
+
+/// The store's threads and the spool's; their callers are never blocked, and wait all the same.
+fn works_with_the_disk(actor: &ActorLook) -> bool {
+    actor.is_thread() && (actor.name().starts_with("store-") || actor.name() == "audit-spool")
 }
 
 /// What has been in hand for longer than a turn may take.
@@ -108,7 +113,7 @@ fn disk(thread: &ActorLook, look: &Snapshot) -> Option<Found> {
         Some(in_hand) => {
             let age = lasting(look.now.since(in_hand.since));
             let what = format!(
-                "has had {} in hand for {age}, and {queued} wait behind it",
+                "has had {} in hand for {age} ({queued} of {bound} waiting)",
                 in_hand.what
             );
             (in_hand.since, what)
@@ -117,7 +122,7 @@ fn disk(thread: &ActorLook, look: &Snapshot) -> Option<Found> {
             let since = thread.in_hand.map_or(look.now, |in_hand| in_hand.since);
             (
                 since,
-                format!("has {queued} of {bound} places taken: the disk is slower than what comes"),
+                format!("has {queued} of {bound} waiting: the disk is slower than what comes"),
             )
         }
         None => return None,

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// Actors of one chain of asks. It is four deep at most; a cycle is cut here.
 const CHAIN_MAX: usize = 8;
+/// Whoever gives up so late does not give up: no deadline between actors is longer than minutes.
+const NEVER: Duration = Duration::from_secs(3600);
 
 pub fn find(look: &Snapshot, found: &mut Vec<Found>) {
     let mut places = None;
@@ -45,8 +47,9 @@ struct End {
 fn overdue(actor: &ActorLook, wait: &Wait, look: &Snapshot, places: &Places<'_>) -> Found {
     let waited = look.now.since(wait.since);
     let left = match wait.within.saturating_sub(waited) {
-        Duration::ZERO => "its deadline has passed".to_owned(),
-        left => format!("it gives up in {}", lasting(left)),
+        Duration::ZERO => "; its deadline has passed".to_owned(),
+        left if left > NEVER => String::new(),
+        left => format!("; it gives up in {}", lasting(left)),
     };
     let (path, what, whom, age) = (&actor.path, wait.what, &wait.for_whom, lasting(waited));
     let end = follow(wait, look, places);
@@ -60,7 +63,7 @@ fn overdue(actor: &ActorLook, wait: &Wait, look: &Snapshot, places: &Places<'_>)
         room: path.to_string(),
         next: next_about(&end.peer),
         peer: end.peer,
-        sentence: format!("{path} has waited {age} for the answer of {whom} to {what}; {left}{because}"),
+        sentence: format!("{path} has waited {age} for the answer of {whom} to {what}{left}{because}"),
         since: wait.since,
         connection: wait.connection.or(actor.connection),
         side: None,

@@ -1,5 +1,6 @@
 //! `/metrics`: what this process counts, and how its parts are at the moment of the question.
 
+mod actors;
 mod page;
 
 use crate::actors::databases::DatabasesView;
@@ -64,7 +65,8 @@ impl Collector for Sources {
         store_metrics(&mut page)?;
         self.audit_metrics(&mut page)?;
         self.policy_metrics(&mut page)?;
-        self.node_metrics(&mut page)
+        self.node_metrics(&mut page)?;
+        actors::actor_metrics(&mut page)
     }
 }
 

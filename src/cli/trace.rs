@@ -1,0 +1,213 @@
+//! `postern trace`: one connection through the processes that it passes, or the connections that there are.
+
+use super::actors::{Format, print_json};
+use super::debug_client::{DebugClient, WhichNode};
+use super::names::Program;
+use super::terminal::{emphasised, one_line};
+use super::{Failure, Outcome, output, trace_text};
+use crate::model::ConnectionId;
+use crate::telemetry::view::{ConnectionView, NodeView, Trace};
+use crate::web::debug::ConnectionsQuery;
+use clap::Args;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Between two looks of `--follow`.
+const FOLLOW_EVERY: Duration = Duration::from_secs(1);
+/// A trace has some thirty records for each process; a file beyond this is none.
+const FILE_MAX_BYTES: u64 = 64 * 1024 * 1024;
+
+#[derive(Debug, Args)]
+pub struct TraceArgs {
+    /// The id of a connection, as the log and the audit trail have it; or `show FILE`, for what --save wrote. Without it, the
+    /// one connection that fits is traced, and several are listed.
+    #[arg(value_name = "CONNECTION", num_args = 0..=2)]
+    what: Vec<String>,
+    /// Only connections of this person.
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// Only connections to this database.
+    #[arg(long, value_name = "DATABASE")]
+    db: Option<String>,
+    /// Only connections in this state: `busy`, `idle`, …
+    #[arg(long, value_name = "STATE")]
+    state: Option<String>,
+    /// Go on with what happens, until the connection ends or Ctrl-C.
+    #[arg(short, long)]
+    follow: bool,
+    /// Write the trace as JSON into this file, which only you can read.
+    #[arg(long, value_name = "FILE", conflicts_with = "follow")]
+    save: Option<PathBuf>,
+    #[command(flatten)]
+    which: WhichNode,
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+impl TraceArgs {
+    fn query(&self) -> ConnectionsQuery {
+        ConnectionsQuery {
+            user: self.user.clone(),
+            db: self.db.clone(),
+            state: self.state.clone(),
+            side: None,
+        }
+    }
+}
+
+pub async fn run(program: Program, args: TraceArgs) -> Outcome {
+    match args.what.as_slice() {
+        [show, file] if show == "show" => return print(&read(Path::new(file))?, args.format),
+        [one] if one == "show" => {
+            return Err(Failure::usage(
+                "name the file that --save wrote: postern trace show FILE",
+            ));
+        }
+        [_, _] => {
+            return Err(Failure::usage(
+                "a trace is of one connection: name one, or none to list them",
+            ));
+        }
+        _ => {}
+    }
+    let client = DebugClient::of(&args.which, program).await?;
+    let Some(connection) = chosen(&client, &args).await? else {
+        return Ok(());
+    };
+    let path = format!("/connections/{connection}/trace");
+    let trace: Trace = client.get(&path, &Value::Null).await?;
+    if let Some(file) = &args.save {
+        save(&trace, file)?;
+        println!(
+            "Saved to {}; postern trace show {0} prints it.",
+            one_line(&file.display().to_string())
+        );
+        return Ok(());
+    }
+    print(&trace, args.format)?;
+    if args.follow {
+        return follow(&client, &path, &trace).await;
+    }
+    Ok(())
+}
+
+/// The connection that is meant; `None` when it was said which there are.
+async fn chosen(client: &DebugClient, args: &TraceArgs) -> Result<Option<ConnectionId>, Failure> {
+    if let Some(named) = args.what.first() {
+        let id = named.parse().map_err(|_| {
+            Failure::usage(format!(
+                "{named:?} is not the id of a connection: 16 hexadecimal digits, as in the log"
+            ))
+        })?;
+        return Ok(Some(id));
+    }
+    let found: Vec<ConnectionView> = client.get("/connections", &args.query()).await?;
+    let ids: BTreeSet<&str> = found.iter().map(|view| view.connection.as_str()).collect();
+    if let Some(id) = ids.first().filter(|_| ids.len() == 1) {
+        return id
+            .parse()
+            .map(Some)
+            .map_err(|_| Failure::internal("the node names no connection"));
+    }
+    if args.format == Format::Json {
+        print_json(&found)?;
+    } else if ids.is_empty() {
+        let node: NodeView = client.get("/actors", &Value::Null).await?;
+        print!("{}", trace_text::none_fits(&node));
+    } else {
+        print!("{}", trace_text::several(&found, &DebugClient::flags(&args.which)));
+    }
+    Ok(None)
+}
+
+fn print(trace: &Trace, format: Format) -> Outcome {
+    match format {
+        Format::Json => print_json(trace),
+        Format::Text => {
+            print!("{}", emphasised(&trace_text::page(trace)));
+            Ok(())
+        }
+    }
+}
+
+/// Prints what is new, until nobody serves the connection any more.
+async fn follow(client: &DebugClient, path: &str, first: &Trace) -> Outcome {
+    let mut told: BTreeSet<String> = trace_text::steps(first).into_iter().collect();
+    loop {
+        tokio::time::sleep(FOLLOW_EVERY).await;
+        let trace: Trace = client.get(path, &Value::Null).await?;
+        let steps = trace_text::steps(&trace);
+        for step in steps.iter().filter(|step| !told.contains(*step)) {
+            println!("{step}");
+        }
+        told = steps.into_iter().collect();
+        let lives = |part: &crate::telemetry::view::TracePart| part.relay.is_some() || !part.actors.is_empty();
+        if !trace.parts.iter().any(lives) {
+            println!("The connection has ended.");
+            return Ok(());
+        }
+        if !output::is_open() {
+            return Ok(());
+        }
+    }
+}
+
+fn save(trace: &Trace, file: &Path) -> Outcome {
+    let why = |error: std::io::Error| {
+        Failure::failed(format!(
+            "the trace cannot be written to {}: {error}; name a file that is not there yet",
+            file.display()
+        ))
+    };
+    let json = serde_json::to_vec_pretty(trace).map_err(Failure::internal)?;
+    let mut out = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file)
+        .map_err(why)?;
+    out.write_all(&json).map_err(why)
+}
+
+fn read(file: &Path) -> Result<Trace, Failure> {
+    let why = |error: &dyn std::fmt::Display| {
+        Failure::failed(format!(
+            "{} is not a trace that can be read: {error}; `postern trace --save FILE` writes one",
+            file.display()
+        ))
+    };
+    let length = std::fs::metadata(file).map_err(|error| why(&error))?.len();
+    if length > FILE_MAX_BYTES {
+        return Err(why(&format!("it has {length} bytes")));
+    }
+    let json = std::fs::read(file).map_err(|error| why(&error))?;
+    serde_json::from_slice(&json).map_err(|error| why(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt as _;
+
+    #[test]
+    fn a_saved_trace_is_its_owners_is_read_again_and_never_written_over() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("t.json");
+        let trace = trace_text::tests::trace();
+        save(&trace, &file).expect("saved");
+        assert_eq!(file.metadata().expect("there").mode() & 0o777, 0o600);
+        assert_eq!(read(&file).expect("read"), trace);
+        assert!(
+            save(&trace, &file)
+                .expect_err("there")
+                .to_string()
+                .contains("not there yet")
+        );
+        std::fs::write(&file, "{}").expect("ours");
+        assert!(read(&file).expect_err("none").to_string().contains("--save FILE"));
+    }
+}

@@ -1,0 +1,106 @@
+use super::*;
+use crate::telemetry::view::MissingPart;
+
+fn record(kind: RecordKind, what: &str, id: u64, cause: Option<u64>) -> RecordView {
+    RecordView {
+        at: format!("2026-01-31T12:00:00.00{id}Z"),
+        at_us: id,
+        kind,
+        what: what.to_owned(),
+        id,
+        cause,
+        connection: Some("00000000deadbeef".to_owned()),
+        from: Some("proxy-listener".to_owned()),
+        to: "connection#1".to_owned(),
+        queued_us: 250,
+        busy_us: 1_500,
+    }
+}
+
+fn relay() -> RelayView {
+    let way = |bytes, waits_for: &str| WayView {
+        bytes,
+        waits_for: waits_for.to_owned(),
+        still_us: 65_000_000,
+    };
+    RelayView {
+        connection: "00000000deadbeef".to_owned(),
+        session: "s".to_owned(),
+        side: Side::Proxy,
+        user: "alice\u{1b}".to_owned(),
+        database: "aurora".to_owned(),
+        db_user: "app".to_owned(),
+        db_name: "orders".to_owned(),
+        client: "10.0.0.7:5000".to_owned(),
+        upstream: "agent db-1".to_owned(),
+        process_id: 4711,
+        age_us: 65_000_000,
+        state: "busy".to_owned(),
+        state_age_us: 65_000_000,
+        to_upstream: way(1_203, "source"),
+        to_client: way(0, "sink"),
+    }
+}
+
+pub fn trace() -> Trace {
+    Trace {
+        connection: "00000000deadbeef".to_owned(),
+        parts: vec![TracePart {
+            node: "proxy-1".to_owned(),
+            side: Side::Proxy,
+            at: "2026-01-31T12:01:05.000Z".to_owned(),
+            records: vec![
+                record(RecordKind::Sent, "Hello", 1, None),
+                record(RecordKind::Sent, "RegisterSession", 2, Some(1)),
+                record(RecordKind::Answered, "RegisterSession", 2, Some(1)),
+                record(RecordKind::State, "relaying", 3, Some(1)),
+            ],
+            whole_since: None,
+            actors: Vec::new(),
+            relay: Some(relay()),
+            findings: Vec::new(),
+        }],
+        missing: vec![MissingPart {
+            node: "db-1".to_owned(),
+            why: "no answer in time".to_owned(),
+        }],
+    }
+}
+
+#[test]
+fn a_trace_says_whose_it_is_where_it_stands_and_what_caused_what() {
+    let expected = "\
+Connection 00000000deadbeef
+  proxy-1 (proxy), at 2026-01-31T12:01:05.000Z: alice\\u{1b} as app to aurora (orders), since 1m05s
+    client 10.0.0.7:5000, then agent db-1, process 4711 of PostgreSQL
+    busy for 1m05s
+    to PostgreSQL: 1,203 bytes, nothing to read for 1m05s
+    to the client: 0 bytes, its reader takes no more for 1m05s
+  nothing from db-1: no answer in time
+Nothing is stuck.
+
+2026-01-31T12:00:00.001Z  proxy-1       Hello: proxy-listener -> connection#1
+2026-01-31T12:00:00.002Z  proxy-1         RegisterSession: proxy-listener -> connection#1
+2026-01-31T12:00:00.002Z  proxy-1         RegisterSession: answered after 0.3ms
+2026-01-31T12:00:00.003Z  proxy-1         connection#1 is relaying
+";
+    assert_eq!(page(&trace()), expected);
+}
+
+#[test]
+fn several_connections_are_listed_with_what_to_type() {
+    let view = ConnectionView {
+        connection: "00000000deadbeef".to_owned(),
+        node: "proxy-1".to_owned(),
+        side: Side::Proxy,
+        relay: Some(relay()),
+        state: "busy".to_owned(),
+        age_us: 65_000_000,
+    };
+    let listed = several(&[view.clone(), view], " --node proxy-1");
+    assert!(listed.contains("alice\\u{1b}"), "{listed}");
+    assert_eq!(
+        listed.matches("postern trace 00000000deadbeef --node proxy-1").count(),
+        2
+    );
+}
