@@ -25,6 +25,9 @@ mod denials;
 mod dev;
 /// A node that finishes what is open before it stops; its answers to probes; a configuration that is read again.
 mod drained;
+/// A panic in every actor, one after the other, and the table of it.
+#[cfg(feature = "fault-points")]
+mod fault_table;
 /// Panics inside the program, provoked.
 #[cfg(feature = "fault-points")]
 mod faults;
