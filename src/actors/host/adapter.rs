@@ -243,7 +243,7 @@ async fn end_children(parent: Arc<str>, mut children: Vec<Child>) {
     }
     if let Some(first) = late.first() {
         tracing::warn!(
-            actor = %first, %parent, others = late.len() - 1, within = ?CHILDREN_STOP_DEADLINE, "actors did not end in time"
+            actor = %first, %parent, others = late.len() - 1, at_most = ?CHILDREN_STOP_DEADLINE, "actors did not end in time"
         );
     }
 }
@@ -395,10 +395,10 @@ impl<B: Behavior> actix::Handler<Stop> for Adapter<B> {
                 match done.await {
                     Ok(Ok(())) => {}
                     Ok(Err(panic)) => {
-                        tracing::error!(actor = %name, why = panics::text(panic.as_ref()), "the last work of an actor failed");
+                        tracing::error!(actor = %name, error = panics::text(panic.as_ref()), "the last work of an actor failed");
                     }
                     Err(_) => {
-                        tracing::warn!(actor = %name, within = ?LAST_WORK_DEADLINE, "the last work of an actor was not done in time");
+                        tracing::warn!(actor = %name, at_most = ?LAST_WORK_DEADLINE, "the last work of an actor was not done in time");
                     }
                 }
             }

@@ -270,7 +270,7 @@ impl<B: Behavior> Ctx<'_, B> {
         continuation: impl FnOnce(&mut B, T, &mut Ctx<'_, B>) + 'static,
     ) {
         self.spawn(future, continuation, |adapter, why, _| {
-            tracing::error!(actor = %adapter.name, why, "work for one asker failed; it reads so, and the actor goes on");
+            tracing::error!(actor = %adapter.name, reason = why, "work for one asker failed; it reads so, and the actor goes on");
         });
     }
 
