@@ -11,6 +11,8 @@ use super::ca::{CaError, IssueDbClient, Issued};
 use super::cancels::{FindUpstreamKey, ForgetKey, UpstreamKey};
 use super::databases::{Database, DatabasesView};
 use super::host::{Behavior, Ctx, Handle, Runtime, Spec};
+use super::inspector::Inspector;
+use super::passages::Passages;
 use super::policy::PolicyView;
 use super::sessions::{RegisterSession, SessionClosed};
 use super::trail::Trail;
@@ -44,6 +46,8 @@ pub struct ServeStream {
     pub runtime: Runtime,
     /// `proxy NAME`, by the certificate at the other end of the tunnel.
     pub from: Arc<str>,
+    /// Which proxy, by its certificate; `None` of the one in this process.
+    pub proxy: Option<NodeId>,
 }
 
 /// A TLS client that proves `db_user` to a service's PostgreSQL, for this person.
@@ -76,6 +80,9 @@ pub struct AgentParts {
     pub keep_key: Address<UpstreamKey>,
     pub find_key: Address<FindUpstreamKey>,
     pub forget_key: Address<ForgetKey>,
+    /// Which proxy opened a connection: the one that may ask about it.
+    pub opened_by: Passages<Option<NodeId>>,
+    pub inspector: Inspector,
 }
 
 type CertificateKey = (PersonName, ServiceName, DbUser);
@@ -121,14 +128,19 @@ impl Behavior for Agent {
 
 impl Handle<ServeStream> for Agent {
     fn handle(&mut self, ask: ServeStream, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
-        let ServeStream { stream, runtime, from } = ask;
+        let ServeStream {
+            stream,
+            runtime,
+            from,
+            proxy,
+        } = ask;
         let number = self.upstreams.fetch_add(1, Ordering::Relaxed) + 1;
         let name = format!("upstream#{number}");
         let parts = self.parts.clone();
         let client = ctx.address::<GetUpstreamClient>();
         let mut stream = Some(stream);
         ctx.spawn_child(&runtime, Spec::temporary(&name), move || {
-            Upstream::new(stream.take(), from.clone(), parts.clone(), client.clone())
+            Upstream::new(stream.take(), (from.clone(), proxy), parts.clone(), client.clone())
         });
         Reply::Now(())
     }

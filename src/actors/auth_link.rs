@@ -2,7 +2,7 @@
 //!
 //! **Owns** the connection to auth, made again whenever it is lost.
 //! **Hears** what the rooms of this node ask of auth: `IssueDbClient`, `StoreLines`. Each question is a stream of its own.
-//! **Tells** the policy actor what auth publishes; auth, every two seconds, that this node lives.
+//! **Tells** the policy actor what auth publishes; auth, every two seconds, that this node lives, and what it asks about it.
 //! **Never** repeats a question by itself: whoever asked knows whether a repeat is harmless.
 //! **Ends** with the node. Permanent.
 
@@ -13,7 +13,9 @@ use super::audit::StoreLines;
 use super::ca::{CaError, DbServerIssued, IssueDbClient, IssueHost, IssueOwnDbServer, Issued};
 use super::host::{Behavior, Ctx, Handle, TaskGuard, spawn_here};
 use super::identity::IdentityView;
+use super::inspector::Inspector;
 use super::inventory::HEARTBEAT_EVERY;
+use super::node_questions::answer_auth;
 use super::peers::{AUTH, PeerQuestion};
 use super::policy::{PolicyConfirmed, PolicyReceived, PolicyView};
 use super::proxies::ProxiesStock;
@@ -21,7 +23,7 @@ use crate::model::{ConnectionId, NodeKind, SharedClock};
 use crate::net::BoxStream;
 use crate::net::auth_dialer::{AuthDialer, AuthRoute};
 use crate::net::frames::{AnswerError, read_answer, write_frame};
-use crate::net::mux::{self, Mux, MuxSide, MuxStream};
+use crate::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
 use crate::net::tls::HANDSHAKE_DEADLINE;
 use crate::pki::entropy;
 use crate::policy::PolicySnapshot;
@@ -60,6 +62,8 @@ pub struct AuthLinkParts {
     pub received: Address<PolicyReceived>,
     pub confirmed: Address<PolicyConfirmed>,
     pub policy: PolicyView,
+    /// Answers what auth asks about this node.
+    pub inspector: Inspector,
 }
 
 pub struct AuthLink {
@@ -85,14 +89,14 @@ impl AuthLink {
         let dialled = async move {
             tokio::time::sleep(wait).await;
             let waits = origin.waits_for("TCP and TLS", AUTH, HANDSHAKE_DEADLINE);
-            let (mux, _inbound, driver) = mux::start(dial(&parts).await?, MuxSide::Dialled);
+            let (mux, inbound, driver) = mux::start(dial(&parts).await?, MuxSide::Dialled);
             drop(waits);
-            Ok::<_, io::Error>((mux, spawn_here(driver)))
+            Ok::<_, io::Error>((mux, inbound, spawn_here(driver)))
         };
         // A task of its own, as below: whatever auth says, this node goes on.
         let dialled = spawn_here(dialled).join();
         ctx.run(dialled, |link, connected, ctx| match connected.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
-            Ok((mux, driver)) => link.connected(mux, driver, ctx),
+            Ok((mux, inbound, driver)) => link.connected(mux, inbound, driver, ctx),
             Err(error) => {
                 link.failures += 1;
                 tracing::warn!(address = %link.parts.route, %error, failures = link.failures, "auth not reached; trying again");
@@ -101,7 +105,7 @@ impl AuthLink {
         });
     }
 
-    fn connected(&mut self, mux: Mux, driver: TaskGuard<String>, ctx: &mut Ctx<'_, Self>) {
+    fn connected(&mut self, mux: Mux, inbound: Inbound, driver: TaskGuard<String>, ctx: &mut Ctx<'_, Self>) {
         tracing::info!(address = %self.parts.route, "connected to auth");
         self.mux = Some(mux.clone());
         ctx.state("up");
@@ -113,6 +117,7 @@ impl AuthLink {
                 why = driver.join() => why.unwrap_or_else(|panic| panic),
                 error = follow_policy(&parts, &mux, &origin) => error.to_string(),
                 error = keep_alive(&parts, &mux, &origin) => error.to_string(),
+                () = answer_auth(inbound, &parts.inspector, parts.kind, &origin) => "the multiplexer ended".to_owned(),
             };
             mux.kill();
             why

@@ -8,12 +8,14 @@
 //! **Ends** with the connection. Temporary.
 
 use super::address::{Address, Origin};
+use super::agent_question::AgentWay;
 use super::cancels::{ClientKey, FindClientKey, ForgetKey};
 use super::carried::{self, PersonConnection, ServePeople, ToAuthRoom};
 use super::host::{Behavior, Ctx, Runtime, spawn_here};
 use super::identity::IdentityView;
 use super::joins::JoinCluster;
 use super::links::AdoptLink;
+use super::passages::Passages;
 use super::policy::PolicyView;
 use super::relay::{SessionOutcome, SessionRelay};
 use super::routing::{self, Opened};
@@ -70,6 +72,8 @@ pub struct ProxyParts {
     /// Who answers those that speak HTTP.
     pub pages: Arc<dyn ServePages>,
     pub to_auth_room: ToAuthRoom,
+    /// Which agent has a connection.
+    pub agents: Passages<AgentWay>,
 }
 
 /// The pages and programs' answers over HTTP; they are made to the right of the actors.

@@ -203,7 +203,7 @@ impl Dialer {
                 why = driver.join() => why.unwrap_or_else(|panic| panic),
                 why = keep_announcing(&parts, control, &mux, &peer, &origin) => why,
                 () = parts.policy.clone().removal_of(proxy) => "the proxy was removed from the cluster".to_owned(),
-                () = take_streams(inbound, &peer, &parts.serve, &origin) => "the multiplexer ended".to_owned(),
+                () = take_streams(inbound, (&peer, proxy), &parts.serve, &origin) => "the multiplexer ended".to_owned(),
             };
             mux.kill();
             why
@@ -422,12 +422,18 @@ async fn announced(control: &mut MuxStream, id: u64, trail: &Trail) -> Result<Pr
     }
 }
 
-async fn take_streams(mut inbound: Inbound, proxy: &Arc<str>, serve: &Address<ServeStream>, origin: &Origin) {
+async fn take_streams(
+    mut inbound: Inbound,
+    (peer, proxy): (&Arc<str>, NodeId),
+    serve: &Address<ServeStream>,
+    origin: &Origin,
+) {
     while let Some(stream) = inbound.recv().await {
         let stream = ServeStream {
             stream: Box::new(stream),
             runtime: Runtime::current(),
-            from: proxy.clone(),
+            from: peer.clone(),
+            proxy: Some(proxy),
         };
         // A full mailbox means more new connections than can be started: the stream is reset, and the proxy tries another
         // agent or says so.

@@ -1,7 +1,7 @@
 //! The nodes that talk to auth, on auth.
 //!
-//! **Owns** one link for each connection of a node: a multiplexer, each stream of which carries one question or, for the
-//! policy, the news from then on.
+//! **Owns** one link for each connection of a node: a multiplexer, each stream of which carries one question of the node's (for
+//! the policy, the news from then on) or of auth's (`node_questions`).
 //! **Hears** `AdoptLink` from connections that turned out to be a node's.
 //! **Tells** the actors of auth what nodes ask, with the node's identity from its certificate; the audit trail, of messages
 //! that a peer may not send.
@@ -16,6 +16,7 @@ use super::audit::StoreLines;
 use super::ca::{CaError, DbServerIssued, IssueDbClient, IssueHost, IssueOwnDbServer, Issued};
 use super::host::{Behavior, Ctx, Handle, Runtime, Spec, spawn_here};
 use super::inventory::{InventoryView, NodeHeard, NodeRecord};
+use super::node_questions::LinkedNodes;
 use super::policy::PolicyView;
 use super::rbac::Published;
 use super::trail::Trail;
@@ -64,6 +65,8 @@ pub struct LinkParts {
     pub policy_max_age: Duration,
     pub policy: PolicyView,
     pub trail: Trail,
+    /// Written with each link, so that auth can ask the node at its other end.
+    pub linked: LinkedNodes,
 }
 
 pub struct Links {
@@ -140,7 +143,6 @@ impl Behavior for Link {
         let Some(stream) = self.stream.take() else {
             return ctx.stop();
         };
-        // Auth answers on the node's streams and opens none of its own; the multiplexer is the driver's to keep.
         let (mux, inbound, driver) = mux::start(stream, MuxSide::Accepted);
         let removal = self.parts.policy.clone().removal_of(self.peer.node_id);
         let to_cut = mux.clone();
@@ -148,8 +150,9 @@ impl Behavior for Link {
             tracing::warn!(node = %link.peer.node_name, "node removed; its link is cut");
             to_cut.kill();
         });
+        let linked = self.parts.linked.enter(&self.peer, mux);
         ctx.run(spawn_here(driver).join(), move |link, why, ctx| {
-            drop(mux);
+            drop(linked);
             tracing::info!(node = %link.peer.node_name, reason = ?why, "node disconnected");
             ctx.stop();
         });
@@ -247,18 +250,20 @@ impl Asked {
         let says_proxy = frame::dialect_of(bytes) == Some(Dialect::ProxyToAuth as u8);
         if is(NodeKind::Proxy) && (says_proxy || !is(NodeKind::Db)) {
             let Frame { header, body } = decode::<ProxyToAuth>(bytes)?;
-            let body = body.ok_or_else(|| no_question(&header))?;
-            Ok((header, self.of_proxy(body)))
+            let question = body.and_then(|body| self.of_proxy(body));
+            let question = question.ok_or_else(|| no_question(&header))?;
+            Ok((header, question))
         } else {
             let Frame { header, body } = decode::<DbToAuth>(bytes)?;
-            let body = body.ok_or_else(|| no_question(&header))?;
             let connection = ConnectionId::from_random(header.connection.unwrap_or(0).to_be_bytes());
-            Ok((header, self.of_db(body, connection)))
+            let question = body.and_then(|body| self.of_db(body, connection));
+            let question = question.ok_or_else(|| no_question(&header))?;
+            Ok((header, question))
         }
     }
 
-    fn of_proxy(&self, body: ProxyToAuth) -> Question {
-        match body {
+    fn of_proxy(&self, body: ProxyToAuth) -> Option<Question> {
+        Some(match body {
             ProxyToAuth::WatchPolicy { have } => Question::WatchPolicy { have },
             ProxyToAuth::Heartbeat { report } => Question::Heartbeat(self.record(report)),
             ProxyToAuth::ShipAudit {
@@ -279,11 +284,13 @@ impl Asked {
                 code: code.0,
                 client_address,
             }),
-        }
+            // The answer to a question of auth's, which has a stream of its own.
+            ProxyToAuth::Inspected { .. } | ProxyToAuth::NotInspected { .. } => return None,
+        })
     }
 
-    fn of_db(&self, body: DbToAuth, connection: ConnectionId) -> Question {
-        match body {
+    fn of_db(&self, body: DbToAuth, connection: ConnectionId) -> Option<Question> {
+        Some(match body {
             DbToAuth::WatchPolicy { have } => Question::WatchPolicy { have },
             DbToAuth::Heartbeat { report } => Question::Heartbeat(self.record(report)),
             DbToAuth::ShipAudit {
@@ -319,7 +326,8 @@ impl Asked {
                 ttl: Duration::from_secs(ttl_secs),
                 csr,
             }),
-        }
+            DbToAuth::Inspected { .. } | DbToAuth::NotInspected { .. } => return None,
+        })
     }
 
     /// For the node and the kinds that its present certificate names, whatever it asks for.

@@ -49,6 +49,10 @@ impl OpenSessions {
             .count()
     }
 
+    pub fn ids(&self) -> impl Iterator<Item = SessionId> {
+        self.by_id.keys().copied()
+    }
+
     /// Forgets those whose relays are gone.
     pub fn sweep(&mut self) {
         let gone = self.by_id.iter().filter(|(_, open)| open.end.is_closed());

@@ -4,6 +4,7 @@
 //! trail, and only then an agent.
 
 use super::address::Origin;
+use super::agent_question::AgentWay;
 use super::cancels::{ClientKey, FindClientKey};
 use super::certificate_words::certificate_refusal;
 use super::connection::{ConnectionParts, OpenSession, ProxyParts};
@@ -176,7 +177,15 @@ async fn attempt(
         cancel_secret: secret.clone(),
         policy_version: permit.policy_version(),
     };
-    let (stream, candidate, process_id) = match first_that_opens(&candidates, &ask, origin).await? {
+    let passes_to = |candidate: &Candidate| {
+        let way = AgentWay {
+            node: candidate.node,
+            name: candidate.node_name.clone(),
+            transport: candidate.transport.clone(),
+        };
+        proxy.agents.note(client.connection, way, Arc::downgrade(&open.alive));
+    };
+    let (stream, candidate, process_id) = match first_that_opens(&candidates, &ask, origin, passes_to).await? {
         Answer::Opened {
             stream,
             candidate,
@@ -381,11 +390,18 @@ enum Answer {
 
 /// Tries the agents in their order. One that cannot be reached, or that is lost before it has answered, passes the turn: no byte
 /// of the client's has gone through it. An agent's answer is final.
-async fn first_that_opens(candidates: &[Candidate], ask: &ProxyToDb, origin: &Origin) -> Result<Answer, Refusal> {
+async fn first_that_opens(
+    candidates: &[Candidate],
+    ask: &ProxyToDb,
+    origin: &Origin,
+    passes_to: impl Fn(&Candidate),
+) -> Result<Answer, Refusal> {
     let mut tried = Vec::new();
     let mut lost = None;
     let mut refused = None;
     for candidate in candidates {
+        // Before it answers: one that does not is the one to be asked why.
+        passes_to(candidate);
         let question = origin.asks("OpenRelay", agent_peer(&candidate.node_name), OPEN_DEADLINE);
         let mut stream = match begin(candidate, ask, origin, &question).await {
             Ok(stream) => stream,
@@ -479,7 +495,7 @@ fn ask_frame(ask: &ProxyToDb, origin: &Origin, question: &PeerQuestion) -> Frame
     Frame::new(header, ask.clone())
 }
 
-async fn accepted(stream: &mut BoxStream) -> io::Result<()> {
+pub(super) async fn accepted(stream: &mut BoxStream) -> io::Result<()> {
     match stream.read_u8().await? {
         STREAM_ACCEPTED => Ok(()),
         other => Err(io::Error::other(format!("status byte {other}"))),

@@ -14,7 +14,7 @@ use super::policy::PolicyView;
 use super::supervisor::ChildExited;
 use super::trail::Trail;
 use super::tunnel::{Carrier, Tunnel};
-use crate::model::{Labels, NodeId, NodeName, ServiceName, SharedClock, Timestamp};
+use crate::model::{Labels, Moment, NodeId, NodeName, ServiceName, SharedClock, Timestamp};
 use crate::net::BoxStream;
 use crate::net::mux::{Mux, MuxError};
 use crate::net::tls::ServerTls;
@@ -59,6 +59,7 @@ impl Transport {
                     stream: Box::new(far),
                     runtime: Runtime::current(),
                     from: "proxy".into(),
+                    proxy: None,
                 };
                 agent.tell(origin, serve).map_err(|_| OpenError::LocalAgentDown)?;
                 Ok(Box::new(near))
@@ -70,6 +71,14 @@ impl Transport {
         match self {
             Self::Tunnel(mux) => mux.is_down(),
             Self::Local(_) => false,
+        }
+    }
+
+    /// When the agent at the other end said something last; `None` of one in this process.
+    pub fn last_heard(&self) -> Option<Moment> {
+        match self {
+            Self::Tunnel(mux) => Some(mux.gauge().heard()),
+            Self::Local(_) => None,
         }
     }
 }

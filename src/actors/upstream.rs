@@ -1,4 +1,4 @@
-//! One stream that a proxy opened: a client's connection to PostgreSQL, or a cancel.
+//! One stream that a proxy opened: a client's connection to PostgreSQL, a cancel, or a question about a connection.
 //!
 //! **Owns** the stream and, later, the connection to PostgreSQL.
 //! **Hears** nothing; its steps are its own, each the continuation of the one before.
@@ -10,13 +10,14 @@
 use super::address::{Address, Origin};
 use super::admission::{Declined, OpenRelay, OpenSession, Ready, prepare, unavailable};
 use super::agent::{AgentParts, GetUpstreamClient};
+use super::agent_question::answer_proxy;
 use super::cancels::{FindUpstreamKey, UpstreamTarget};
 use super::host::{Behavior, Ctx, spawn_here};
 use super::relay::{AuditTap, SessionOutcome, SessionRelay};
 use super::trail::Trail;
 use super::tunnel::answer;
 use crate::audit::EventKind;
-use crate::model::{ConnectionId, MessageId, Refusal, RefusalKind, Secret};
+use crate::model::{ConnectionId, MessageId, NodeId, Refusal, RefusalKind, Secret};
 use crate::net::BoxStream;
 use crate::net::frames::{self, ReadFrameError, read_frame, write_frame};
 use crate::net::tls::HANDSHAKE_DEADLINE;
@@ -39,24 +40,29 @@ pub struct Upstream {
     stream: Option<BoxStream>,
     /// The proxy at its other end, as the views name it.
     from: Arc<str>,
+    proxy: Option<NodeId>,
     parts: Arc<AgentParts>,
     client: Address<GetUpstreamClient>,
     session: Option<OpenSession>,
+    /// Gone with the actor.
+    alive: Arc<()>,
 }
 
 impl Upstream {
     pub fn new(
         stream: Option<BoxStream>,
-        from: Arc<str>,
+        (from, proxy): (Arc<str>, Option<NodeId>),
         parts: Arc<AgentParts>,
         client: Address<GetUpstreamClient>,
     ) -> Self {
         Self {
             stream,
             from,
+            proxy,
             parts,
             client,
             session: None,
+            alive: Arc::new(()),
         }
     }
 
@@ -67,6 +73,17 @@ impl Upstream {
         ctx: &mut Ctx<'_, Self>,
     ) {
         match ask {
+            Ok(Some(Frame {
+                header,
+                body: Some(ProxyToDb::InspectConnection { connection }),
+            })) => {
+                let (parts, proxy, id) = (self.parts.clone(), self.proxy, header.id);
+                let done = async move {
+                    let asked = (stream, id);
+                    answer_proxy(&parts.inspector, &parts.opened_by, proxy, connection, asked).await;
+                };
+                ctx.run(done, |_, (), ctx| ctx.stop());
+            }
             Ok(Some(Frame {
                 header,
                 body: Some(ProxyToDb::CancelQuery { connection }),
@@ -97,6 +114,8 @@ impl Upstream {
                 ctx.serve_only(connection);
                 ctx.arrived(Label::of("OpenRelay"), self.from.clone(), Some(MessageId(header.id)));
                 ctx.state("deciding");
+                let alive = Arc::downgrade(&self.alive);
+                self.parts.opened_by.note(connection, self.proxy, alive);
                 let ask = OpenRelay {
                     connection,
                     session,

@@ -70,6 +70,8 @@ events! {
     /// An administrator removed a node from the cluster.
     NodeRemoved => "node.remove", "PND02I";
     NodeStarted => "node.started", "PND00I";
+    /// Somebody looked at what runs on a node, at connections of others, or at the trace of one.
+    TraceRead => "trace.read", "PTR00I";
 }
 
 #[cfg(test)]

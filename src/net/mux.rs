@@ -29,7 +29,7 @@ const YAMUX_STREAMS_MAX: usize = 4 * STREAMS_MAX;
 /// Opens that wait for the driver. They are taken on its next turn.
 const OPENS_QUEUED: usize = 64;
 /// Inbound streams that wait to be taken. Beyond it a stream is reset: its opener reads an error and can go elsewhere.
-const INBOUND_QUEUED: usize = 256;
+pub const INBOUND_QUEUED: usize = 256;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MuxError {

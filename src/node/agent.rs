@@ -12,6 +12,7 @@ use crate::actors::databases::server_files::ServerFiles;
 use crate::actors::dialer::DialerParts;
 use crate::actors::dialers::{Dialers, DialersParts, DialersStock};
 use crate::actors::host::Spec;
+use crate::actors::passages::Passages;
 use crate::actors::sessions::EndService;
 use crate::actors::tunnels::ServeLocally;
 use crate::config::{DatabaseConfig, JoinAddress};
@@ -57,6 +58,8 @@ pub(super) fn start(
         keep_key: cancels.address(),
         find_key: cancels.address(),
         forget_key: cancels.address(),
+        opened_by: Passages::default(),
+        inspector: common.inspector.clone(),
     });
     let agent = {
         let numbers = Arc::default();

@@ -12,6 +12,7 @@ use crate::actors::host::Spec;
 use crate::actors::inventory::{HEARTBEAT_EVERY, Inventory, InventoryStock, InventoryView, NodeHeard, NodeRecord};
 use crate::actors::joins::Joins;
 use crate::actors::links::{LinkParts, Links};
+use crate::actors::node_questions::LinkedNodes;
 use crate::actors::policy::{PolicyConfirmed, PolicyReceived};
 use crate::actors::rbac::{Published, Rbac};
 use crate::actors::tokens::{StaticToken, Tokens};
@@ -241,6 +242,7 @@ pub(super) async fn start(
             )
         })
     };
+    let linked = LinkedNodes::default();
     let links = {
         let parts = Arc::new(LinkParts {
             issue: ca.address(),
@@ -255,6 +257,7 @@ pub(super) async fn start(
             policy_max_age: config.policy_max_age,
             policy: common.policy.clone(),
             trail: common.trail.clone(),
+            linked: linked.clone(),
         });
         let numbers = Arc::default();
         roots.start(Spec::permanent("links"), move || {
@@ -281,6 +284,8 @@ pub(super) async fn start(
         create_invite: accounts.address(),
         forget_account: accounts.address(),
         log_in: accounts.address(),
+        linked,
+        inspector: common.inspector.clone(),
     });
     let parts = Arc::new(ConnectionParts {
         cluster: common.identity.cluster.clone(),

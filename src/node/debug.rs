@@ -1,11 +1,27 @@
 //! The debug socket of a node: there before anything else, and gone after everything else.
 
 use super::data_dir::DataDir;
+use super::facts::FactSources;
+use crate::actors::address::Origin;
+use crate::actors::inspector::Inspector;
 use crate::config::Config;
 use crate::model::NodeId;
 use crate::telemetry::observe::{About, Observer, SharedObserver};
 use crate::web::debug::{AskOthers, DebugParts, DebugService, nobody};
+use std::sync::Arc;
 use tokio::sync::watch;
+
+/// Asks the processes that a connection of this one goes on in.
+pub(crate) fn others_of(inspector: Inspector) -> AskOthers {
+    Arc::new(move |connection| {
+        let inspector = inspector.clone();
+        Box::pin(async move {
+            let origin = Origin::outside("debug").for_connection(connection);
+            let (parts, missing) = inspector.parts_of_others(connection, &origin).await;
+            parts.into_iter().map(Ok).chain(missing.into_iter().map(Err)).collect()
+        })
+    })
+}
 
 /// The service, and what it is told when it is known.
 pub(crate) struct Debug {
@@ -45,6 +61,14 @@ impl Debug {
 
     pub fn knows_who_it_is(&self, node: NodeId) {
         self.observer.observer().is_node(node.to_string());
+    }
+
+    pub fn knows(&self, sources: Arc<FactSources>) {
+        self.observer.observer().knows(move || sources.facts());
+    }
+
+    pub fn observer(&self) -> SharedObserver {
+        self.observer.clone()
     }
 
     pub fn asks_others(&self, others: AskOthers) {

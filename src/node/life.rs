@@ -6,7 +6,6 @@ use crate::actors::sessions::{Drain, EndAll, LAST_WORDS_DEADLINE};
 use crate::config::Config;
 use crate::model::{Refusal, RefusalKind};
 use crate::telemetry::panics;
-use crate::web::debug::AskOthers;
 use futures::future::join_all;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -69,11 +68,6 @@ async fn condemned(mut sentence: watch::Receiver<Option<String>>) -> String {
 }
 
 impl Node {
-    /// From here on the debug socket asks them for the parts that other processes have of a connection.
-    pub fn ask_others(&self, others: AskOthers) {
-        self.debug.asks_others(others);
-    }
-
     /// Writes `listening.json` when the node is ready, then waits until it is told to stop and has drained, or cannot go on. The
     /// orders are closed when this returns: from there on nothing can be hurried.
     pub async fn run(&mut self, mut orders: mpsc::Receiver<Order>) -> NodeEnd {

@@ -9,6 +9,7 @@ mod auth;
 pub mod data_dir;
 mod debug;
 mod diag;
+mod facts;
 mod follower;
 mod joining;
 mod life;
@@ -22,6 +23,7 @@ pub use life::{END_DEADLINE, NodeEnd, Order};
 
 use crate::actors::accounts::{AcceptInvite, LookAtInvite};
 use crate::actors::address::Address;
+use crate::actors::agent_question::AgentWay;
 use crate::actors::audit::{AuditShipper, StoreLines};
 use crate::actors::auth_link::{AuthLink, AuthLinkParts};
 use crate::actors::ca::{IssueDbClient, IssueHost, IssueOwnDbServer};
@@ -29,6 +31,8 @@ use crate::actors::databases::DatabasesStock;
 use crate::actors::host::ActorRef;
 use crate::actors::host::{Runtimes, Spec};
 use crate::actors::identity::{IdentityKeeper, IdentityParts, IdentityStock, IdentityView, InUse};
+use crate::actors::inspector::Inspector;
+use crate::actors::passages::Passages;
 use crate::actors::phase::NodePhase;
 use crate::actors::policy::{Policy, PolicyConfirmed, PolicyReceived, PolicyStock, PolicyView};
 use crate::actors::proxies::ProxiesStock;
@@ -44,7 +48,8 @@ use crate::pki::entropy;
 use crate::protocol::tunnel::NodeReport;
 use crate::web::diag::{Diag, Health};
 use crate::web::metrics::{NodeParts, Sources};
-use debug::Debug;
+use debug::{Debug, others_of};
+use facts::FactSources;
 use roots::Roots;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -145,6 +150,12 @@ pub(crate) struct Common {
     pub condemned: Arc<watch::Sender<Option<String>>>,
     /// What the proxy presents to people.
     pub web: WebCertificates,
+    /// Where the observer finds what the actors do not show by themselves.
+    pub facts: Arc<FactSources>,
+    /// Which agent has a connection of the proxy of this process.
+    pub agents: Passages<AgentWay>,
+    /// What this process answers about itself.
+    pub inspector: Inspector,
 }
 
 /// What a node asks of auth, wherever auth is.
@@ -228,7 +239,15 @@ pub async fn start(
         health: Vec::new(),
         proxy_addresses: Vec::new(),
     };
+    let facts = Arc::new(FactSources::new(databases.view()));
+    debug.knows(facts.clone());
+    let agents = Passages::default();
+    let inspector = Inspector::new(debug.observer(), identity.node, agents.clone());
+    debug.asks_others(others_of(inspector.clone()));
     let common = Arc::new(Common {
+        facts,
+        inspector,
+        agents,
         in_use: identity_stock.view(),
         databases,
         report: Arc::new(watch::Sender::new(report)),
@@ -318,6 +337,7 @@ fn link_to_auth(
         received,
         confirmed,
         policy: common.policy.clone(),
+        inspector: common.inspector.clone(),
     });
     let link = roots.start(Spec::permanent("auth-link"), move || AuthLink::new(parts.clone()));
     Ok(AuthAddresses {
@@ -349,6 +369,7 @@ fn nowhere() -> StartError {
 /// The sessions of one service: where proxy and agent share a process, each registers and decides for itself.
 pub(crate) fn start_sessions(common: &Common, roots: &mut Roots, name: &str) -> ActorRef<Sessions> {
     let (stock, policy, clock) = (SessionsStock::default(), common.policy.clone(), common.clock.clone());
+    common.facts.has_sessions(stock.watch());
     roots.start(Spec::permanent(name), move || {
         Sessions::new(stock.clone(), policy.clone(), clock.clone())
     })

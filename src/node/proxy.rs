@@ -70,6 +70,7 @@ pub(super) fn start(
             auth: auth_endpoints(&common.config, local_auth)?,
             pages: Arc::new(pages),
             to_auth_room: ToAuthRoom::default(),
+            agents: common.agents.clone(),
         }),
         auth: None,
     });

@@ -35,6 +35,8 @@ spec:
       verbs: [list, read, delete]
     - resources: [cert_authority]
       verbs: [list, readnosecrets]
+    - resources: [trace]
+      verbs: [list, read]
   options:
     max_session_ttl: 30h
 ";
@@ -48,7 +50,7 @@ metadata:
 spec:
   allow:
     rules:
-    - resources: [session, event]
+    - resources: [session, event, trace]
       verbs: [list, read]
     - resources: [db_server, node, session_tracker, cluster_alert, instance]
       verbs: [list, read]

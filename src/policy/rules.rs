@@ -59,6 +59,8 @@ words! {
         Event => "event",
         /// Recorded and running sessions.
         Session => "session",
+        /// What runs on the nodes: actors, connections, and what happened between them.
+        Trace => "trace",
     }
 }
 

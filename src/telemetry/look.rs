@@ -34,13 +34,14 @@ pub struct DatabaseFact {
     pub detail: String,
 }
 
-/// One agent's tunnel, as its proxy sees it.
+/// A connection to another node, as this one sees it.
 #[derive(Debug, Clone)]
 pub struct TunnelFact {
     /// The path of its actor.
     pub path: String,
-    pub agent: String,
-    /// When the agent said something last.
+    /// `agent NAME`, `proxy NAME`, or `auth`.
+    pub peer: String,
+    /// When the peer said something last.
     pub heard: Moment,
     /// After so long without a word it is given up.
     pub given_up_after: Duration,

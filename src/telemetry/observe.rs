@@ -83,6 +83,11 @@ impl Observer {
         self
     }
 
+    /// The same, where that is known only when the node is put together.
+    pub fn knows(&mut self, facts: impl Fn() -> Facts + Send + 'static) {
+        self.facts = Box::new(facts);
+    }
+
     /// Which node of the cluster it is, where that is known only when it has joined.
     pub fn is_node(&mut self, node_id: String) {
         self.about.node_id = node_id;

@@ -13,7 +13,9 @@ use crate::actors::address::Address;
 use crate::actors::audit_log::QueryAudit;
 use crate::actors::ca::{IssueDbServer, IssuePerson};
 use crate::actors::host::{Behavior, Ctx, spawn_detached};
+use crate::actors::inspector::Inspector;
 use crate::actors::inventory::{InventoryView, NodeForgotten};
+use crate::actors::node_questions::LinkedNodes;
 use crate::actors::rbac::{Published, PutResource, RemoveNode, RemoveResource};
 use crate::actors::tokens::{AddToken, ListTokens, RemoveToken};
 use crate::actors::trail::Trail;
@@ -52,6 +54,10 @@ pub struct AdminParts {
     pub create_invite: Address<CreateInvite>,
     pub forget_account: Address<ForgetAccount>,
     pub log_in: Address<LogIn>,
+    /// The other nodes, as far as they can be asked about themselves.
+    pub linked: LinkedNodes,
+    /// This one.
+    pub inspector: Inspector,
 }
 
 /// The socket, and room for those who use it: made once, outside of the actor, so that a request is not cut off by a failure

@@ -19,6 +19,8 @@ mod permits;
 mod routes;
 mod status;
 mod token_routes;
+pub mod trace_api;
+mod trace_routes;
 mod user_routes;
 
 #[cfg(test)]

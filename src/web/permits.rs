@@ -10,7 +10,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use std::sync::Arc;
 
-/// The routes that ask the rules, and are therefore served to people; `*` is a name. A route that is not here is for the
+/// The routes that ask the rules, and are therefore served to people; `*` is a name, `**` one or more. A route that is not here is for the
 /// administrator's socket only, so that a new one is closed until it asks.
 const FOR_PEOPLE: &[&str] = &[
     "/v1/status",
@@ -27,14 +27,19 @@ const FOR_PEOPLE: &[&str] = &[
     "/v1/authorities",
     "/v1/locks",
     "/v1/access/explain",
+    "/v1/nodes/*/actors",
+    "/v1/nodes/*/actors/**",
+    "/v1/connections",
+    "/v1/connections/*/trace",
 ];
 
 pub(super) fn is_for_people(path: &str) -> bool {
     FOR_PEOPLE.iter().any(|route| {
         let (mut parts, mut asked) = (route.split('/'), path.split('/'));
-        let same = parts
-            .by_ref()
-            .all(|part| asked.next().is_some_and(|asked| part == "*" || part == asked));
+        let same = parts.by_ref().all(|part| match part {
+            "**" => asked.by_ref().count() > 0,
+            part => asked.next().is_some_and(|asked| part == "*" || part == asked),
+        });
         same && asked.next().is_none()
     })
 }
@@ -126,11 +131,17 @@ mod tests {
 
     #[test]
     fn a_route_that_does_not_ask_the_rules_is_closed_to_people() {
-        for open in ["/v1/status", "/v1/resources/role/a", "/v1/users/alice/reset"] {
+        for open in [
+            "/v1/status",
+            "/v1/resources/role/a",
+            "/v1/users/alice/reset",
+            "/v1/nodes/db-1/actors/agent/upstream",
+        ] {
             assert!(is_for_people(open), "{open}");
         }
         for closed in [
             "/v1/new",
+            "/v1/nodes/db-1",
             "/v1/users/alice/new",
             "/v1/resources/role/a/b",
             "/v1/status/",

@@ -6,7 +6,7 @@ use super::api::{
     SignPerson, SignedCertificate,
 };
 use super::permits::Caller;
-use super::{access_routes, kinds, listed, status, token_routes, user_routes};
+use super::{access_routes, kinds, listed, status, token_routes, trace_routes, user_routes};
 use crate::actors::address::{AskError, Origin};
 use crate::actors::audit_log::QueryAudit;
 use crate::actors::ca::{IssueDbServer, IssuePerson, Issued};
@@ -58,6 +58,10 @@ pub fn router(parts: Arc<AdminParts>, caller: Caller) -> Router {
         .route("/v1/users/{name}/reset", post(user_routes::reset))
         .route("/v1/locks", post(access_routes::add_lock))
         .route("/v1/access/explain", get(access_routes::explain_access))
+        .route("/v1/nodes/{name}/actors", get(trace_routes::actors))
+        .route("/v1/nodes/{name}/actors/{*path}", get(trace_routes::actor))
+        .route("/v1/connections", get(trace_routes::connections))
+        .route("/v1/connections/{id}/trace", get(trace_routes::trace))
         .route("/v1/audit", get(audit))
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
         .with_state(Api { parts, caller })

@@ -1,7 +1,9 @@
 //! Panics inside the program, provoked by the feature `fault-points`.
 
+use crate::fault_table::inject;
 use crate::harness::cluster::{Options, role, user};
-use crate::harness::{Cluster, Form, Kind, Wire};
+use crate::harness::{Cluster, Form, Kind, PATIENCE, Wire, until};
+use nix::sys::signal::Signal;
 
 #[test]
 fn a_panic_in_one_connection_leaves_the_others_and_the_node_unharmed() {
@@ -19,8 +21,9 @@ fn a_panic_in_one_connection_leaves_the_others_and_the_node_unharmed() {
     assert!(!psql.is_empty());
     let node = cluster.node(Kind::Proxy).process();
     assert!(
-        node.log_text().contains("connection.authorise"),
-        "the panic is in the log:\n{}",
+        node.log_text().contains("panic at src/telemetry/fault.rs")
+            && !node.log_text().contains("connection.authorise"),
+        "the panic is in the log, with its place and without what it quotes:\n{}",
         node.log_tail()
     );
 
@@ -50,4 +53,30 @@ fn a_panic_in_rbac_is_an_error_for_its_asker_and_the_next_ask_succeeds() {
     cluster.client("survivor", "app", "app").psql("select 1").ok();
     assert_eq!(wire.query("select 'unharmed'"), Ok(vec!["unharmed".to_owned()]));
     assert!(cluster.ctl(&["get", "roles", "--format", "yaml"]).ok().contains("calm"));
+}
+
+#[test]
+fn a_node_whose_actor_is_exhausted_ends_with_70_and_says_which_and_why() {
+    let mut cluster = Cluster::start(Form::Apart);
+    inject(cluster.node(Kind::Proxy), "policy", "start", 6);
+    let log = || cluster.node(Kind::Proxy).process().log_text();
+    until("the reason is in the log", PATIENCE, || {
+        log()
+            .contains("actor policy is exhausted: 6 failures within 10s")
+            .then_some(())
+    });
+    assert_eq!(cluster.node_mut(Kind::Proxy).wait(PATIENCE), 70);
+}
+
+#[test]
+fn a_node_with_a_blocked_thread_ends_in_time_and_names_the_actor() {
+    let mut cluster = Cluster::start(Form::Apart);
+    inject(cluster.node(Kind::Agent), "dialers/dialer#1", "block", 600);
+    cluster.node(Kind::Agent).process().send(Signal::SIGTERM);
+    until("the actor is named", PATIENCE, || {
+        let log = cluster.node(Kind::Agent).process().log_text();
+        let named = |line: &str| line.contains("did not end in time") && line.contains("dialer#1");
+        log.lines().any(named).then_some(())
+    });
+    assert_eq!(cluster.node_mut(Kind::Agent).wait(PATIENCE), 0);
 }

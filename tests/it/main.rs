@@ -25,6 +25,9 @@ mod denials;
 mod dev;
 /// A node that finishes what is open before it stops; its answers to probes; a configuration that is read again.
 mod drained;
+/// A panic in every actor, one after the other, and the table of it.
+#[cfg(feature = "fault-points")]
+mod fault_table;
 /// Panics inside the program, provoked.
 #[cfg(feature = "fault-points")]
 mod faults;
@@ -35,6 +38,7 @@ mod frozen;
 /// `docs/guide.md`, typed as it stands, on hosts in namespaces of their own.
 mod guide;
 /// What the tests stand on.
+mod hangs;
 mod harness;
 /// An administrator's program that hangs up before it is answered.
 mod hung_up;
@@ -58,6 +62,8 @@ mod people;
 mod proxies;
 /// Queries of psql, pgbench and psycopg, and what the audit log has of them.
 mod queries;
+/// What runs on the nodes, as people see it through auth.
+mod remote;
 /// A node that an administrator removes.
 mod removed;
 /// Host certificates over months.

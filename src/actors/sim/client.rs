@@ -25,7 +25,8 @@ pub struct Client {
     number: u64,
     person: &'static str,
     db_user: &'static str,
-    begins: u64,
+    /// In milliseconds from the beginning.
+    pub begins: u64,
     draws: Draws,
 }
 

@@ -26,7 +26,8 @@ struct Held {
 #[derive(Default)]
 struct Seen {
     who: Option<(&'static str, &'static str)>,
-    connected: Duration,
+    /// By which rules each node may have decided about it.
+    decided_by: Vec<(usize, usize)>,
     left: Option<Duration>,
     /// On the proxy's disk, on an agent's disk.
     routed: bool,
@@ -44,6 +45,8 @@ struct Dial {
 #[derive(Default)]
 struct Reader {
     held: Vec<Held>,
+    /// Nodes, and rules that they may hold at this moment.
+    may_hold: Vec<(usize, usize)>,
     clients: BTreeMap<u64, Seen>,
     open: BTreeMap<u64, Dial>,
     let_go: BTreeSet<u64>,
@@ -77,8 +80,24 @@ impl Reader {
                 person,
                 db_user,
             } => {
+                let decided_by = self.may_hold.clone();
                 let seen = self.client(*client);
-                (seen.who, seen.connected) = (Some((*person, *db_user)), at);
+                (seen.who, seen.decided_by) = (Some((*person, *db_user)), decided_by);
+            }
+            What::Told { node, rules } => {
+                self.may_hold.push((*node, *rules));
+                let waiting = self.clients.values_mut();
+                waiting.for_each(|seen| seen.decided_by.push((*node, *rules)));
+            }
+            What::Rules { node, rules, .. } => {
+                // Those that it was told of before are gone, and those that come later may be there already.
+                let now = (*node, *rules);
+                let at = self.may_hold.iter().position(|held| *held == now).unwrap_or(0);
+                let mut place = 0;
+                self.may_hold.retain(|held| {
+                    place += 1;
+                    held.0 != *node || place > at
+                });
             }
             What::OnDisk {
                 event,
@@ -120,14 +139,7 @@ impl Reader {
     }
 
     /// Bytes before a permit.
-    fn before_postgres(
-        &mut self,
-        Dial {
-            client,
-            agent,
-            from: at,
-        }: &Dial,
-    ) {
+    fn before_postgres(&mut self, Dial { client, agent, .. }: &Dial) {
         let seen = self.clients.entry(*client).or_default();
         if !seen.routed {
             let what = "reached PostgreSQL before the proxy's decision was on disk";
@@ -138,10 +150,9 @@ impl Reader {
                 .broken
                 .push(format!("client {client} reached PostgreSQL and never connected"));
         };
-        let waited = *at - seen.connected;
         for node in [0, *agent] {
-            let denied: Duration = denied_times(&self.held, node, who, (seen.connected, *at)).iter().sum();
-            if denied == waited && waited > Duration::ZERO {
+            let mut rules = seen.decided_by.iter().filter(|(of, _)| *of == node);
+            if rules.all(|(_, rules)| rules::denies(*rules, who.0, who.1)) {
                 let what = format!("reached PostgreSQL although node {node} denied it from the beginning");
                 self.broken.push(format!("client {client} {what}"));
             }

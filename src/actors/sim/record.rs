@@ -16,7 +16,12 @@ pub enum What {
         client: Option<u64>,
         statement: Option<String>,
     },
-    /// A node decides by these rules from now on.
+    /// A node may decide by these rules from now on.
+    Told {
+        node: usize,
+        rules: usize,
+    },
+    /// A node decides by these rules and no others from now on.
     Rules {
         node: usize,
         version: u64,

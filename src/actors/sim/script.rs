@@ -37,6 +37,10 @@ enum Act {
     EndAll {
         node: usize,
     },
+    /// The agent's actors end in their order, whatever they are at.
+    Stop {
+        agent: usize,
+    },
 }
 
 /// Those that may panic: the permanent ones, and each kind of temporary one.
@@ -54,11 +58,13 @@ const FAILING: [&str; 9] = [
 
 fn draw_act(draws: &mut Draws, agents: usize) -> Act {
     let node = draws.below(agents as u64 + 1) as usize;
-    match draws.below(20) {
+    match draws.below(21) {
         0..8 => Act::Publish {
             rules: draws.below(rules::COUNT) as usize,
             delays: (0..=agents)
-                .map(|_| (!draws.percent(10)).then(|| draws.below(400)))
+                .map(|_| {
+                    (!draws.percent(10)).then(|| [0, 0, draws.below(20), draws.below(400)][draws.below(4) as usize])
+                })
                 .collect(),
         },
         8..10 => Act::KillPostgres,
@@ -68,10 +74,23 @@ fn draw_act(draws: &mut Draws, agents: usize) -> Act {
         },
         13..18 => Act::Fail {
             actor: FAILING[draws.below(FAILING.len() as u64) as usize],
-            after: draws.below(6) as u32,
+            after: draws.below(15) as u32,
         },
         18 => Act::Drain { node },
-        _ => Act::EndAll { node },
+        19 => Act::EndAll { node },
+        _ => Act::Stop {
+            agent: draws.below(agents as u64) as usize,
+        },
+    }
+}
+
+/// Most often while a client is on its way into its session, where the most can go wrong.
+fn draw_time(draws: &mut Draws, begins: &[u64]) -> u64 {
+    let begin = begins[draws.below(begins.len() as u64) as usize];
+    match draws.below(10) {
+        0..3 => begin,
+        3..7 => begin + draws.below(40),
+        _ => draws.below(9_000),
     }
 }
 
@@ -87,13 +106,14 @@ pub async fn play(seed: u64) -> Outcome {
     let mut draws = Draws::new(seed, 20);
     let world = World::start(seed).await;
     let (proxy_holders, agent_holders) = holders(&world);
-    let mut running = Vec::new();
+    let (mut running, mut begins) = (Vec::new(), Vec::new());
     for number in 1..=3 + draws.below(6) {
         let client = Client::drawn(number, &mut draws);
+        begins.push(client.begins);
         running.push(spawn_here(client.run(world.clone())));
     }
     for _ in 0..draws.below(7) {
-        let (at, act) = (draws.below(9_000), draw_act(&mut draws, world.agents.len()));
+        let (at, act) = (draw_time(&mut draws, &begins), draw_act(&mut draws, world.agents.len()));
         let world = world.clone();
         running.push(spawn_here(async move {
             tokio::time::sleep(Duration::from_millis(at)).await;
@@ -109,7 +129,9 @@ pub async fn play(seed: u64) -> Outcome {
             left_over.push(format!("node {node} still has sessions"));
         }
     }
-    if holders(&world) != (proxy_holders, agent_holders) {
+    // An agent that was stopped holds less than it did.
+    let (of_proxy, of_agents) = holders(&world);
+    if of_proxy > proxy_holders || of_agents > agent_holders {
         left_over.push("a connection's actor still holds what it needs".to_owned());
     }
     Outcome {
@@ -152,5 +174,6 @@ async fn carry_out(act: Act, world: &Arc<World>) {
         Act::Fail { actor, after } => fail_at(actor, after),
         Act::Drain { node } => _ = world.drain(node, Duration::from_secs(10)).await,
         Act::EndAll { node } => world.end_all(node).await,
+        Act::Stop { agent } => world.stop(agent).await,
     }
 }

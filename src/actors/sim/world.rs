@@ -12,6 +12,8 @@ use crate::actors::carried::ToAuthRoom;
 use crate::actors::connection::{ConnectionParts, ProxyParts, ServePages};
 use crate::actors::databases::{Database, DatabasesStock, Offer};
 use crate::actors::host::{ActorRef, Behavior, Runtime, Spec, spawn_detached, start_on};
+use crate::actors::inspector::Inspector;
+use crate::actors::passages::Passages;
 use crate::actors::policy::{Policy, PolicyReceived, PolicyStock, PolicyView};
 use crate::actors::sessions::{Drain, EndAll, Sessions};
 use crate::actors::sessions_stock::SessionsStock;
@@ -28,6 +30,7 @@ use crate::net::upstream_tls::UpstreamTrust;
 use crate::pki::entropy;
 use crate::pki::entropy::seeded::Draws;
 use crate::policy::DatabaseTlsMode;
+use crate::telemetry::observe::{About, Observer};
 use futures::future::BoxFuture;
 use rustls_pki_types::CertificateDer;
 use std::net::SocketAddr;
@@ -63,7 +66,7 @@ pub struct Node {
 pub struct AgentNode {
     pub node: Node,
     pub parts: Arc<AgentParts>,
-    serve: Address<ServeStream>,
+    agent: ActorRef<Agent>,
     /// `None`: it is in the process of the proxy.
     tunnel: Mutex<Option<Mux>>,
     databases: Offer,
@@ -121,6 +124,7 @@ impl World {
                 auth: Vec::new(),
                 pages: Arc::new(NoPages),
                 to_auth_room: ToAuthRoom::default(),
+                agents: Passages::default(),
             }),
             auth: None,
         });
@@ -178,9 +182,10 @@ impl World {
             snapshot: rules::snapshot(rules, version, NOW),
             max_age: MAX_AGE,
         };
-        let known = self.node(node).view.version();
+        self.record.note(What::Told { node, rules });
         let heard = ask(&self.node(node).policy.address(), received).await;
-        if heard && known.is_none_or(|known| known < version) {
+        // It may have newer ones already.
+        if heard && self.node(node).view.version() == Some(version) {
             self.record.note(What::Rules { node, version, rules });
         }
     }
@@ -192,7 +197,7 @@ impl World {
             agent_name: agent.node.trail.node_name.clone(),
             databases: agent.parts.databases.records(),
             health: Vec::new(),
-            serve: agent.serve.clone(),
+            serve: agent.agent.address(),
         };
         ask(to, local).await;
     }
@@ -205,7 +210,7 @@ impl World {
         let (proxys_side, _no_control_stream, driver) = mux::start(accepted, MuxSide::Accepted);
         spawn_detached(async move { drop(driver.await) });
         let agent = &self.agents[agent];
-        let serve = agent.serve.clone();
+        let serve: Address<ServeStream> = agent.agent.address();
         spawn_detached(async move {
             let origin = Origin::outside("dialer");
             while let Some(stream) = inbound.recv().await {
@@ -213,6 +218,7 @@ impl World {
                     stream: Box::new(stream),
                     runtime: Runtime::current(),
                     from: "proxy".into(),
+                    proxy: None,
                 };
                 let _agent_gone = serve.tell(&origin, serve_stream);
             }
@@ -244,6 +250,11 @@ impl World {
     pub fn cut_tunnel(&self, agent: usize) -> bool {
         let tunnel = self.agents[agent].tunnel.lock().unwrap().take();
         tunnel.inspect(Mux::kill).is_some()
+    }
+
+    /// Ends an agent's actor, with the sessions that it has.
+    pub async fn stop(&self, agent: usize) {
+        self.agents[agent].agent.clone().stop(SOON).await;
     }
 
     /// Whether the node has heard that all its sessions are over.
@@ -338,6 +349,8 @@ impl AgentNode {
             keep_key: cancels.address(),
             find_key: cancels.address(),
             forget_key: cancels.address(),
+            opened_by: Passages::default(),
+            inspector: nobody_looks(node.trail.node),
         });
         let agent = {
             let parts = parts.clone();
@@ -349,7 +362,7 @@ impl AgentNode {
         Self {
             node,
             parts,
-            serve: agent.address(),
+            agent,
             tunnel: Mutex::new(None),
             databases,
         }
@@ -398,4 +411,15 @@ impl ServePages for NoPages {
     fn serve(&self, _: ServerTls, _: SocketAddr, _: Origin) -> BoxFuture<'static, ()> {
         Box::pin(async {})
     }
+}
+
+/// Nobody asks these nodes about themselves.
+fn nobody_looks(node: NodeId) -> Inspector {
+    let about = About {
+        node: "simulated".to_owned(),
+        node_id: node.to_string(),
+        version: String::new(),
+        services: Vec::new(),
+    };
+    Inspector::new(Observer::new(about).shared(), node, Passages::default())
 }

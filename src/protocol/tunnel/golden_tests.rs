@@ -84,6 +84,7 @@ fn samples() -> Vec<(String, Vec<u8>)> {
     all.extend(from_auth());
     all.extend(of_accounts());
     all.extend(tunnel());
+    all.extend(inspections());
     let refused = Frame::<AuthToNode>::refused(7, "no");
     all.push(("Refused".into(), refused.encode().unwrap()));
     let stored = || AuthToNode::AuditStored { last_seq: 1 };
@@ -271,6 +272,35 @@ fn from_auth() -> Vec<(String, Vec<u8>)> {
             },
         ),
     ]
+}
+
+fn inspections() -> Vec<(String, Vec<u8>)> {
+    let connection = ConnectionId::from_random([1; 8]);
+    let connections = Inspection::Connections {
+        user: Some("alice".parse().unwrap()),
+        database: Some("orders".into()),
+        state: Some("busy".into()),
+    };
+    let mut all: Vec<_> = [
+        ("Inspect(Actors)", Inspection::Actors),
+        ("Inspect(Actor)", Inspection::Actor { path: "tunnels".into() }),
+        ("Inspect(Connections)", connections),
+        ("Inspect(Trace)", Inspection::Trace { connection }),
+    ]
+    .into_iter()
+    .map(|(name, question)| sample(name, AuthToNode::Inspect { question }))
+    .collect();
+    let (json, why) = (|| b"{}".to_vec(), || "no".to_owned());
+    all.extend([
+        sample("Inspected", DbToAuth::Inspected { json: json() }),
+        sample("NotInspected", DbToAuth::NotInspected { why: why() }),
+        sample("Inspected", ProxyToAuth::Inspected { json: json() }),
+        sample("NotInspected", ProxyToAuth::NotInspected { why: why() }),
+        sample("InspectConnection", ProxyToDb::InspectConnection { connection }),
+        sample("Inspected", DbToProxy::Inspected { json: json() }),
+        sample("NotInspected", DbToProxy::NotInspected { why: why() }),
+    ]);
+    all
 }
 
 fn tunnel() -> Vec<(String, Vec<u8>)> {

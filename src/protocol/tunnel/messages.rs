@@ -42,6 +42,10 @@ pub trait Wire: Serialize + DeserializeOwned + fmt::Debug + Send + 'static {
     const MAX_BYTES: usize;
 }
 
+/// One process's part of a trace, as JSON. A connection makes some 25 records of 250 bytes on each node; of one that made more
+/// than fits, the oldest are left out.
+pub const PART_MAX_BYTES: usize = 512 * 1024;
+
 /// A certificate chain, leaf first, each DER.
 pub type Chain = Vec<Vec<u8>>;
 
@@ -180,6 +184,10 @@ pub enum DbToAuth {
         ttl_secs: u64,
         csr: Vec<u8>,
     },
+    /// The answer to [`AuthToNode::Inspect`], on the stream that auth opened for it: JSON.
+    Inspected { json: Vec<u8> },
+    /// There is no answer to it, in a sentence.
+    NotInspected { why: String },
 }
 
 impl Wire for DbToAuth {
@@ -217,6 +225,13 @@ pub enum ProxyToAuth {
         code: SecretText,
         /// Where the browser is, as the proxy sees it.
         client_address: String,
+    },
+    /// As [`DbToAuth::Inspected`].
+    Inspected {
+        json: Vec<u8>,
+    },
+    NotInspected {
+        why: String,
     },
 }
 
@@ -291,6 +306,28 @@ pub enum AuthToNode {
         /// A sentence for the log of the node.
         why: String,
     },
+    /// What the node sees of itself. First thing on a stream that auth opens, the one thing that auth asks.
+    Inspect {
+        question: Inspection,
+    },
+}
+
+/// What can be asked of a node about itself. It is answered with ids and names, never with what a message or a statement says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Inspection {
+    /// All of its actors.
+    Actors,
+    /// One, by its path, the path's end, or the beginning of its name.
+    Actor { path: String },
+    /// The connections that pass through it. What is `None` is not asked for.
+    Connections {
+        user: Option<PersonName>,
+        /// A database service, or a database's name.
+        database: Option<String>,
+        state: Option<String>,
+    },
+    /// What it has of one connection, a proxy with the part of the connection's agent.
+    Trace { connection: ConnectionId },
 }
 
 /// Why auth does not show or accept a link.
@@ -337,6 +374,8 @@ pub enum ProxyToDb {
     CancelQuery { connection: ConnectionId },
     /// Heard; the tunnel lives.
     Announced,
+    /// What the agent has of a connection that this proxy opened.
+    InspectConnection { connection: ConnectionId },
 }
 
 impl Wire for ProxyToDb {
@@ -362,6 +401,10 @@ pub enum DbToProxy {
     UpstreamSaidNo { error_response: Vec<u8> },
     /// PostgreSQL has been asked to cancel.
     CancelForwarded,
+    /// What the agent has of the connection, as JSON: at most [`PART_MAX_BYTES`]. Empty where it has nothing.
+    Inspected { json: Vec<u8> },
+    /// It gives no answer, in a sentence.
+    NotInspected { why: String },
 }
 
 impl Wire for DbToProxy {

@@ -16,6 +16,7 @@ mod secret_text;
 pub use frame::{Frame, FrameError, FrameKind, Header, MAX_HEADER_BYTES, PREFIX_BYTES};
 pub use messages::{
     AccountRefusal, Anchors, AuthToNode, DatabaseHealth, DatabaseRecord, DbToAuth, DbToProxy, Dialect, HealthState,
-    JoinAnswer, JoinToAuth, NodeReport, ProxyRecord, ProxyToAuth, ProxyToDb, STREAM_ACCEPTED, Wire,
+    Inspection, JoinAnswer, JoinToAuth, NodeReport, PART_MAX_BYTES, ProxyRecord, ProxyToAuth, ProxyToDb,
+    STREAM_ACCEPTED, Wire,
 };
 pub use secret_text::SecretText;

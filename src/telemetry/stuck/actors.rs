@@ -132,8 +132,13 @@ fn disk(thread: &ActorLook, look: &Snapshot) -> Option<Found> {
         room: path.to_string(),
         peer: "the disk".to_owned(),
         sentence: format!("{path} {what}"),
-        next: "iostat -x 1, df -h and dmesg on this machine: is the disk of the data directory full, slow or broken?"
-            .to_owned(),
+        next: if thread.name().starts_with("store-") {
+            "does another program hold the store (fuser -v on the files of backend/ in the data directory)? If not: iostat -x 1, df -h \
+             and dmesg on this machine"
+        } else {
+            "iostat -x 1, df -h and dmesg on this machine: is the disk of the data directory full, slow or broken?"
+        }
+        .to_owned(),
         since,
         connection: thread.in_hand.and_then(|in_hand| in_hand.connection),
         side: None,

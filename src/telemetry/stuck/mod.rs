@@ -52,8 +52,8 @@ pub const HALF_OPEN_AFTER: Duration = Duration::from_secs(10);
 pub const NO_PROGRESS_AFTER: Duration = Duration::from_secs(60);
 /// A relay and its actor do not end at the same instant, nor is a session listed at the instant at which its relay begins.
 pub const LEAKED_AFTER: Duration = Duration::from_secs(5);
-/// An agent speaks every 2 s: one beat was missed, with a second for the network.
-pub const AGENT_SILENT_AFTER: Duration = Duration::from_secs(3);
+/// Nodes speak every 2 s to each other: one beat was missed, with a second for the network.
+pub const PEER_SILENT_AFTER: Duration = Duration::from_secs(3);
 
 impl StuckRule {
     /// The deepest cause first.
@@ -208,6 +208,8 @@ fn next_about(peer: &str) -> String {
         format!(
             "is {server} reachable from the agent's machine, and does it take connections? See its log and pg_stat_activity"
         )
+    } else if let Some(proxy) = peer.strip_prefix("proxy ") {
+        format!("postern actors --node {proxy}, or postern actors on the machine of proxy {proxy}")
     } else if peer.starts_with("auth") && !peer.contains(['/', '-']) {
         "postern actors on the machine of auth".to_owned()
     } else if peer.contains(' ') {

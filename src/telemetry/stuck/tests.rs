@@ -425,7 +425,7 @@ fn an_agent_is_silent_when_it_has_missed_a_beat() {
         let mut look = look(Vec::new());
         look.facts.tunnels.push(TunnelFact {
             path: "tunnels/tunnel#db-1-1".to_owned(),
-            agent: "db-1".to_owned(),
+            peer: "agent db-1".to_owned(),
             heard: ago(length),
             given_up_after: secs(7),
             inbound: 0,
@@ -433,11 +433,11 @@ fn an_agent_is_silent_when_it_has_missed_a_beat() {
         });
         look
     };
-    nothing(&silent(AGENT_SILENT_AFTER));
+    nothing(&silent(PEER_SILENT_AFTER));
     let found = only(&silent(Duration::from_millis(4100)), StuckRule::StreamBacklog);
     assert_eq!(
         found.sentence,
-        "agent db-1 has sent nothing for 4.1 s; its tunnel is given up after 7.0 s"
+        "agent db-1 has sent nothing for 4.1 s; the connection to it is given up after 7.0 s"
     );
     let mut crowded = silent(secs(1));
     crowded.facts.tunnels[0].inbound = 128;

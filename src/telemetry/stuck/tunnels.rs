@@ -1,7 +1,7 @@
-//! Agents that have fallen silent, and tunnels whose streams nobody takes.
+//! Nodes that have fallen silent, and tunnels whose streams nobody takes.
 
 use super::super::look::{Snapshot, TunnelFact};
-use super::{AGENT_SILENT_AFTER, Found, StuckRule, lasting, next_about};
+use super::{Found, PEER_SILENT_AFTER, StuckRule, lasting, next_about};
 
 pub fn find(look: &Snapshot, found: &mut Vec<Found>) {
     for tunnel in &look.facts.tunnels {
@@ -12,15 +12,15 @@ pub fn find(look: &Snapshot, found: &mut Vec<Found>) {
 
 fn silent(tunnel: &TunnelFact, look: &Snapshot) -> Option<Found> {
     let silent = look.now.since(tunnel.heard);
-    if silent <= AGENT_SILENT_AFTER {
+    if silent <= PEER_SILENT_AFTER {
         return None;
     }
-    let (agent, after) = (&tunnel.agent, tunnel.given_up_after);
+    let (peer, after) = (&tunnel.peer, tunnel.given_up_after);
     let age = lasting(silent);
     Some(of(
         tunnel,
         format!(
-            "agent {agent} has sent nothing for {age}; its tunnel is given up after {}",
+            "{peer} has sent nothing for {age}; the connection to it is given up after {}",
             lasting(after)
         ),
         tunnel.heard,
@@ -32,13 +32,13 @@ fn backlog(tunnel: &TunnelFact, look: &Snapshot) -> Option<Found> {
     if bound == 0 || inbound.saturating_mul(2) < bound {
         return None;
     }
-    let agent = &tunnel.agent;
-    let sentence = format!("{inbound} streams of agent {agent} wait to be taken; one more than {bound} is reset");
+    let peer = &tunnel.peer;
+    let sentence = format!("{inbound} streams of {peer} wait to be taken; one more than {bound} is reset");
     Some(of(tunnel, sentence, look.now))
 }
 
 fn of(tunnel: &TunnelFact, sentence: String, since: crate::model::Moment) -> Found {
-    let peer = format!("agent {}", tunnel.agent);
+    let peer = tunnel.peer.clone();
     Found {
         rule: StuckRule::StreamBacklog,
         room: tunnel.path.clone(),

@@ -13,7 +13,10 @@ use crate::actors::audit_log::AuditLogKeeper;
 use crate::actors::ca::{Authorities, Ca};
 use crate::actors::carried::{PersonConnection, ServePeople as _};
 use crate::actors::host::{ActorRef, Behavior, Runtimes, Spec, run_system, start_on};
+use crate::actors::inspector::Inspector;
 use crate::actors::inventory::{Inventory, InventoryStock, NodeHeard, NodeRecord};
+use crate::actors::node_questions::LinkedNodes;
+use crate::actors::passages::Passages;
 use crate::actors::rbac::{Published, Rbac};
 use crate::actors::tokens::Tokens;
 use crate::actors::trail::Trail;
@@ -27,6 +30,7 @@ use crate::pki::{CaKind, CertificateAuthority, PersonProfile, PrivateKey, SealKe
 use crate::policy::{Resource, parse_resources, presets};
 use crate::protocol::tunnel::{DatabaseRecord, NodeReport};
 use crate::store::{SqliteStore, Store};
+use crate::telemetry::observe::{About, Observer};
 use data_encoding::{BASE32_NOPAD, BASE64};
 use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
@@ -159,6 +163,12 @@ impl Room {
             create_invite: accounts.address(),
             forget_account: accounts.address(),
             log_in: accounts.address(),
+            linked: LinkedNodes::default(),
+            inspector: Inspector::new(
+                Observer::new(About::default()).shared(),
+                trail.node,
+                Passages::default(),
+            ),
         };
         let room = Self {
             api: PeopleApi::new(Arc::new(parts)),

@@ -53,6 +53,11 @@ const TABLE: &[(&str, &str, &str, [u16; 3])] = &[
     ("POST", "/v1/users/alice/reset", r#"{"ttl_secs":60}"#, [403, 200, 403]),
     ("DELETE", "/v1/users/none", "null", [403, 404, 403]),
     ("GET", "/v1/audit", "null", [403, 403, 200]),
+    // The agent of this room has no link.
+    ("GET", "/v1/nodes/agent-1/actors", "null", [403, 502, 502]),
+    ("GET", "/v1/nodes/agent-1/actors/agent", "null", [403, 502, 502]),
+    ("GET", "/v1/connections", "null", [403, 200, 200]),
+    ("GET", "/v1/connections/00000000000000ff/trace", "null", [403, 200, 200]),
 ];
 
 #[test]

@@ -168,6 +168,26 @@ impl Postgres {
         accepts.then_some(server)
     }
 
+    /// Stops every process of the server where it is, as a machine that hangs does; [`Postgres::thaw`] lets them go on.
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let main = self.process.id();
+        let children = std::fs::read_to_string(format!("/proc/{main}/task/{main}/children")).expect("Linux");
+        self.process.send(signal);
+        for child in children.split_whitespace() {
+            let child = child.parse().expect("a process id");
+            // One that has ended meanwhile needs no signal.
+            let _ended = nix::sys::signal::kill(nix::unistd::Pid::from_raw(child), signal);
+        }
+    }
+
     /// Switches TLS on with the files `PREFIX.crt`, `.key` and `.cas` (whose clients it believes), as `ctl auth sign --format=db`
     /// writes them.
     pub fn use_tls(&self, prefix: &Path) {

@@ -1,0 +1,236 @@
+//! What auth asks a node about itself, on a stream that auth opens on the node's own link.
+//!
+//! It is all that auth asks; everything else is a question of the node's. A node of an older version takes no such stream and
+//! resets it, which does no harm to either.
+
+use super::address::Origin;
+use super::inspector::Inspector;
+use super::tunnel::answer;
+use crate::model::{MessageId, NodeId, NodeKind};
+use crate::net::frames::{ReadFrameError, decode, read_frame, read_frame_bytes, refuse, write_frame};
+use crate::net::mux::{Inbound, Mux, MuxStream};
+use crate::pki::HostIdentity;
+use crate::protocol::tunnel::{
+    AuthToNode, DbToAuth, Dialect, Frame, FrameKind, Header, Inspection, MAX_HEADER_BYTES, ProxyToAuth, Wire, frame,
+};
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::Semaphore;
+
+/// Twice what a proxy gives its agent for its part, so that an agent that does not answer is told of by its proxy.
+pub const NODE_DEADLINE: Duration = Duration::from_secs(4);
+/// Questions of one node that are under way: people who look at the same time. Each answer is at most 2 MiB.
+const QUESTIONS_AT_ONCE: usize = 8;
+
+/// Why a node's answer is not there. To be read after the node's name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoAnswer {
+    #[error("has no connection to auth at the moment")]
+    NotLinked,
+    #[error("is asked by too many at the moment; ask again")]
+    Busy,
+    #[error("did not answer within {NODE_DEADLINE:?}")]
+    Silent,
+    #[error("does not know this question: it is of an older version; update it")]
+    Older,
+    #[error("answers: {0}")]
+    NotShown(String),
+    #[error("could not be asked: {0}")]
+    Broken(String),
+}
+
+/// The nodes that auth can ask: by their links, which write it.
+#[derive(Clone, Default)]
+pub struct LinkedNodes(Arc<Mutex<HashMap<NodeId, Linked>>>);
+
+#[derive(Clone)]
+struct Linked {
+    kinds: Vec<NodeKind>,
+    mux: Mux,
+    /// Of this link only; it tells two links of one node apart, too.
+    room: Arc<Semaphore>,
+}
+
+/// The node can be asked for as long as this lives.
+pub(super) struct LinkEntry {
+    nodes: LinkedNodes,
+    node: NodeId,
+    room: Arc<Semaphore>,
+}
+
+impl Drop for LinkEntry {
+    fn drop(&mut self) {
+        let mut nodes = self.nodes.linked();
+        // The node may have come again before this link's end was seen.
+        if nodes
+            .get(&self.node)
+            .is_some_and(|linked| Arc::ptr_eq(&linked.room, &self.room))
+        {
+            nodes.remove(&self.node);
+        }
+    }
+}
+
+impl LinkedNodes {
+    fn linked(&self) -> MutexGuard<'_, HashMap<NodeId, Linked>> {
+        // Each use leaves the map whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn enter(&self, peer: &HostIdentity, mux: Mux) -> LinkEntry {
+        let (node, room) = (peer.node_id, Arc::new(Semaphore::new(QUESTIONS_AT_ONCE)));
+        let linked = Linked {
+            kinds: peer.kinds.clone(),
+            mux,
+            room: room.clone(),
+        };
+        self.linked().insert(node, linked);
+        LinkEntry {
+            nodes: self.clone(),
+            node,
+            room,
+        }
+    }
+
+    /// The node's answer, JSON of the question's kind.
+    pub async fn ask(&self, node: NodeId, question: Inspection) -> Result<Vec<u8>, NoAnswer> {
+        let linked = self.linked().get(&node).cloned().ok_or(NoAnswer::NotLinked)?;
+        let _place = linked.room.try_acquire().map_err(|_| NoAnswer::Busy)?;
+        let asked = tokio::time::timeout(NODE_DEADLINE, exchange(&linked, question)).await;
+        asked.map_err(|_| NoAnswer::Silent)?
+    }
+}
+
+async fn exchange(linked: &Linked, question: Inspection) -> Result<Vec<u8>, NoAnswer> {
+    let broken = |error: io::Error| NoAnswer::Broken(error.to_string());
+    let mut stream = linked
+        .mux
+        .open()
+        .await
+        .map_err(|error| NoAnswer::Broken(error.to_string()))?;
+    let header = Header {
+        id: MessageId::next().0,
+        kind: FrameKind::Ask {
+            deadline_ms: u32::try_from(NODE_DEADLINE.as_millis()).unwrap_or(u32::MAX),
+        },
+        cause: None,
+        connection: None,
+    };
+    write_frame(&mut stream, &Frame::new(header, AuthToNode::Inspect { question }))
+        .await
+        .map_err(broken)?;
+    let max = DbToAuth::MAX_BYTES.max(ProxyToAuth::MAX_BYTES) + MAX_HEADER_BYTES;
+    let answered = match read_frame_bytes(&mut stream, Dialect::DbToAuth, max).await {
+        Ok(Some(bytes)) => understand(&linked.kinds, &bytes),
+        // What a node does that takes no streams.
+        Ok(None) => Err(NoAnswer::Older),
+        Err(ReadFrameError::Io(error)) if error.kind() == io::ErrorKind::ConnectionReset && !linked.mux.is_down() => {
+            Err(NoAnswer::Older)
+        }
+        Err(error) => Err(NoAnswer::Broken(error.to_string())),
+    };
+    // A stream that is only dropped is reset, which the node would take for a loss.
+    let _gone = stream.shutdown().await;
+    answered
+}
+
+/// Decodes by the enum of the node's kind, as its questions are.
+fn understand(kinds: &[NodeKind], bytes: &[u8]) -> Result<Vec<u8>, NoAnswer> {
+    let as_proxy = frame::dialect_of(bytes) == Some(Dialect::ProxyToAuth as u8) && kinds.contains(&NodeKind::Proxy);
+    let broken = |error: ReadFrameError| NoAnswer::Broken(error.to_string());
+    let other = || NoAnswer::Broken("it answered another question".to_owned());
+    if as_proxy {
+        let Frame { header, body } = decode::<ProxyToAuth>(bytes).map_err(broken)?;
+        return match body {
+            Some(ProxyToAuth::Inspected { json }) => Ok(json),
+            Some(ProxyToAuth::NotInspected { why }) => Err(NoAnswer::NotShown(why)),
+            Some(_) => Err(other()),
+            None => Err(refused(&header)),
+        };
+    }
+    let Frame { header, body } = decode::<DbToAuth>(bytes).map_err(broken)?;
+    match body {
+        Some(DbToAuth::Inspected { json }) => Ok(json),
+        Some(DbToAuth::NotInspected { why }) => Err(NoAnswer::NotShown(why)),
+        Some(_) => Err(other()),
+        None => Err(refused(&header)),
+    }
+}
+
+fn refused(header: &Header) -> NoAnswer {
+    match &header.kind {
+        FrameKind::Refused { .. } => NoAnswer::Older,
+        _ => NoAnswer::Broken("its answer is empty".to_owned()),
+    }
+}
+
+/// On the node: answers every stream that auth opens, until the link ends.
+pub(super) async fn answer_auth(mut inbound: Inbound, inspector: &Inspector, kind: NodeKind, origin: &Origin) {
+    let mut open = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            stream = inbound.recv(), if open.len() < QUESTIONS_AT_ONCE => match stream {
+                Some(stream) => open.push(tokio::time::timeout(NODE_DEADLINE, answer_one(stream, inspector, kind, origin))),
+                None => return,
+            },
+            Some(answered) = open.next(), if !open.is_empty() => {
+                if let Ok(Err(error)) = answered {
+                    tracing::debug!(%error, "a question of auth's was not answered");
+                }
+            }
+        }
+    }
+}
+
+async fn answer_one(mut stream: MuxStream, inspector: &Inspector, kind: NodeKind, origin: &Origin) -> io::Result<()> {
+    let answered = match read_frame::<AuthToNode>(&mut stream).await {
+        Ok(Some(Frame {
+            header,
+            body: Some(AuthToNode::Inspect { question }),
+        })) => {
+            let shown = inspector.answer(question, origin).await.map_err(|why| why.to_string());
+            write_answer(&mut stream, kind, header.id, shown).await
+        }
+        Ok(Some(frame)) => {
+            refused_by(
+                &mut stream,
+                kind,
+                Some(&frame.header),
+                "this message does not open a stream",
+            )
+            .await
+        }
+        Ok(None) => Ok(()),
+        Err(ReadFrameError::Refused { header, error }) => {
+            refused_by(&mut stream, kind, header.as_ref(), &error.to_string()).await
+        }
+        Err(ReadFrameError::Io(error)) => Err(error),
+    };
+    answered.and(stream.shutdown().await)
+}
+
+async fn write_answer(
+    stream: &mut MuxStream,
+    kind: NodeKind,
+    id: u64,
+    shown: Result<Vec<u8>, String>,
+) -> io::Result<()> {
+    let as_proxy = kind == NodeKind::Proxy;
+    match shown {
+        Ok(json) if as_proxy => write_frame(stream, &answer(id, ProxyToAuth::Inspected { json })).await,
+        Err(why) if as_proxy => write_frame(stream, &answer(id, ProxyToAuth::NotInspected { why })).await,
+        Ok(json) => write_frame(stream, &answer(id, DbToAuth::Inspected { json })).await,
+        Err(why) => write_frame(stream, &answer(id, DbToAuth::NotInspected { why })).await,
+    }
+}
+
+async fn refused_by(stream: &mut MuxStream, kind: NodeKind, header: Option<&Header>, why: &str) -> io::Result<()> {
+    match kind {
+        NodeKind::Proxy => refuse::<ProxyToAuth>(stream, header, why).await,
+        _ => refuse::<DbToAuth>(stream, header, why).await,
+    }
+}

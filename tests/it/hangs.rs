@@ -1,0 +1,131 @@
+//! A connection hangs, for five different reasons: one command says in which room, because of whom, and what to do next. These
+//! are the cases of docs/operating.md, "A connection hangs: what to type".
+
+use crate::harness::process::{Output, run};
+use crate::harness::wait::until_ok;
+use crate::harness::{Cluster, Form, Kind, PATIENCE, Session, Wire, postern};
+use nix::sys::signal::Signal;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// Runs `postern WORDS` at the debug socket of a node.
+#[track_caller]
+fn ask(cluster: &Cluster, kind: Kind, words: &[&str]) -> Output {
+    let mut command = postern(cluster.directory.path());
+    command
+        .args(words)
+        .arg("--data-dir")
+        .arg(&cluster.node(kind).config.data_dir);
+    run(command, PATIENCE)
+}
+
+/// Asks until the answer holds all of these.
+#[track_caller]
+fn says(cluster: &Cluster, kind: Kind, words: &[&str], within: Duration, parts: &[&str]) -> String {
+    let mut said = String::new();
+    until_ok("the command says what is wrong", within, || {
+        said = ask(cluster, kind, words).ok();
+        match parts.iter().find(|part| !said.contains(**part)) {
+            None => Ok(()),
+            Some(part) => Err(format!("{part:?} is not in: {said}")),
+        }
+    });
+    said
+}
+
+/// Long enough for what is stuck to count as stuck, on a machine that does other things, too.
+const SOON: Duration = Duration::from_secs(30);
+/// A query counts as silent after 30 s: until then it is a query.
+const AFTER_THE_SILENCE: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_query_whose_postgresql_has_stopped_is_said_to_wait_for_it() {
+    let cluster = Cluster::start(Form::Apart);
+    let client = cluster.client("alice", "app", "app");
+    let mut psql = Session::open(&client);
+    psql.ask("select 'con' || 'nected';", "connected");
+    cluster.postgres.freeze();
+    psql.say("select count(*) from orders;");
+    let parts = ["STUCK", "PostgreSQL at localhost:", "has sent nothing for", "pg_stat_activity"];
+    let said = says(&cluster, Kind::Proxy, &["trace", "--user", "alice"], AFTER_THE_SILENCE, &parts);
+    cluster.postgres.thaw();
+    assert!(said.contains("agent-1"), "the room is on the agent: {said}");
+    psql.hears("3", SOON);
+}
+
+#[test]
+fn a_query_whose_agent_has_stopped_is_said_to_wait_for_it() {
+    let cluster = Cluster::start(Form::Apart);
+    let client = cluster.client("alice", "app", "app");
+    let mut psql = Session::open(&client);
+    psql.ask("select 'con' || 'nected';", "connected");
+    cluster.node(Kind::Agent).process().send(Signal::SIGSTOP);
+    psql.say("select count(*) from orders;");
+    let parts = [
+        "STUCK",
+        "agent agent-1 has sent nothing for",
+        "the connection to it is given up after 7",
+        "postern actors",
+        "on the machine of agent agent-1",
+        "did not answer within 2s",
+    ];
+    says(&cluster, Kind::Proxy, &["trace", "--user", "alice"], SOON, &parts);
+    cluster.node(Kind::Agent).process().send(Signal::SIGCONT);
+}
+
+#[test]
+fn what_waits_for_a_locked_store_is_said_to_wait_for_it() {
+    let cluster = Cluster::start(Form::Apart);
+    let file = cluster.node(Kind::Auth).config.data_dir.join("backend/state.sqlite");
+    let other = rusqlite::Connection::open(&file).expect("the store");
+    other.execute_batch("begin immediate").expect("nobody writes");
+    let home = cluster.directory.path().to_owned();
+    let mut command = postern(&home);
+    command
+        .args(["ctl", "tokens", "add", "--type=db", "--data-dir"])
+        .arg(&cluster.node(Kind::Auth).config.data_dir);
+    let waiting = std::thread::spawn(move || run(command, PATIENCE));
+    let parts = ["STUCK", "store-writer", "has had", "in hand for", "next:"];
+    says(&cluster, Kind::Auth, &["actors"], SOON, &parts);
+    other.execute_batch("rollback").expect("given back");
+    drop(waiting.join().expect("it ended"));
+}
+
+#[test]
+fn a_client_that_stops_reading_is_said_to_be_the_one_who_is_waited_for() {
+    let cluster = Cluster::start(Form::Apart);
+    let client = cluster.client("alice", "app", "app");
+    let mut wire = Wire::connect(&client).expect("allowed");
+    wire.begin_query("select repeat('x', 1000) from generate_series(1, 1000000)");
+    let parts = ["STUCK", "127.0.0.1:", "takes", "next:"];
+    let said = says(&cluster, Kind::Proxy, &["trace", "--user", "alice"], SOON, &parts);
+    assert!(said.contains("client"), "{said}");
+}
+
+#[test]
+fn an_actor_whose_mailbox_is_full_is_named_with_its_bound() {
+    let cluster = Cluster::start(Form::Apart);
+    let data_dir = &cluster.node(Kind::Auth).config.data_dir;
+    let hold = r#"{"actor":"tokens","how":"hold","seconds":60}"#;
+    let request = |verb: &str, path: &str, body: &str| {
+        format!(
+            "{verb} {path} HTTP/1.1\r\nhost: postern\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let ask_at = |socket: &str, request: String| {
+        let mut stream = UnixStream::connect(data_dir.join(socket)).expect("a socket");
+        stream.write_all(request.as_bytes()).expect("taken");
+        stream
+    };
+    let mut held = ask_at("debug.sock", request("POST", "/v1/fault", hold));
+    let mut first = [0; 12];
+    held.read_exact(&mut first).expect("an answer");
+    assert!(first.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(&first));
+    let _askers: Vec<_> = (0..64)
+        .map(|_| ask_at("admin.sock", request("GET", "/v1/tokens", "")))
+        .collect();
+    let parts = ["STUCK", "tokens", "64 of 64", "next:"];
+    says(&cluster, Kind::Auth, &["actors"], SOON, &parts);
+}
