@@ -2,7 +2,7 @@
 
 use super::debug_client::{DebugClient, WhichNode};
 use super::names::Program;
-use super::terminal::{emphasised, printable_json};
+use super::terminal::{emphasised, printable_json, width};
 use super::{Failure, Outcome, actors_text, output};
 use crate::telemetry::view::NodeView;
 use clap::{Args, ValueEnum};
@@ -88,7 +88,7 @@ pub async fn run(program: Program, args: ActorsArgs) -> Outcome {
         if args.watch && std::io::stdout().is_terminal() {
             print!("{CLEAR}");
         }
-        print!("{}", emphasised(&actors_text::page(&view, &shown)));
+        print!("{}", emphasised(&actors_text::page(&view, &shown, width())));
         if !args.watch || !output::is_open() {
             return Ok(());
         }

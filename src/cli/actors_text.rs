@@ -1,13 +1,17 @@
 //! A node's actors as text: what is stuck first, then the tree with where each of them stands, then who failed lately.
 
 use super::actors::{Shown, SortBy};
-use super::terminal::{grouped, lasted, one_line};
+use super::terminal::{fitted, grouped, lasted, one_line, wrapped};
 use crate::telemetry::view::{ActorView, Finding, NodeView};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 /// Of actors that differ by their number only, more than this are one line; a screen has some fifty.
-const ALIKE_MAX: usize = 8;
+const ALIKE_MAX: usize = 20;
+/// Between two columns.
+const GAP: &str = "  ";
+/// A cell that has fewer characters says nothing any more.
+const CELL_MIN: usize = 10;
 /// Ends that are shown; the others are in JSON.
 const EXITS_SHOWN: usize = 5;
 /// The reason of a failure, where nothing bounds the width of a line.
@@ -24,17 +28,17 @@ const HEADER: [&str; 7] = [
 ];
 
 /// The whole page.
-pub fn page(view: &NodeView, shown: &Shown) -> String {
-    let mut out = head(view);
-    out.push_str(&findings(&view.findings));
+pub fn page(view: &NodeView, shown: &Shown, width: Option<usize>) -> String {
+    let mut out = wrapped("", &head(view), width);
+    out.push_str(&findings(&view.findings, width));
     let rows = rows(view, shown);
     let count = rows.len();
     out.push('\n');
-    out.push_str(&columns(rows));
+    out.push_str(&columns(rows, width));
     if count == 0 {
         out.push_str("no actor is of that kind and state\n");
     }
-    out.push_str(&exits(view));
+    out.push_str(&exits(view, width));
     out
 }
 
@@ -45,7 +49,7 @@ fn head(view: &NodeView) -> String {
         one_line(&view.node_id)
     };
     format!(
-        "Node {} ({id}): {}, version {}, up {}, at {}\n",
+        "Node {} ({id}): {}, version {}, up {}, at {}",
         one_line(&view.node),
         one_line(&view.services.join(", ")),
         one_line(&view.version),
@@ -55,24 +59,22 @@ fn head(view: &NodeView) -> String {
 }
 
 /// What is stuck, each with its next step; also that nothing is.
-pub fn findings(findings: &[Finding]) -> String {
+fn findings(findings: &[Finding], width: Option<usize>) -> String {
     if findings.is_empty() {
         return "Nothing is stuck.\n".to_owned();
     }
     let mut out = String::new();
     for finding in findings {
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            out,
-            "STUCK: {} [{}]",
-            one_line(&finding.sentence),
-            one_line(&finding.rule)
-        );
-        let _ = writeln!(out, "       where: {}", one_line(&finding.room));
-        if !finding.peer.is_empty() {
-            let _ = writeln!(out, "       because of: {}", one_line(&finding.peer));
-        }
-        let _ = writeln!(out, "       next: {}", one_line(&finding.next));
+        let sentence = format!("{} [{}]", one_line(&finding.sentence), one_line(&finding.rule));
+        out.push_str(&wrapped("STUCK  ", &sentence, width));
+        let room = one_line(&finding.room);
+        let at = if finding.peer.is_empty() || finding.peer == finding.room {
+            room
+        } else {
+            format!("{room}, because of {}", one_line(&finding.peer))
+        };
+        out.push_str(&wrapped("       where: ", &at, width));
+        out.push_str(&wrapped("       next: ", &one_line(&finding.next), width));
     }
     out
 }
@@ -217,47 +219,64 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// Rows under their header, without the columns in which nothing is.
-fn columns(rows: Vec<[String; 7]>) -> String {
+/// Rows under their header, without the columns in which nothing is, and no wider than the terminal: what does not fit ends in an
+/// ellipsis, the longest cells first.
+fn columns(rows: Vec<[String; 7]>, width: Option<usize>) -> String {
     let is_used: Vec<bool> = (0..HEADER.len())
         .map(|column| column < 3 || rows.iter().any(|row| !row[column].is_empty()))
         .collect();
     let header = HEADER.map(str::to_owned);
     // A line about many has nothing in the other columns, and may be longer than any name.
     let is_wide = |row: &[String; 7]| row[1..].iter().all(String::is_empty);
-    let width = |column: usize| {
+    let longest = |column: usize| {
         let cells = rows.iter().filter(|row| column > 0 || !is_wide(row)).chain([&header]);
         cells.map(|row| row[column].chars().count()).max().unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..HEADER.len()).map(width).collect();
+    let used = || (0..HEADER.len()).filter(|column| is_used[*column]);
+    let mut widths: Vec<usize> = (0..HEADER.len()).map(longest).collect();
+    narrow(&mut widths, &is_used, width);
     let mut out = String::new();
     for row in [&header].into_iter().chain(&rows) {
         let mut line = String::new();
-        for (column, cell) in row.iter().enumerate().filter(|(column, _)| is_used[*column]) {
-            let _ = write!(line, "{cell:<width$}  ", width = widths[column]);
+        for column in used() {
+            let (cell, cells) = (&row[column], widths[column]);
+            let cell = if is_wide(row) { cell.clone() } else { fitted(cell, Some(cells)) };
+            let _ = write!(line, "{cell:<cells$}{GAP}");
         }
-        out.push_str(line.trim_end());
+        out.push_str(&fitted(line.trim_end(), width));
         out.push('\n');
     }
     out
 }
 
-fn exits(view: &NodeView) -> String {
+/// Takes from the widest column until all fit, but leaves each wide enough to be read.
+fn narrow(widths: &mut [usize], is_used: &[bool], width: Option<usize>) {
+    let Some(width) = width else { return };
+    loop {
+        let used = widths.iter().zip(is_used).filter(|(_, is_used)| **is_used);
+        let total: usize = used.map(|(cells, _)| cells + GAP.len()).sum();
+        let widest = widths.iter_mut().zip(is_used).filter(|(_, is_used)| **is_used);
+        let widest = widest.map(|(cells, _)| cells).max();
+        match widest {
+            Some(cells) if total > width + GAP.len() && *cells > CELL_MIN => *cells -= 1,
+            _ => return,
+        }
+    }
+}
+
+fn exits(view: &NodeView, width: Option<usize>) -> String {
     let failed: Vec<_> = view.exits.iter().filter(|exit| exit.failed).collect();
     if failed.is_empty() {
         return String::new();
     }
     let mut out = "\nFailed lately:\n".to_owned();
     for exit in failed.iter().take(EXITS_SHOWN) {
-        let _ = writeln!(
-            out,
-            "  {}  {}: {}",
-            one_line(&exit.at),
-            one_line(&exit.path),
-            one_line(&exit.why)
-        );
+        let who = format!("  {}  {}: ", one_line(&exit.at), one_line(&exit.path));
+        out.push_str(&fitted(&format!("{who}{}", one_line(&exit.why)), width));
+        out.push('\n');
     }
     if failed.len() > EXITS_SHOWN {
+        // Writing to a String cannot fail.
         let _ = writeln!(out, "  and {} more: --format=json has them", failed.len() - EXITS_SHOWN);
     }
     out

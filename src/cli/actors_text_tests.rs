@@ -73,6 +73,7 @@ fn node() -> NodeView {
             why: "its peer is silent".to_owned(),
             failed: true,
             connection: None,
+            relay: None,
         }],
         relays: Vec::new(),
         findings: vec![Finding {
@@ -92,9 +93,8 @@ fn node() -> NodeView {
 fn what_is_stuck_comes_first_and_many_of_a_kind_are_one_line() {
     let expected = "\
 Node proxy-1 (3f): auth, proxy, version 0.1.0, up 3h05m, at 2026-01-31T12:00:00.000Z
-STUCK: ca has had IssueDbClient in hand for 2.1s [handler-slow]
-       where: ca
-       because of: store
+STUCK  ca has had IssueDbClient in hand for 2.1s [handler-slow]
+       where: ca, because of store
        next: postern actor ca
 
 ACTOR           STATE    MAILBOX  IN HAND             WAITS FOR                     RESTARTS  LAST FAILURE
@@ -105,7 +105,7 @@ proxy-listener  serving  0/64                                                   
 Failed lately:
   2026-01-31T11:58:00.000Z  tunnel#4: its peer is silent
 ";
-    assert_eq!(page(&node(), &Shown::default()), expected);
+    assert_eq!(page(&node(), &Shown::default(), None), expected);
 }
 
 #[test]
@@ -123,7 +123,29 @@ Nothing is stuck.
 ACTOR  STATE    MAILBOX
 ca     serving  0/64
 ";
-    assert_eq!(page(&node, &Shown::default()), expected);
+    assert_eq!(page(&node, &Shown::default(), None), expected);
+}
+
+#[test]
+fn nothing_is_wider_than_the_terminal_and_the_longest_cells_are_cut_first() {
+    let expected = "\
+Node proxy-1 (3f): auth, proxy, version 0.1.0, up 3h05m, at
+2026-01-31T12:00:00.000Z
+STUCK  ca has had IssueDbClient in hand for 2.1s [handler-slow]
+       where: ca, because of store
+       next: postern actor ca
+
+ACTOR       STATE    MAILBOX  IN HAND     WAITS FOR   RESTARTS  LAST FAILURE
+ca          serving  3/64     IssueDbCl…  WriteKey …
+proxy-lis…  serving  0/64                             1         2026-01-31…
+  connection# 1,203 (1,190 relaying, 13 opening)
+
+Failed lately:
+  2026-01-31T11:58:00.000Z  tunnel#4: its peer is silent
+";
+    let shown = page(&node(), &Shown::default(), Some(78));
+    assert_eq!(shown, expected);
+    assert!(shown.lines().all(|line| line.chars().count() <= 78));
 }
 
 #[test]

@@ -4,6 +4,9 @@
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
+/// A terminal narrower than that is not one for tables.
+const WIDTH_MIN: usize = 40;
+
 /// The text with every control character but the line feed written out: `\u{1b}`.
 pub fn printable(text: &str) -> String {
     escape(text, true)
@@ -85,14 +88,55 @@ pub fn lasted(micros: u64) -> String {
     }
 }
 
+/// How many characters a line of standard output has; `None` where it goes to no terminal. What a person sets in COLUMNS holds.
+pub fn width() -> Option<usize> {
+    let set = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let of_terminal = || Some(usize::from(terminal_size::terminal_size_of(std::io::stdout())?.0.0));
+    set.or_else(of_terminal).map(|width| width.max(WIDTH_MIN))
+}
+
+/// The line, cut to so many characters with an ellipsis.
+pub fn fitted(line: &str, width: Option<usize>) -> String {
+    match width {
+        Some(width) if line.chars().count() > width => {
+            let mut cut: String = line.chars().take(width.saturating_sub(1)).collect();
+            cut.push('…');
+            cut
+        }
+        _ => line.to_owned(),
+    }
+}
+
+/// The text behind `first`, in lines of at most so many characters, the others indented as the first; a word is never cut.
+pub fn wrapped(first: &str, text: &str, width: Option<usize>) -> String {
+    let indent = first.chars().count();
+    let room = width.map_or(usize::MAX, |width| width.saturating_sub(indent));
+    let (mut out, mut used) = (first.to_owned(), 0);
+    for word in text.split(' ') {
+        let chars = word.chars().count();
+        if used > 0 && used + 1 + chars > room {
+            out.push('\n');
+            out.push_str(&" ".repeat(indent));
+            used = 0;
+        } else if used > 0 {
+            out.push(' ');
+            used += 1;
+        }
+        out.push_str(word);
+        used += chars;
+    }
+    out.push('\n');
+    out
+}
+
 /// The text with what is stuck in bold, where standard output is a terminal that may show it.
 pub fn emphasised(text: &str) -> String {
     let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     if is_plain || !std::io::stdout().is_terminal() {
         return text.to_owned();
     }
-    let bold = |line: &str| match line.strip_prefix("STUCK:") {
-        Some(rest) => format!("\u{1b}[1;31mSTUCK:\u{1b}[0m{rest}"),
+    let bold = |line: &str| match line.strip_prefix("STUCK ") {
+        Some(rest) => format!("\u{1b}[1;31mSTUCK\u{1b}[0m {rest}"),
         None => line.to_owned(),
     };
     text.split_inclusive('\n').map(bold).collect()
@@ -148,6 +192,16 @@ mod tests {
             [0, 999, 1_203, 1_000_000].map(grouped),
             ["0", "999", "1,203", "1,000,000"]
         );
+    }
+
+    #[test]
+    fn lines_are_cut_or_wrapped_to_the_width_of_the_terminal() {
+        assert_eq!(fitted("äöü-abc", Some(5)), "äöü-…");
+        assert_eq!(fitted("äöü", Some(3)), "äöü");
+        assert_eq!(fitted(&"x".repeat(500), None).len(), 500);
+        assert_eq!(wrapped("A  ", "one two three", Some(11)), "A  one two\n   three\n");
+        assert_eq!(wrapped("A  ", "one two three", None), "A  one two three\n");
+        assert_eq!(wrapped("A  ", "onetwothree", Some(5)), "A  onetwothree\n");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::actors::{Format, print_json};
 use super::debug_client::{DebugClient, WhichNode};
 use super::names::Program;
-use super::terminal::{emphasised, one_line};
+use super::terminal::{emphasised, one_line, width};
 use super::{Failure, Outcome, output, trace_text};
 use crate::model::ConnectionId;
 use crate::telemetry::view::{ConnectionView, NodeView, Trace};
@@ -37,7 +37,7 @@ pub struct TraceArgs {
     #[arg(long, value_name = "STATE")]
     state: Option<String>,
     /// Go on with what happens, until the connection ends or Ctrl-C.
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "format")]
     follow: bool,
     /// Write the trace as JSON into this file, which only you can read.
     #[arg(long, value_name = "FILE", conflicts_with = "follow")]
@@ -55,6 +55,14 @@ impl TraceArgs {
             db: self.db.clone(),
             state: self.state.clone(),
             side: None,
+        }
+    }
+
+    fn meant(&self) -> trace_text::Meant<'_> {
+        trace_text::Meant {
+            user: self.user.as_deref(),
+            database: self.db.as_deref(),
+            state: self.state.as_deref(),
         }
     }
 }
@@ -117,7 +125,7 @@ async fn chosen(client: &DebugClient, args: &TraceArgs) -> Result<Option<Connect
         print_json(&found)?;
     } else if ids.is_empty() {
         let node: NodeView = client.get("/actors", &Value::Null).await?;
-        print!("{}", trace_text::none_fits(&node));
+        print!("{}", trace_text::none_fits(&node, &args.meant(), &DebugClient::flags(&args.which)));
     } else {
         print!("{}", trace_text::several(&found, &DebugClient::flags(&args.which)));
     }
@@ -128,7 +136,7 @@ fn print(trace: &Trace, format: Format) -> Outcome {
     match format {
         Format::Json => print_json(trace),
         Format::Text => {
-            print!("{}", emphasised(&trace_text::page(trace)));
+            print!("{}", emphasised(&trace_text::page(trace, width())));
             Ok(())
         }
     }
@@ -136,18 +144,20 @@ fn print(trace: &Trace, format: Format) -> Outcome {
 
 /// Prints what is new, until nobody serves the connection any more.
 async fn follow(client: &DebugClient, path: &str, first: &Trace) -> Outcome {
-    let mut told: BTreeSet<String> = trace_text::steps(first).into_iter().collect();
+    let mut told: BTreeSet<String> = trace_text::news(first).into_iter().collect();
+    if trace_text::is_over(first) {
+        return Ok(());
+    }
     loop {
         tokio::time::sleep(FOLLOW_EVERY).await;
         let trace: Trace = client.get(path, &Value::Null).await?;
-        let steps = trace_text::steps(&trace);
-        for step in steps.iter().filter(|step| !told.contains(*step)) {
-            println!("{step}");
+        let news = trace_text::news(&trace);
+        for line in news.iter().filter(|line| !told.contains(*line)) {
+            println!("{line}");
         }
-        told = steps.into_iter().collect();
-        let lives = |part: &crate::telemetry::view::TracePart| part.relay.is_some() || !part.actors.is_empty();
-        if !trace.parts.iter().any(lives) {
-            println!("The connection has ended.");
+        told = news.into_iter().collect();
+        if trace_text::is_over(&trace) {
+            println!("{}", trace_text::how_it_ended(&trace));
             return Ok(());
         }
         if !output::is_open() {

@@ -1,152 +1,144 @@
-//! A connection's trace as text: who it is of and where it is now, what is wrong, and what happened for it, cause before effect.
+//! A connection's trace as text: who it is of, what is wrong and what to do about it, where it is now, and what happened for it,
+//! cause before effect.
 
-use super::actors_text::findings;
 use super::ctl::table;
-use super::terminal::{grouped, lasted, one_line};
-use crate::telemetry::record::RecordKind;
-use crate::telemetry::view::{ConnectionView, NodeView, RecordView, RelayView, Side, Trace, TracePart, WayView};
-use std::collections::HashMap;
+use super::terminal::{fitted, grouped, lasted, one_line, wrapped};
+use crate::telemetry::tree::{Line, Section, Standing, TraceTree, since_begin};
+use crate::telemetry::view::{ConnectionView, ExitView, NodeView, RelayView, Trace};
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
-/// Ended connections that are listed where none fits.
-const ENDED_SHOWN: usize = 5;
+/// Ended connections that are listed where none that lives fits: a screen has more.
+const ENDED_SHOWN: usize = 10;
 /// A chain of causes further in than this is not indented any more.
-const DEPTH_MAX: usize = 12;
+const DEPTH_MAX: u32 = 12;
+/// `+123.4ms`
+const OFFSET_CHARS: usize = 8;
 
-/// The whole page.
-pub fn page(trace: &Trace) -> String {
-    let mut out = format!("Connection {}\n", one_line(&trace.connection));
-    for part in &trace.parts {
-        out.push_str(&head(part));
+/// The whole page, in lines of so many characters where a terminal shows it.
+pub fn page(trace: &Trace, width: Option<usize>) -> String {
+    let tree = TraceTree::of(trace);
+    let mut out = head(trace, &tree);
+    for stuck in tree.now.iter().filter(|standing| standing.next.is_some()) {
+        let next = stuck.next.as_deref().unwrap_or_default();
+        out.push_str(&wrapped("STUCK  ", &one_line(&stuck.sentence), width));
+        out.push_str(&wrapped("       next: ", &one_line(next), width));
     }
-    for missing in &trace.missing {
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            out,
-            "  nothing from {}: {}",
-            one_line(&missing.node),
-            one_line(&missing.why)
-        );
+    out.push_str(&standing(trace, &tree, width));
+    let steps = lines(tree.lines().filter(|line| line.section == Section::Step));
+    if steps.is_empty() {
+        out.push_str("\nNothing of it is in the record any more.\n");
+        return out;
     }
-    let all: Vec<_> = trace.parts.iter().flat_map(|part| part.findings.clone()).collect();
-    out.push_str(&findings(&all));
-    out.push('\n');
-    for step in steps(trace) {
-        out.push_str(&step);
+    out.push_str("\nWhat happened, from cause to effect\n");
+    for step in steps {
+        out.push_str(&fitted(&step, width));
         out.push('\n');
     }
     out
 }
 
-fn side(side: Side) -> &'static str {
-    match side {
-        Side::Proxy => "proxy",
-        Side::Agent => "agent",
-    }
+/// Each step of the tree in a line of its own.
+pub fn news(trace: &Trace) -> Vec<String> {
+    lines(TraceTree::of(trace).news())
 }
 
-fn head(part: &TracePart) -> String {
+/// The relay that says most of the connection, and whether it is one that has ended.
+fn relay(trace: &Trace) -> Option<(&RelayView, bool)> {
+    let live = trace.parts.iter().flat_map(|part| &part.relays).map(|relay| (relay, false));
+    let ended = trace.parts.iter().flat_map(|part| &part.ended);
+    let ended = ended.filter_map(|exit| Some((exit.relay.as_deref()?, true)));
+    live.chain(ended).next()
+}
+
+fn head(trace: &Trace, tree: &TraceTree) -> String {
+    let id = one_line(&trace.connection);
+    let began = tree.began.as_deref().map(|began| format!("since {}", one_line(began)));
+    let Some((relay, is_over)) = relay(trace) else {
+        let began = began.unwrap_or_else(|| "of which nothing is in the record any more".to_owned());
+        return format!("Connection {id}, {began}: there is no session yet, or there was none\n");
+    };
+    let lasting = lasted(relay.age_us);
+    let since = began.map_or_else(|| "since".to_owned(), |began| format!("{began}, for"));
     let mut out = format!(
-        "  {} ({}), at {}: ",
-        one_line(&part.node),
-        side(part.side),
-        one_line(&part.at)
-    );
-    match (&part.relay, part.actors.last()) {
-        (Some(relay), _) => out.push_str(&relayed(relay)),
-        (None, Some(actor)) => {
-            let _ = write!(
-                out,
-                "not relayed; {} is {} for {}",
-                one_line(&actor.path),
-                one_line(&actor.state),
-                lasted(actor.state_age_us)
-            );
-        }
-        (None, None) => out.push_str("nobody serves it any more"),
-    }
-    out.push('\n');
-    if let Some(since) = &part.whole_since {
-        let _ = writeln!(
-            out,
-            "    its record before {} may have been overwritten",
-            one_line(since)
-        );
-    }
-    out
-}
-
-fn relayed(relay: &RelayView) -> String {
-    format!(
-        "{} as {} to {} ({}), since {}\n    client {}, then {}, process {} of PostgreSQL\n    {} for {}\n    to PostgreSQL: {}\n    \
-         to the client: {}",
+        "Connection {id}: {} as {} to {} (database {})\n  from {}, {since} {lasting}\n",
         one_line(&relay.user),
         one_line(&relay.db_user),
         one_line(&relay.database),
         one_line(&relay.db_name),
-        lasted(relay.age_us),
         one_line(&relay.client),
-        one_line(&relay.upstream),
+    );
+    let all = trace.parts.iter().flat_map(|part| &part.relays);
+    let nearest = all.last().unwrap_or(relay);
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        out,
+        "  {} process {} of {}; {} bytes to it, {} to the client{}",
+        if is_over { "was" } else { "is" },
         relay.process_id,
-        one_line(&relay.state),
-        lasted(relay.state_age_us),
-        way(&relay.to_upstream),
-        way(&relay.to_client),
+        one_line(nearest.upstream.as_str()),
+        grouped(relay.to_upstream.bytes),
+        grouped(relay.to_client.bytes),
+        if is_over { "" } else { " so far" },
+    );
+    out
+}
+
+fn standing(trace: &Trace, tree: &TraceTree, width: Option<usize>) -> String {
+    let rooms: Vec<&Standing> = tree.now.iter().filter(|standing| standing.next.is_none()).collect();
+    let mut out = if is_over(trace) {
+        "\nHow it ended\n".to_owned()
+    } else {
+        "\nWhere it is now\n".to_owned()
+    };
+    let node_chars = rooms.iter().map(|room| room.node.chars().count()).max().unwrap_or(0);
+    for room in rooms {
+        let first = format!("  {}  {:<node_chars$}  ", room.side.label(), one_line(&room.node));
+        out.push_str(&wrapped(&first, &one_line(&room.sentence), width));
+    }
+    for gap in &tree.gaps {
+        out.push_str(&wrapped("  not shown: ", &one_line(gap), width));
+    }
+    out
+}
+
+/// Nobody works for it any more, as far as is known.
+pub fn is_over(trace: &Trace) -> bool {
+    !trace.parts.iter().any(crate::telemetry::view::TracePart::lives)
+}
+
+/// How it ended, as the one nearest to the client says it.
+pub fn how_it_ended(trace: &Trace) -> String {
+    let mut exits = trace.parts.iter().flat_map(|part| &part.ended);
+    exits.next().map_or_else(
+        || "The connection has ended.".to_owned(),
+        |exit| {
+            format!(
+                "The connection has ended at {}: {}",
+                one_line(&exit.at),
+                one_line(&exit.why)
+            )
+        },
     )
 }
 
-fn way(way: &WayView) -> String {
-    let waits = match way.waits_for.as_str() {
-        "source" => "nothing to read",
-        "audit" => "held back until the audit trail takes more",
-        "sink" => "its reader takes no more",
-        "done" => "closed",
-        other => return format!("{} bytes, {}", grouped(way.bytes), one_line(other)),
+fn lines(steps: impl Iterator<Item = Line>) -> Vec<String> {
+    let steps: Vec<Line> = steps.collect();
+    let node_chars = steps.iter().map(|line| line.node.chars().count()).max().unwrap_or(0);
+    let line = |line: &Line| {
+        let mut said = line.texts.iter().map(|text| one_line(text));
+        let subject = said.next().unwrap_or_default();
+        let details: Vec<String> = said.collect();
+        let colon = if details.is_empty() { "" } else { ": " };
+        format!(
+            "{:>OFFSET_CHARS$}  {:<node_chars$}  {}{subject}{colon}{}",
+            line.at_us.map(since_begin).unwrap_or_default(),
+            one_line(&line.node),
+            "  ".repeat(line.depth.min(DEPTH_MAX) as usize),
+            details.join("; "),
+        )
     };
-    format!("{} bytes, {waits} for {}", grouped(way.bytes), lasted(way.still_us))
-}
-
-/// What happened, a line for each record, indented below what caused it.
-pub fn steps(trace: &Trace) -> Vec<String> {
-    let mut lines = Vec::new();
-    for part in &trace.parts {
-        let mut depths: HashMap<u64, usize> = HashMap::new();
-        for record in &part.records {
-            // The cause of what arrived is another process's, whose numbers mean nothing here.
-            let cause = record.cause.filter(|_| record.kind != RecordKind::Arrived);
-            let own = depths.get(&record.id).copied();
-            let below = cause.and_then(|cause| depths.get(&cause)).map_or(0, |depth| depth + 1);
-            let depth = own.unwrap_or(below).min(DEPTH_MAX);
-            depths.insert(record.id, depth);
-            lines.push(format!(
-                "{}  {:<12}  {}{}",
-                one_line(&record.at),
-                one_line(&part.node),
-                "  ".repeat(depth),
-                said(record)
-            ));
-        }
-    }
-    lines
-}
-
-fn said(record: &RecordView) -> String {
-    let (what, to) = (one_line(&record.what), one_line(&record.to));
-    let from = record.from.as_deref().map_or_else(|| "outside".to_owned(), one_line);
-    match record.kind {
-        RecordKind::Sent => format!("{what}: {from} -> {to}"),
-        RecordKind::Handled => format!(
-            "{what}: {to} was done with it in {}, after {} in the mailbox",
-            lasted(record.busy_us),
-            lasted(record.queued_us)
-        ),
-        RecordKind::Dropped => format!("{what}: {from} -> {to} was dropped and will never be handled"),
-        RecordKind::Answered => format!("{what}: answered after {}", lasted(record.queued_us)),
-        RecordKind::Arrived => format!("{what}: arrived at {to}"),
-        RecordKind::Started => format!("{to} began"),
-        RecordKind::Exited => format!("{to} ended: {what}"),
-        RecordKind::State => format!("{to} is {what}"),
-    }
+    steps.iter().map(line).collect()
 }
 
 /// Several fit: each with what to type.
@@ -157,36 +149,72 @@ pub fn several(found: &[ConnectionView], flags: &str) -> String {
         let of = |field: fn(&RelayView) -> &String| relay.map_or_else(String::new, |relay| one_line(field(relay)));
         table.add_row([
             lasted(view.age_us),
-            side(view.side).to_owned(),
+            view.side.label().to_owned(),
             of(|relay| &relay.user),
             of(|relay| &relay.database),
             one_line(&view.state),
             of(|relay| &relay.client),
-            format!("postern trace {}{}", one_line(&view.connection), one_line(flags)),
+            trace_with(&view.connection, flags),
         ]);
     }
     format!("{table}\n")
 }
 
-/// None fits: what has ended lately.
-pub fn none_fits(node: &NodeView) -> String {
-    let mut out = format!("No connection of node {} fits.\n", one_line(&node.node));
-    let ended = node
-        .exits
-        .iter()
-        .filter_map(|exit| Some((exit, exit.connection.as_ref()?)));
-    let ended: Vec<_> = ended.take(ENDED_SHOWN).collect();
-    if !ended.is_empty() {
-        out.push_str("Ended lately, of whomever:\n");
+fn trace_with(connection: &str, flags: &str) -> String {
+    format!("postern trace {}{}", one_line(connection), one_line(flags))
+}
+
+/// Which connections are meant.
+#[derive(Debug, Clone, Default)]
+pub struct Meant<'a> {
+    pub user: Option<&'a str>,
+    pub database: Option<&'a str>,
+    pub state: Option<&'a str>,
+}
+
+impl Meant<'_> {
+    /// Of one that never had a session nobody knows whose it was.
+    fn fits(&self, exit: &ExitView) -> bool {
+        let relay = exit.relay.as_deref();
+        let is = |wanted: Option<&str>, of: &[fn(&RelayView) -> &String]| {
+            wanted.is_none_or(|wanted| relay.is_some_and(|relay| of.iter().any(|field| field(relay) == wanted)))
+        };
+        is(self.user, &[|relay| &relay.user])
+            && is(self.database, &[|relay| &relay.database, |relay| &relay.db_name])
+            && is(self.state, &[|relay| &relay.state])
     }
-    for (exit, connection) in ended {
-        let _ = writeln!(
-            out,
-            "  {}  {}: postern trace {}",
+}
+
+/// None that lives fits: those that do of the ones that ended lately.
+pub fn none_fits(node: &NodeView, meant: &Meant<'_>, flags: &str) -> String {
+    let mut out = format!("No open connection of node {} fits.\n", one_line(&node.node));
+    let mut seen = HashSet::new();
+    let of_connections = node.exits.iter().filter(|exit| meant.fits(exit));
+    let ended: Vec<(&ExitView, &String)> = of_connections
+        .filter_map(|exit| Some((exit, exit.connection.as_ref()?)))
+        .filter(|(_, connection)| seen.insert(*connection))
+        .collect();
+    if ended.is_empty() {
+        out.push_str("None that ended lately does, either.\n");
+        return out;
+    }
+    out.push_str("Ended lately, the last one first:\n");
+    let mut table = table(&["Ended", "User", "Database", "State", "How", "Trace it with"]);
+    for (exit, connection) in ended.iter().take(ENDED_SHOWN) {
+        let relay = exit.relay.as_deref();
+        let of = |field: fn(&RelayView) -> &String| relay.map_or_else(String::new, |relay| one_line(field(relay)));
+        table.add_row([
             one_line(&exit.at),
+            of(|relay| &relay.user),
+            of(|relay| &relay.database),
+            of(|relay| &relay.state),
             one_line(&exit.why),
-            one_line(connection)
-        );
+            trace_with(connection, flags),
+        ]);
+    }
+    let _ = writeln!(out, "{table}");
+    if ended.len() > ENDED_SHOWN {
+        let _ = writeln!(out, "and {} more", ended.len() - ENDED_SHOWN);
     }
     out
 }

@@ -1,8 +1,9 @@
 //! The views drawn from a look: the texts and lengths of time that people and their tools read.
 
-use super::look::{ActorLook, RelayLook, WayLook};
+use super::look::{ActorLook, RelayLook, WayLook, kind_of, side_of};
 use super::record::Record;
 use super::registry::{Exit, Wait};
+use super::relays::{Ended, RelaySpec, WaitsFor};
 use super::view::{
     ActorView, ExitView, FailureView, InHandView, RecordView, RelayView, WAITS_SHOWN, WaitView, WayView,
 };
@@ -65,7 +66,32 @@ fn wait(wait: &Wait, now: Moment) -> WaitView {
 }
 
 pub fn relay(look: &RelayLook, now: Moment) -> RelayView {
-    let spec = &look.gauge.spec;
+    RelayView {
+        age_us: micros(now.since(look.gauge.since)),
+        state: look.state.to_owned(),
+        state_age_us: micros(now.since(look.state_since)),
+        to_upstream: way(look.to_upstream, now),
+        to_client: way(look.to_client, now),
+        ..named(&look.gauge.spec)
+    }
+}
+
+/// How it was at its end.
+fn ended(relay: &Ended) -> RelayView {
+    let mut view = named(&relay.spec);
+    view.age_us = micros(relay.lasted);
+    view.state = relay.state.to_owned();
+    view.to_upstream.bytes = relay.to_upstream;
+    view.to_client.bytes = relay.to_client;
+    view
+}
+
+fn named(spec: &RelaySpec) -> RelayView {
+    let way = || WayView {
+        bytes: 0,
+        waits_for: WaitsFor::Done.label().to_owned(),
+        still_us: 0,
+    };
     RelayView {
         connection: spec.connection.to_string(),
         session: spec.session.to_string(),
@@ -77,11 +103,11 @@ pub fn relay(look: &RelayLook, now: Moment) -> RelayView {
         client: spec.client.clone(),
         upstream: spec.upstream.clone(),
         process_id: spec.process_id,
-        age_us: micros(now.since(look.gauge.since)),
-        state: look.state.to_owned(),
-        state_age_us: micros(now.since(look.state_since)),
-        to_upstream: way(look.to_upstream, now),
-        to_client: way(look.to_client, now),
+        age_us: 0,
+        state: String::new(),
+        state_age_us: 0,
+        to_upstream: way(),
+        to_client: way(),
     }
 }
 
@@ -93,13 +119,20 @@ fn way(look: WayLook, now: Moment) -> WayView {
     }
 }
 
-pub fn exit(exit: &Exit) -> ExitView {
+/// How an actor ended; that of a connection with its relay, where that is among those that `ended`.
+pub fn exit(exit: &Exit, all: &[Ended]) -> ExitView {
+    let side = side_of(kind_of(&exit.path));
+    let mut fits = all
+        .iter()
+        .rev()
+        .filter(|relay| Some(relay.spec.connection) == exit.connection && Some(relay.spec.side) == side);
     ExitView {
         path: exit.path.to_string(),
         at: exit.at.to_timestamp().to_string(),
         why: exit.why.to_string(),
         failed: exit.failed,
         connection: exit.connection.map(|connection| connection.to_string()),
+        relay: fits.next().map(|relay| Box::new(ended(relay))),
     }
 }
 

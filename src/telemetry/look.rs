@@ -107,7 +107,7 @@ impl ActorLook {
 
     /// The name without what tells it from its like.
     pub fn kind(&self) -> &str {
-        self.name().split('#').next().unwrap_or_default()
+        kind_of(&self.path)
     }
 
     pub fn is_thread(&self) -> bool {
@@ -296,6 +296,12 @@ impl Seen {
             lacks: look.lacks,
         }
     }
+}
+
+/// The last part of a path, without what tells it from its like.
+pub fn kind_of(path: &str) -> &str {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    name.split('#').next().unwrap_or_default()
 }
 
 /// Which side's relay lives in a task of this actor.

@@ -117,6 +117,7 @@ impl Observer {
 
     pub fn look_at(&mut self, now: Moment) -> NodeView {
         let look = self.snapshot(now);
+        let ended = relays::ended();
         let mut actors: Vec<ActorView> = look.actors.iter().map(|actor| drawn::actor(actor, now)).collect();
         actors.sort_by(|a, b| drawn::in_tree_order(&a.path, &b.path));
         NodeView {
@@ -127,7 +128,11 @@ impl Observer {
             at: now.to_timestamp().to_string(),
             uptime_us: now.as_nanos() / 1000,
             actors,
-            exits: registry::exits().iter().rev().map(drawn::exit).collect(),
+            exits: registry::exits()
+                .iter()
+                .rev()
+                .map(|exit| drawn::exit(exit, &ended))
+                .collect(),
             relays: look.relays.iter().map(|relay| drawn::relay(relay, now)).collect(),
             findings: stuck::findings(&look)
                 .iter()

@@ -2,10 +2,12 @@
 //! is wrong with it.
 
 use super::drawn;
-use super::look::{ActorLook, RelayLook, Snapshot, side_of};
+use super::look::{ActorLook, RelayLook, Snapshot, kind_of, side_of};
 use super::record::{self, Record};
+use super::registry;
+use super::relays;
 use super::stuck::{self, Found};
-use super::view::{RecordView, Side, TracePart};
+use super::view::{ExitView, RecordView, Side, TracePart};
 use crate::model::{ConnectionId, MessageId};
 use std::collections::{HashMap, HashSet};
 
@@ -20,41 +22,45 @@ pub fn of(node: &str, connection: ConnectionId, look: &Snapshot) -> Option<Trace
     let records = records(connection);
     let mut actors: Vec<&ActorLook> = look.actors.iter().filter(|actor| actor.works_for(connection)).collect();
     actors.sort_by(|a, b| drawn::in_tree_order(&a.path, &b.path));
-    let mut relays = look
-        .relays
-        .iter()
-        .filter(|relay| relay.gauge.spec.connection == connection);
-    // Where proxy and agent share a process, the agent's relay is the one nearer to what is waited for.
-    let relay = relays.clone().find(|relay| relay.gauge.spec.side == Side::Agent);
-    let relay = relay.or_else(|| relays.next());
-    if records.is_empty() && actors.is_empty() && relay.is_none() {
+    let is_its = |relay: &&RelayLook| relay.gauge.spec.connection == connection;
+    let mut relays: Vec<&RelayLook> = look.relays.iter().filter(is_its).collect();
+    relays.sort_by_key(|relay| relay.gauge.spec.side != Side::Proxy);
+    let ended = ended(connection);
+    if records.is_empty() && actors.is_empty() && relays.is_empty() && ended.is_empty() {
         return None;
     }
     let findings = concerning(stuck::findings(look), connection, &actors, look);
     Some(TracePart {
         node: node.to_owned(),
-        side: side(relay, &actors, &records),
+        side: side(&relays, &actors, &records),
         at: now.to_timestamp().to_string(),
         records: records.iter().map(drawn::record).collect(),
         whole_since: record::whole_since().map(|since| since.to_timestamp().to_string()),
         actors: actors.iter().map(|actor| drawn::actor(actor, now)).collect(),
-        relay: relay.map(|relay| drawn::relay(relay, now)),
+        relays: relays.iter().map(|relay| drawn::relay(relay, now)).collect(),
         findings: findings.iter().map(|found| found.to_finding(now)).collect(),
+        ended,
     })
 }
 
-/// The client's connection is the proxy's; whoever answers questions for it is on the other side.
-fn side(relay: Option<&RelayLook>, actors: &[&ActorLook], records: &[Record]) -> Side {
-    if let Some(relay) = relay {
-        return relay.gauge.spec.side;
-    }
-    let kind = |path: &str| {
-        let name = path.rsplit('/').next().unwrap_or_default();
-        side_of(name.split('#').next().unwrap_or_default())
-    };
-    let lives = actors.iter().map(|actor| kind(&actor.path));
-    let lived = records.iter().map(|record| kind(&record.to));
-    lives.chain(lived).flatten().next().unwrap_or(Side::Agent)
+/// How the actors of the connection ended, newest first.
+fn ended(connection: ConnectionId) -> Vec<ExitView> {
+    let relays = relays::ended();
+    let exits = registry::exits();
+    let own = exits.iter().rev().filter(|exit| exit.connection == Some(connection));
+    own.map(|exit| drawn::exit(exit, &relays)).collect()
+}
+
+/// The client's connection is the proxy's, also where the agent is the same process. Whoever serves neither end was only asked.
+fn side(relays: &[&RelayLook], actors: &[&ActorLook], records: &[Record]) -> Side {
+    let relayed = relays.iter().map(|relay| relay.gauge.spec.side);
+    let live = actors.iter().filter_map(|actor| side_of(actor.kind()));
+    let lived = records.iter().filter_map(|record| side_of(kind_of(&record.to)));
+    let sides: Vec<Side> = relayed.chain(live).chain(lived).collect();
+    [Side::Proxy, Side::Agent]
+        .into_iter()
+        .find(|side| sides.contains(side))
+        .unwrap_or(Side::Auth)
 }
 
 /// The connection's own records, what those of no connection were caused by them, and what caused the first ones.

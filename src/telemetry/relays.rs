@@ -5,9 +5,13 @@
 
 use super::view::Side;
 use crate::model::{ConnectionId, Moment, SessionId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+/// Relays that ended last: as many as ends of actors are kept.
+const ENDED_MAX: usize = 256;
 
 /// What is known of a relay from its beginning. Names only.
 #[derive(Debug, Clone)]
@@ -125,7 +129,7 @@ impl Way {
 #[derive(Debug)]
 pub struct Gauge {
     number: u64,
-    pub spec: RelaySpec,
+    pub spec: Arc<RelaySpec>,
     pub since: Moment,
     pub to_upstream: Way,
     pub to_client: Way,
@@ -134,9 +138,21 @@ pub struct Gauge {
     closing: AtomicBool,
 }
 
+/// A relay as it was when it ended.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    pub spec: Arc<RelaySpec>,
+    pub lasted: Duration,
+    /// The label of the last [`Turn`], or `closing`.
+    pub state: &'static str,
+    pub to_upstream: u64,
+    pub to_client: u64,
+}
+
 #[derive(Default)]
 struct Gauges {
     open: BTreeMap<u64, Weak<Gauge>>,
+    ended: VecDeque<Ended>,
     next: u64,
 }
 
@@ -151,13 +167,18 @@ pub fn all() -> Vec<Arc<Gauge>> {
     gauges().open.values().filter_map(Weak::upgrade).collect()
 }
 
+/// The relays that ended last, oldest first.
+pub fn ended() -> Vec<Ended> {
+    gauges().ended.iter().cloned().collect()
+}
+
 impl Gauge {
     pub fn begin(spec: RelaySpec) -> Arc<Self> {
         let mut gauges = gauges();
         gauges.next += 1;
         let gauge = Arc::new(Self {
             number: gauges.next,
-            spec,
+            spec: Arc::new(spec),
             since: Moment::now(),
             to_upstream: Way::default(),
             to_client: Way::default(),
@@ -194,7 +215,19 @@ impl Gauge {
 
 impl Drop for Gauge {
     fn drop(&mut self) {
-        gauges().open.remove(&self.number);
+        let ended = Ended {
+            spec: self.spec.clone(),
+            lasted: Moment::now().since(self.since),
+            state: self.state(),
+            to_upstream: self.to_upstream.bytes(),
+            to_client: self.to_client.bytes(),
+        };
+        let mut gauges = gauges();
+        gauges.open.remove(&self.number);
+        if gauges.ended.len() >= ENDED_MAX {
+            gauges.ended.pop_front();
+        }
+        gauges.ended.push_back(ended);
     }
 }
 
@@ -232,5 +265,8 @@ mod tests {
         assert_eq!(other.state(), "closing");
         drop((gauge, other));
         assert!(seen().is_none());
+        let ended = ended().into_iter().find(|ended| ended.spec.connection == connection);
+        let ended = ended.expect("it is remembered");
+        assert_eq!((ended.state, ended.to_client, ended.to_upstream), ("closing", 42, 0));
     }
 }

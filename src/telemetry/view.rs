@@ -84,14 +84,28 @@ pub struct ExitView {
     pub why: String,
     pub failed: bool,
     pub connection: Option<String>,
+    /// Of the connection's actor: its relay as it was when it ended, where it had come so far.
+    #[serde(default)]
+    pub relay: Option<Box<RelayView>>,
 }
 
-/// Which end of the tunnel a relay is at.
+/// Whom a process stands beside on a connection's way: the client, or PostgreSQL; or neither, as it is only asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Side {
     Proxy,
     Agent,
+    Auth,
+}
+
+impl Side {
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Proxy => "proxy",
+            Self::Agent => "agent",
+            Self::Auth => "auth",
+        }
+    }
 }
 
 /// One connection's bytes on their way, as one process sees them.
@@ -177,8 +191,19 @@ pub struct TracePart {
     /// Records before this moment may have been overwritten.
     pub whole_since: Option<String>,
     pub actors: Vec<ActorView>,
-    pub relay: Option<RelayView>,
+    /// That of the client's side first, where one process has both.
+    pub relays: Vec<RelayView>,
     pub findings: Vec<Finding>,
+    /// Actors of the connection that have ended, and how, newest first.
+    #[serde(default)]
+    pub ended: Vec<ExitView>,
+}
+
+impl TracePart {
+    /// Somebody of this process still works for the connection.
+    pub fn lives(&self) -> bool {
+        !self.relays.is_empty() || !self.actors.is_empty()
+    }
 }
 
 /// A connection through all processes that it passes.

@@ -230,7 +230,7 @@ fn a_part_has_the_actors_that_serve_the_connection_its_relay_and_its_side() {
     let paths: Vec<&str> = part.actors.iter().map(|actor| actor.path.as_str()).collect();
     assert_eq!(paths, ["observe-q/sessions", "observe-q/upstream#1"]);
     assert_eq!(part.side, Side::Agent);
-    assert_eq!(part.relay.expect("a relay").process_id, 4711);
+    assert_eq!(part.relays[0].process_id, 4711);
 }
 
 #[test]

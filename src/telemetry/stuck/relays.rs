@@ -79,7 +79,7 @@ impl Seen<'_> {
             "select state, wait_event_type, wait_event, query from pg_stat_activity where pid = {pid}; select pg_blocking_pids({pid})"
         );
         match spec.side {
-            Side::Agent => format!("on {}: {ask}", spec.upstream),
+            Side::Agent | Side::Auth => format!("on {}: {ask}", spec.upstream),
             Side::Proxy => format!("postern trace {}; on that PostgreSQL: {ask}", spec.connection),
         }
     }
@@ -89,7 +89,7 @@ impl Seen<'_> {
         let spec = self.spec();
         match spec.side {
             Side::Proxy => format!("client {}", spec.client),
-            Side::Agent => "the proxy".to_owned(),
+            Side::Agent | Side::Auth => "the proxy".to_owned(),
         }
     }
 
@@ -140,7 +140,7 @@ impl Seen<'_> {
                 "look at {}'s program at {}: it does not read its result (a pager, a breakpoint), or its network is down",
                 spec.user, spec.client
             ),
-            Side::Agent => format!(
+            Side::Agent | Side::Auth => format!(
                 "postern trace {}: is it the client ({}) or the proxy that reads nothing?",
                 spec.connection, spec.client
             ),
@@ -157,7 +157,7 @@ impl Seen<'_> {
         let spec = self.spec();
         let (upstream, age, whom) = (&spec.upstream, self.age(way.since), self.of_whom());
         let next = match spec.side {
-            Side::Agent => self.ask_postgres(),
+            Side::Agent | Side::Auth => self.ask_postgres(),
             Side::Proxy => next_about(upstream),
         };
         let sentence = format!("{upstream} has taken nothing for {age} of what {whom} sends");

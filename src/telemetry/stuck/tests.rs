@@ -89,7 +89,7 @@ fn nothing(look: &Snapshot) {
 fn relay(side: Side, state: &'static str) -> RelayLook {
     let upstream = match side {
         Side::Proxy => "agent db-1",
-        Side::Agent => "PostgreSQL at 127.0.0.1:5432",
+        Side::Agent | Side::Auth => "PostgreSQL at 127.0.0.1:5432",
     };
     let gauge = Gauge::begin(RelaySpec {
         connection: connection(),

@@ -6,14 +6,15 @@
 
 mod lines;
 mod place;
+mod standing;
 mod steps;
 #[cfg(test)]
 mod tests;
 
-pub use lines::{Line, Section};
+pub use lines::{Line, Section, since_begin};
 
-use super::stuck::{StuckRule, by_depth, lasting};
-use super::view::{Finding, Side, Trace, TracePart};
+use super::stuck::lasting;
+use super::view::{Side, Trace, TracePart};
 use crate::model::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -76,6 +77,7 @@ impl Step {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
     pub node: String,
+    pub side: Side,
     pub sentence: String,
     /// What to do next, where something is stuck.
     pub next: Option<String>,
@@ -106,7 +108,7 @@ impl TraceTree {
             began: first,
             steps,
             gaps,
-            now: standing(&trace.connection, &parts),
+            now: standing::standing(&trace.connection, &parts),
         }
     }
 }
@@ -114,13 +116,13 @@ impl TraceTree {
 /// How much of its beginning a process has forgotten.
 fn overwritten(part: &TracePart) -> Option<String> {
     let whole_since = Timestamp::parse_rfc3339(part.whole_since.as_deref()?)?;
-    let relay = part.relay.as_ref().map(|relay| relay.age_us);
+    let relays = part.relays.iter().map(|relay| relay.age_us);
     let age = part
         .actors
         .iter()
         .filter(|actor| actor.connection.is_some())
         .map(|actor| actor.age_us)
-        .chain(relay)
+        .chain(relays)
         .max()?;
     let began = Timestamp::parse_rfc3339(&part.at)? - Duration::from_micros(age);
     (whole_since > began).then(|| {
@@ -129,89 +131,12 @@ fn overwritten(part: &TracePart) -> Option<String> {
     })
 }
 
-fn standing(connection: &str, parts: &[&TracePart]) -> Vec<Standing> {
-    let mut now = Vec::new();
-    for (part, finding) in sorted_findings(parts) {
-        now.push(Standing {
-            node: part.node.clone(),
-            sentence: finding.sentence.clone(),
-            next: Some(finding.next.clone()),
-        });
-    }
-    for part in parts {
-        let mut say = |sentence| {
-            now.push(Standing {
-                node: part.node.clone(),
-                sentence,
-                next: None,
-            });
-        };
-        for actor in &part.actors {
-            let serves = actor.connection.as_deref() == Some(connection);
-            let is_its = |of: &Option<String>| of.as_deref() == Some(connection) || (serves && of.is_none());
-            if let Some(in_hand) = actor.in_hand.as_ref().filter(|in_hand| is_its(&in_hand.connection)) {
-                let age = length(in_hand.age_us);
-                say(format!("{} has had {} in hand for {age}", actor.path, in_hand.message));
-            }
-            for wait in actor.waits.iter().filter(|wait| is_its(&wait.connection)) {
-                let age = length(wait.age_us);
-                say(format!(
-                    "{} has waited {age} for {} ({})",
-                    actor.path, wait.to, wait.message
-                ));
-            }
-        }
-        if let Some(relay) = &part.relay {
-            let way = |way: &super::view::WayView| {
-                format!(
-                    "{} bytes, waits for {} since {}",
-                    way.bytes,
-                    way.waits_for,
-                    length(way.still_us)
-                )
-            };
-            say(format!(
-                "the relay to {} has been {} for {}; to upstream: {}; to client: {}",
-                relay.upstream,
-                relay.state,
-                length(relay.state_age_us),
-                way(&relay.to_upstream),
-                way(&relay.to_client)
-            ));
-        }
-    }
-    now
-}
-
-/// The cause first. Who is silent is told by the agent, where it has a part; the proxy would tell it again.
-fn sorted_findings<'a>(parts: &[&'a TracePart]) -> Vec<(&'a TracePart, &'a Finding)> {
-    let all = parts
-        .iter()
-        .flat_map(|part| part.findings.iter().map(move |finding| (*part, finding)));
-    let mut found: Vec<(&TracePart, &Finding)> = all.collect();
-    let is_silence = |(_, finding): &(&TracePart, &Finding)| finding.rule == StuckRule::UpstreamSilent.label();
-    if found
-        .iter()
-        .any(|found| is_silence(found) && found.0.side == Side::Agent)
-    {
-        found.retain(|found| !(is_silence(found) && found.0.side == Side::Proxy));
-    }
-    found.sort_by(|(a, one), (b, other)| {
-        let (depth, other_depth) = (by_depth(&one.rule, Some(a.side)), by_depth(&other.rule, Some(b.side)));
-        let youngest_first = one.rule == StuckRule::ReplyOverdue.label();
-        let age = if youngest_first {
-            one.age_us.cmp(&other.age_us)
-        } else {
-            other.age_us.cmp(&one.age_us)
-        };
-        depth
-            .cmp(&other_depth)
-            .then(age)
-            .then_with(|| (&a.node, &one.room, &one.sentence).cmp(&(&b.node, &other.room, &other.sentence)))
-    });
-    found
-}
-
+/// What takes less than some milliseconds is told to the tenth of one.
 fn length(micros: u64) -> String {
+    const TENTHS_BELOW_US: u64 = 10_000;
+    if micros < TENTHS_BELOW_US {
+        let tenths = micros.div_ceil(100);
+        return format!("{}.{} ms", tenths / 10, tenths % 10);
+    }
     lasting(Duration::from_micros(micros))
 }

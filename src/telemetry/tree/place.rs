@@ -4,7 +4,7 @@ use super::StepKind;
 use crate::telemetry::record::RecordKind;
 use crate::telemetry::view::{RecordView, Side, TracePart};
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// Whose message: the place of the part, and the id there.
 pub type Name = (usize, u64);
@@ -96,6 +96,22 @@ fn events(part: &TracePart) -> BTreeMap<u64, Event> {
             RecordKind::Arrived | RecordKind::Started | RecordKind::Exited | RecordKind::State => {}
         }
     }
+    without_what_was_before(events)
+}
+
+/// A node began, and its listener, before the connection did: what is neither of a connection nor caused by what is one's says
+/// nothing about it.
+fn without_what_was_before(mut events: BTreeMap<u64, Event>) -> BTreeMap<u64, Event> {
+    let mut kept: HashSet<u64> = HashSet::new();
+    // Causes are older, so that they come first.
+    events.retain(|id, event| {
+        let is_caused = event.cause.is_some_and(|cause| kept.contains(&cause));
+        let keeps = event.is_of_connection || is_caused;
+        if keeps {
+            kept.insert(*id);
+        }
+        keeps
+    });
     events
 }
 

@@ -1,6 +1,7 @@
 use super::*;
 use crate::telemetry::record::RecordKind;
-use crate::telemetry::view::{ActorView, MissingPart, RecordView, WaitView};
+use crate::telemetry::stuck::StuckRule;
+use crate::telemetry::view::{ActorView, Finding, MissingPart, RecordView, RelayView, WaitView, WayView};
 use proptest::prelude::*;
 
 const CONNECTION: &str = "00000000000000c1";
@@ -46,7 +47,8 @@ impl Process {
             records: self.records,
             whole_since: None,
             actors: Vec::new(),
-            relay: None,
+            relays: Vec::new(),
+            ended: Vec::new(),
             findings: Vec::new(),
         }
     }
@@ -109,15 +111,13 @@ fn the_parts_are_one_tree_in_the_order_of_causes() {
     assert_eq!(
         told(&tree(parts())),
         [
-            "0 proxy-1 started; listener/connection#c1",
-            "100 proxy-1 .is greeting; listener/connection#c1",
-            "2000 proxy-1 .RegisterSession; -> proxy-sessions; queued 200 us, busy 50 us, answered after 400 us",
-            "3000 proxy-1 .OpenRelay; -> agent db-1; answered after 6 ms",
-            "3000 db-1 ..OpenRelay arrived; agent/upstream#1",
-            "3100 db-1 ...GetCertificate; -> auth; answered after 2 ms",
-            "3100 auth-1 ....GetCertificate arrived; links/link#2",
-            "3130 auth-1 .....SignDbClient; -> ca; under way",
-            "5200 db-1 ...is connecting; agent/upstream#1",
+            "0 proxy-1 listener/connection#c1 began; greeting at +0.1ms",
+            "2000 proxy-1 .RegisterSession -> proxy-sessions; queued 0.2 ms, busy 0.1 ms, answered after 0.4 ms",
+            "3000 proxy-1 .OpenRelay -> agent db-1; answered after 6.0 ms",
+            "3000 db-1 ..OpenRelay arrived at agent/upstream#1; connecting at +5.2ms",
+            "3100 db-1 ...GetCertificate -> auth; answered after 2.0 ms",
+            "3100 auth-1 ....GetCertificate arrived at links/link#2",
+            "3130 auth-1 .....SignDbClient -> ca; under way",
         ]
     );
 }
