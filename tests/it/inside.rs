@@ -73,7 +73,7 @@ fn a_connection_that_is_not_known_and_a_node_that_is_not_there_are_said_in_words
     holds(&said, &["00000000deadbeef"]);
     ask(&cluster, Kind::Proxy, &["trace", "nonsense"]).failed_with(2);
     let text = ask(&cluster, Kind::Proxy, &["trace", "--user", "nobody"]).ok();
-    holds(&text, &["No connection of node proxy-1 fits."]);
+    holds(&text, &["No open connection of node proxy-1 fits."]);
     let mut command = postern(cluster.directory.path());
     command.args(["actors", "--data-dir"]).arg(cluster.directory.path());
     let said = run(command, PATIENCE).failed_with(1);
