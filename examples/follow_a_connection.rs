@@ -59,6 +59,8 @@ pub fn follow(data_dir: &Path, out: &mut impl Write) -> Result<(), Box<dyn Error
 
 #[allow(dead_code, reason = "the tests call `follow` themselves")]
 fn main() -> Result<(), Box<dyn Error>> {
-    let data_dir = std::env::args_os().nth(1).ok_or("usage: follow_a_connection DATA_DIR")?;
+    let data_dir = std::env::args_os()
+        .nth(1)
+        .ok_or("usage: follow_a_connection DATA_DIR")?;
     follow(Path::new(&data_dir), &mut std::io::stdout())
 }

@@ -240,7 +240,11 @@ fn columns(rows: Vec<[String; 7]>, width: Option<usize>) -> String {
         let mut line = String::new();
         for column in used() {
             let (cell, cells) = (&row[column], widths[column]);
-            let cell = if is_wide(row) { cell.clone() } else { fitted(cell, Some(cells)) };
+            let cell = if is_wide(row) {
+                cell.clone()
+            } else {
+                fitted(cell, Some(cells))
+            };
             let _ = write!(line, "{cell:<cells$}{GAP}");
         }
         out.push_str(&fitted(line.trim_end(), width));

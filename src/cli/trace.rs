@@ -125,7 +125,10 @@ async fn chosen(client: &DebugClient, args: &TraceArgs) -> Result<Option<Connect
         print_json(&found)?;
     } else if ids.is_empty() {
         let node: NodeView = client.get("/actors", &Value::Null).await?;
-        print!("{}", trace_text::none_fits(&node, &args.meant(), &DebugClient::flags(&args.which)));
+        print!(
+            "{}",
+            trace_text::none_fits(&node, &args.meant(), &DebugClient::flags(&args.which))
+        );
     } else {
         print!("{}", trace_text::several(&found, &DebugClient::flags(&args.which)));
     }
@@ -146,6 +149,7 @@ fn print(trace: &Trace, format: Format) -> Outcome {
 async fn follow(client: &DebugClient, path: &str, first: &Trace) -> Outcome {
     let mut told: BTreeSet<String> = trace_text::news(first).into_iter().collect();
     if trace_text::is_over(first) {
+        println!("{}", trace_text::how_it_ended(first));
         return Ok(());
     }
     loop {

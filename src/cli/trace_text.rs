@@ -45,7 +45,11 @@ pub fn news(trace: &Trace) -> Vec<String> {
 
 /// The relay that says most of the connection, and whether it is one that has ended.
 fn relay(trace: &Trace) -> Option<(&RelayView, bool)> {
-    let live = trace.parts.iter().flat_map(|part| &part.relays).map(|relay| (relay, false));
+    let live = trace
+        .parts
+        .iter()
+        .flat_map(|part| &part.relays)
+        .map(|relay| (relay, false));
     let ended = trace.parts.iter().flat_map(|part| &part.ended);
     let ended = ended.filter_map(|exit| Some((exit.relay.as_deref()?, true)));
     live.chain(ended).next()

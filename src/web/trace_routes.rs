@@ -218,7 +218,7 @@ fn merged(connection: ConnectionId, answers: Vec<Result<Trace, MissingPart>>) ->
 /// What a person sees of a connection of their own without a rule: how far it has come, and what is wrong with it.
 fn own(api: &Api, mut trace: Trace) -> Option<Trace> {
     let is_own = |part: &TracePart| {
-        let relay = part.relay.as_ref();
+        let relay = part.relays.first();
         relay.is_some_and(|relay| is_caller(api, Some(&relay.user)))
     };
     if !trace.parts.iter().any(is_own) {
@@ -228,6 +228,7 @@ fn own(api: &Api, mut trace: Trace) -> Option<Trace> {
     for part in &mut trace.parts {
         part.records.clear();
         part.actors.clear();
+        part.ended.clear();
         part.findings
             .retain(|finding| finding.connection.as_ref() == Some(&trace.connection));
     }

@@ -47,8 +47,19 @@ fn a_query_whose_postgresql_has_stopped_is_said_to_wait_for_it() {
     psql.ask("select 'con' || 'nected';", "connected");
     cluster.postgres.freeze();
     psql.say("select count(*) from orders;");
-    let parts = ["STUCK", "PostgreSQL at localhost:", "has sent nothing for", "pg_stat_activity"];
-    let said = says(&cluster, Kind::Proxy, &["trace", "--user", "alice"], AFTER_THE_SILENCE, &parts);
+    let parts = [
+        "STUCK",
+        "PostgreSQL at localhost:",
+        "has sent nothing for",
+        "pg_stat_activity",
+    ];
+    let said = says(
+        &cluster,
+        Kind::Proxy,
+        &["trace", "--user", "alice"],
+        AFTER_THE_SILENCE,
+        &parts,
+    );
     cluster.postgres.thaw();
     assert!(said.contains("agent-1"), "the room is on the agent: {said}");
     psql.hears("3", SOON);

@@ -105,7 +105,7 @@ fn a_trace_has_the_parts_of_proxy_and_agent_and_its_own_person_sees_how_far_it_h
     assert!(!trace["parts"][1]["records"].as_array().expect("a list").is_empty());
     let own = Caller::new(&cluster, "alice").get(&format!("/v1/connections/{id}/trace"));
     let own = own.expect("her own");
-    assert_eq!(own["parts"][0]["relay"]["user"], "alice");
+    assert_eq!(own["parts"][0]["relays"][0]["user"], "alice");
     assert_eq!(own["parts"][0]["records"], serde_json::json!([]));
     cluster.create(&user("dora", "tester", "app")).ok();
     let denied = Caller::new(&cluster, "dora").get(&format!("/v1/connections/{id}/trace"));

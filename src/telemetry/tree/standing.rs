@@ -139,4 +139,3 @@ fn sorted_findings<'a>(parts: &[&'a TracePart]) -> Vec<(&'a TracePart, &'a Findi
     });
     found
 }
-
