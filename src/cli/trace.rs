@@ -149,6 +149,7 @@ fn print(trace: &Trace, format: Format) -> Outcome {
 async fn follow(client: &DebugClient, path: &str, first: &Trace) -> Outcome {
     let mut told: BTreeSet<String> = trace_text::news(first).into_iter().collect();
     if trace_text::is_over(first) {
+        println!("{}", trace_text::how_it_ended(first));
         return Ok(());
     }
     loop {

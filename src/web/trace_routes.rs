@@ -229,6 +229,7 @@ fn own(api: &Api, mut trace: Trace) -> Option<Trace> {
     for part in &mut trace.parts {
         part.records.clear();
         part.actors.clear();
+        part.ended.clear();
         part.findings
             .retain(|finding| finding.connection.as_ref() == Some(&trace.connection));
     }

@@ -1,7 +1,8 @@
 //! Looking into a node that runs: `postern actors`, `actor`, `trace` and `debug`, at its debug socket.
 
 use crate::harness::process::{Output, run};
-use crate::harness::{Cluster, Form, Kind, PATIENCE, postern, shared};
+use crate::harness::wait::until_ok;
+use crate::harness::{Cluster, Form, Kind, PATIENCE, Session, postern, shared};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -78,4 +79,161 @@ fn a_connection_that_is_not_known_and_a_node_that_is_not_there_are_said_in_words
     command.args(["actors", "--data-dir"]).arg(cluster.directory.path());
     let said = run(command, PATIENCE).failed_with(1);
     holds(&said, &["no node answers at", "debug.sock", "--node"]);
+}
+
+/// Does something to an actor of the node, at its debug socket.
+#[cfg(feature = "fault-points")]
+fn inject(cluster: &Cluster, kind: Kind, fault: &Value) {
+    use std::io::{Read as _, Write as _};
+    let socket = cluster.node(kind).config.data_dir.join("debug.sock");
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("a socket");
+    let body = fault.to_string();
+    write!(
+        stream,
+        "POST /v1/fault HTTP/1.1\r\nhost: postern\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .expect("taken");
+    let mut first = [0; 12];
+    stream.read_exact(&mut first).expect("an answer");
+    assert!(first.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(&first));
+}
+
+#[cfg(feature = "fault-points")]
+#[test]
+fn an_actor_whose_thread_is_blocked_is_shown_with_its_message_in_hand() {
+    let cluster = Cluster::start(Form::Apart);
+    inject(
+        &cluster,
+        Kind::Auth,
+        &serde_json::json!({"actor": "tokens", "how": "block", "seconds": 20}),
+    );
+    // The runtime of all permanent actors does nothing else; the debug socket answers.
+    let mut said = String::new();
+    until_ok("the blocked actor is named", PATIENCE, || {
+        said = ask(&cluster, Kind::Auth, &["actors"]).ok();
+        let is_told = said.contains("STUCK  tokens has had ");
+        if is_told { Ok(()) } else { Err(said.clone()) }
+    });
+    holds(&said, &["in hand for", "[handler_slow]", "next: "]);
+    let one = ask(&cluster, Kind::Auth, &["actor", "tokens"]).ok();
+    let in_hand = one.lines().find(|line| line.trim_start().starts_with("in hand"));
+    assert!(in_hand.is_some_and(|line| line.contains(" since ")), "{one}");
+}
+
+/// The id of the one connection of a person, as the proxy lists it.
+fn connection_of(cluster: &Cluster, person: &str) -> String {
+    let mut id = String::new();
+    until_ok("the connection is traced", PATIENCE, || {
+        let json = ask(cluster, Kind::Proxy, &["trace", "--user", person, "--format=json"]).ok();
+        let trace: Value = serde_json::from_str(&json).map_err(|error| error.to_string())?;
+        id = trace["connection"]
+            .as_str()
+            .ok_or_else(|| trace.to_string())?
+            .to_owned();
+        Ok(())
+    });
+    id
+}
+
+/// Where in the text each of these begins; each of them behind the one before it.
+#[track_caller]
+fn in_order(text: &str, parts: &[&str]) {
+    let mut rest = text;
+    for part in parts {
+        let at = rest.find(part);
+        let at = at.unwrap_or_else(|| panic!("{part:?} is not behind the others in: {text}"));
+        rest = &rest[at + part.len()..];
+    }
+}
+
+#[test]
+fn a_connection_is_one_tree_through_proxy_and_agent_until_it_has_ended_and_after() {
+    let cluster = Cluster::start(Form::Apart);
+    let client = cluster.client("alice", "app", "app");
+    let mut psql = Session::open(&client);
+    psql.ask("select 'con' || 'nected';", "connected");
+    let id = connection_of(&cluster, "alice");
+    let mut text = String::new();
+    until_ok("it is idle", PATIENCE, || {
+        text = ask(&cluster, Kind::Proxy, &["trace", "--user", "alice"]).ok();
+        let is_idle = text.matches("idle for ").count() == 2;
+        if is_idle { Ok(()) } else { Err(text.clone()) }
+    });
+    in_order(
+        &text,
+        &[
+            &format!("Connection {id}: alice as app to "),
+            "from 127.0.0.1:",
+            "of PostgreSQL at localhost:",
+            "Where it is now",
+            "proxy  proxy-1  idle for ",
+            "agent  agent-1  idle for ",
+            "What happened",
+            "+0.0ms  proxy-1",
+            "began: greeting",
+            "relaying at +",
+            "OpenRelay -> agent agent-1: answered after ",
+            "OpenRelay arrived at ",
+            "GetUpstreamClient -> agent",
+            "IssueDbClient",
+        ],
+    );
+    assert!(!text.contains("STUCK"), "{text}");
+    assert!(text.lines().count() < 40, "more than a screen: {text}");
+    let narrow = {
+        let mut command = postern(cluster.directory.path());
+        command
+            .args(["actors", "--data-dir"])
+            .arg(&cluster.node(Kind::Proxy).config.data_dir)
+            .env("COLUMNS", "80");
+        run(command, PATIENCE).ok()
+    };
+    assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
+
+    let file = cluster.directory.join("trace.json");
+    let name = file.display().to_string();
+    ask(&cluster, Kind::Proxy, &["trace", &id, "--save", &name]).ok();
+    assert_eq!(file.metadata().expect("a file").permissions().mode() & 0o777, 0o600);
+    let again = ask(&cluster, Kind::Proxy, &["trace", &id, "--save", &name]).failed_with(1);
+    holds(&again, &["name a file that is not there yet"]);
+    let mut show = postern(cluster.directory.path());
+    show.args(["trace", "show", &name]);
+    let shown = run(show, PATIENCE).ok();
+    let happened = |text: &str| text.split("What happened").nth(1).map(str::to_owned);
+    assert_eq!(happened(&shown), happened(&text));
+
+    let mut follow = postern(cluster.directory.path());
+    follow
+        .args(["trace", &id, "--follow", "--data-dir"])
+        .arg(&cluster.node(Kind::Proxy).config.data_dir);
+    let followed = std::thread::spawn(move || run(follow, PATIENCE));
+    drop(psql);
+    let followed = followed.join().expect("it ended").ok();
+    holds(&followed, &["The connection has ended at "]);
+    assert_eq!(followed.matches("What happened").count(), 1, "{followed}");
+
+    let ended = ask(&cluster, Kind::Proxy, &["trace", &id]).ok();
+    in_order(
+        &ended,
+        &[
+            "alice as app to ",
+            "How it ended",
+            "proxy  proxy-1",
+            "What happened",
+            " began",
+        ],
+    );
+    let listed = ask(&cluster, Kind::Proxy, &["trace", "--user", "alice", "--db", "app"]).ok();
+    holds(
+        &listed,
+        &[
+            "No open connection",
+            "Ended lately",
+            "alice",
+            &format!("postern trace {id}"),
+        ],
+    );
+    let nobodys = ask(&cluster, Kind::Proxy, &["trace", "--user", "nobody"]).ok();
+    holds(&nobodys, &["None that ended lately does, either."]);
 }

@@ -282,3 +282,69 @@ fn serving() -> ActorView {
         connection: Some(CONNECTION.to_owned()),
     }
 }
+
+#[test]
+fn where_the_bytes_of_a_relay_stand_is_told_in_words() {
+    let told = |side: Side, state: &str, up: &str, down: &str| {
+        let way = |waits_for: &str| WayView {
+            bytes: 7,
+            waits_for: waits_for.to_owned(),
+            still_us: 42_000_000,
+        };
+        let mut parts = parts();
+        parts.truncate(1);
+        parts[0].relays.push(RelayView {
+            connection: CONNECTION.to_owned(),
+            session: "s".to_owned(),
+            side,
+            user: "alice".to_owned(),
+            database: "aurora".to_owned(),
+            db_user: "app".to_owned(),
+            db_name: "orders".to_owned(),
+            client: "10.0.0.7:5000".to_owned(),
+            upstream: "PostgreSQL at db:5432".to_owned(),
+            process_id: 4711,
+            age_us: 180_000_000,
+            state: state.to_owned(),
+            state_age_us: 180_000_000,
+            to_upstream: way(up),
+            to_client: way(down),
+        });
+        let standing = tree(parts).now.pop().expect("a relay");
+        assert_eq!((standing.side, standing.next), (side, None));
+        standing.sentence
+    };
+    let (proxy, agent) = (Side::Proxy, Side::Agent);
+    for (said, expected) in [
+        (
+            told(agent, "busy", "source", "source"),
+            "the client has waited for PostgreSQL for 3 min; PostgreSQL at db:5432 has sent nothing for 42 s",
+        ),
+        (
+            told(proxy, "idle", "source", "source"),
+            "idle for 3 min: all is answered, and nothing is asked",
+        ),
+        (
+            told(proxy, "idle in transaction", "source", "source"),
+            "idle in a transaction for 3 min: all is answered, and it is the client's turn",
+        ),
+        (
+            told(proxy, "busy", "source", "sink"),
+            "the client has read nothing for 42 s: its result waits until it takes more",
+        ),
+        (
+            told(agent, "busy", "source", "sink"),
+            "the proxy has read nothing for 42 s: its result waits until it takes more",
+        ),
+        (
+            told(agent, "busy", "audit", "source"),
+            "what was read has been held back for 42 s: the audit trail takes no more",
+        ),
+        (
+            told(proxy, "closing", "done", "source"),
+            "the client has closed its side; PostgreSQL at db:5432 has not, for 42 s",
+        ),
+    ] {
+        assert_eq!(said, expected);
+    }
+}
