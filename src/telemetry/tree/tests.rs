@@ -1,7 +1,7 @@
 use super::*;
 use crate::telemetry::record::RecordKind;
 use crate::telemetry::stuck::StuckRule;
-use crate::telemetry::view::{ActorView, Finding, MissingPart, RecordView, WaitView};
+use crate::telemetry::view::{ActorView, Finding, MissingPart, RecordView, RelayView, WaitView, WayView};
 use proptest::prelude::*;
 
 const CONNECTION: &str = "00000000000000c1";
