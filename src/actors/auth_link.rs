@@ -384,7 +384,7 @@ struct Said(Option<String>);
 impl Said {
     fn warn(&mut self, what: &str, why: &str) {
         if self.0.as_deref() != Some(why) {
-            tracing::warn!(why, "{what}");
+            tracing::warn!(reason = why, "{what}");
             self.0 = Some(why.to_owned());
         }
     }
@@ -413,7 +413,7 @@ async fn keep_alive(parts: &AuthLinkParts, mux: &Mux, origin: &Origin) -> io::Er
             Ok(Ok(_)) => tracing::warn!("auth answered a heartbeat with something else"),
             // The policy stream shows meanwhile whether auth lives.
             Ok(Err(error)) if error.leaves_the_peer() => {
-                tracing::error!(%error, again = ?REFUSED_AGAIN_AFTER, "auth does not hear this node's heartbeats");
+                tracing::error!(%error, retry_in = ?REFUSED_AGAIN_AFTER, "auth does not hear this node's heartbeats");
                 tokio::time::sleep(REFUSED_AGAIN_AFTER).await;
             }
             Ok(Err(AnswerError::Io(error))) => return error,

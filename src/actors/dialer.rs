@@ -390,8 +390,8 @@ async fn announce(
     write_frame(control, &Frame::new(header, body)).await?;
     match announced(control, question.id(), &parts.trail).await? {
         ProxyToDb::Announced => Ok(()),
-        other => {
-            tracing::warn!(?other, "the proxy answered an announcement with something else");
+        _ => {
+            tracing::warn!("the proxy answered an announcement with something else");
             Ok(())
         }
     }
@@ -413,7 +413,7 @@ async fn announced(control: &mut MuxStream, id: u64, trail: &Trail) -> Result<Pr
             _ => {
                 let why = read.as_ref().err().map(ToString::to_string);
                 let why = why.unwrap_or_else(|| "this message has no place on a control stream".to_owned());
-                tracing::warn!(why, "a proxy's message was refused");
+                tracing::warn!(reason = why, "a proxy's message was refused");
                 let event = trail.event(EventKind::PeerRefused).field("peer_kinds", "proxy");
                 trail.note(event.field("message", why.as_str())).await;
                 refuse::<DbToProxy>(control, header, &why).await?;

@@ -428,7 +428,7 @@ async fn first_that_opens(
             Ok(Ok(_)) => Err(bad_answer(&candidate.node_name, "an answer to another question")),
             // It has done nothing, and the next one may be of another version.
             Ok(Err(AnswerError::Refused { why })) => {
-                tracing::error!(agent = %candidate.node_name, why, "an agent does not take what this proxy asks");
+                tracing::error!(agent = %candidate.node_name, reason = why, "an agent does not take what this proxy asks");
                 refused = Some(candidate.node_name.clone());
                 continue;
             }

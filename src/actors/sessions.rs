@@ -222,7 +222,7 @@ impl Sessions {
 
 /// The reason for the end of a session about which the decision failed.
 fn undecided(session: SessionId, panic: &(dyn std::any::Any + Send)) -> Refusal {
-    tracing::error!(%session, why = panics::text(panic), "the decision about a session failed");
+    tracing::error!(%session, error = panics::text(panic), "the decision about a session failed");
     Refusal::new(
         RefusalKind::Internal,
         "this session is over: whether it is still allowed could not be decided, because of a fault of Postern",

@@ -173,7 +173,7 @@ impl Tunnel {
             }
             Some(Heard::Refused(why)) => {
                 tunnel.listen(ctx);
-                tracing::warn!(agent = %tunnel.agent.node_name, why, "the agent refused a message of this proxy");
+                tracing::warn!(agent = %tunnel.agent.node_name, reason = why, "the agent refused a message of this proxy");
             }
             Some(Heard::Over(why)) => tunnel.close(&why, ctx),
             None => tunnel.close("nobody reads the control stream any more", ctx),

@@ -18,7 +18,7 @@ pub fn end_within(within: Duration, code: i32) {
                 since = in_hand.map(|held| tracing::field::debug(now.since(held.since))), "actor has not ended"
             );
         }
-        tracing::error!(?within, "the node did not end in time: the process ends now");
+        tracing::error!(at_most = ?within, "the node did not end in time: the process ends now");
         std::process::exit(code);
     });
     if let Err(error) = watch {

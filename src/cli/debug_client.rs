@@ -63,7 +63,7 @@ impl DebugClient {
                 (None, Some(path)) => debug_socket_in(&Config::load(path).map_err(Failure::usage)?.data_dir),
                 (None, None) => found(program).await?,
             };
-            tracing::debug!(socket = %socket.display(), "the node's debug socket");
+            tracing::debug!(path = %socket.display(), "the node's debug socket");
             return Ok(Self {
                 way: Way::Socket(socket),
             });
@@ -165,7 +165,7 @@ async fn found(program: Program) -> Result<PathBuf, Failure> {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 forbidden.get_or_insert_with(|| not_reached(&socket, &error));
             }
-            Err(error) => tracing::debug!(socket = %socket.display(), %error, "nobody answers"),
+            Err(error) => tracing::debug!(path = %socket.display(), %error, "nobody answers"),
         }
     }
     match (alive.as_slice(), forbidden) {

@@ -200,7 +200,7 @@ async fn run_to_end(mut node: Node, orders: mpsc::Receiver<Order>) -> Outcome {
     };
     if let Err(failure) = &outcome {
         // In the log, too, and before anything that may not come to its end.
-        tracing::error!(why = %failure, "the node cannot go on");
+        tracing::error!(error = %failure, "the node cannot go on");
     }
     // An end that has to be made is a failure, too.
     let code = outcome.as_ref().map_or_else(|failure| i32::from(failure.code), |()| 1);

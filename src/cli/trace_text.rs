@@ -19,7 +19,12 @@ const OFFSET_CHARS: usize = 8;
 pub fn page(trace: &Trace, width: Option<usize>) -> String {
     let tree = TraceTree::of(trace);
     let mut out = head(trace, &tree);
+    // Two tunnels of one agent say the same.
+    let mut said = HashSet::new();
     for stuck in tree.now.iter().filter(|standing| standing.next.is_some()) {
+        if !said.insert(&stuck.sentence) {
+            continue;
+        }
         let next = stuck.next.as_deref().unwrap_or_default();
         out.push_str(&wrapped("STUCK  ", &one_line(&stuck.sentence), width));
         out.push_str(&wrapped("       next: ", &one_line(next), width));

@@ -158,7 +158,7 @@ impl Node {
             Err(panic) => {
                 let why = panics::text(panic.as_ref());
                 tracing::error!(
-                    why,
+                    reason = why,
                     "proxy_service.https_keypairs: those read before are still presented"
                 );
             }
@@ -185,7 +185,7 @@ impl Node {
         match tokio::task::spawn_blocking(move || spool.close()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the audit spool was not closed cleanly"),
-            Err(error) => tracing::error!(why = panics::of_task(error), "the audit spool was not closed"),
+            Err(error) => tracing::error!(error = panics::of_task(error), "the audit spool was not closed"),
         }
         drop(self.debug);
         self.data_dir.close();

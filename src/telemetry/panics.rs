@@ -21,7 +21,7 @@ pub fn install_hook() {
         let place = place_of(panic);
         let thread = std::thread::current();
         tracing::error!(
-            target: "postern::panic", thread = thread.name().unwrap_or("unnamed"), at = place, why = shown(panic.payload()), "panic"
+            target: "postern::panic", thread = thread.name().unwrap_or("unnamed"), place = place, error = shown(panic.payload()), "panic"
         );
         // Not there any more while the thread's own locals are dropped.
         let _gone = PLACE.try_with(|last| last.replace(Some(place)));

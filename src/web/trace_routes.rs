@@ -217,9 +217,10 @@ fn merged(connection: ConnectionId, answers: Vec<Result<Trace, MissingPart>>) ->
 
 /// What a person sees of a connection of their own without a rule: how far it has come, and what is wrong with it.
 fn own(api: &Api, mut trace: Trace) -> Option<Trace> {
+    // A part without a relay is of nobody that is known.
     let is_own = |part: &TracePart| {
-        let relay = part.relays.first();
-        relay.is_some_and(|relay| is_caller(api, Some(&relay.user)))
+        let mut relays = part.relays.iter();
+        !part.relays.is_empty() && relays.all(|relay| is_caller(api, Some(&relay.user)))
     };
     if !trace.parts.iter().any(is_own) {
         return None;

@@ -137,6 +137,6 @@ fn an_actor_whose_mailbox_is_full_is_named_with_its_bound() {
     let _askers: Vec<_> = (0..64)
         .map(|_| ask_at("admin.sock", request("GET", "/v1/tokens", "")))
         .collect();
-    let parts = ["STUCK", "tokens", "64 of 64", "next:"];
+    let parts = ["STUCK", "tokens", "(64 of 64)", "next:"];
     says(&cluster, Kind::Auth, &["actors"], SOON, &parts);
 }

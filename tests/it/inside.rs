@@ -3,6 +3,7 @@
 use crate::harness::process::{Output, run};
 use crate::harness::wait::until_ok;
 use crate::harness::{Cluster, Form, Kind, PATIENCE, Session, postern, shared};
+use regex::Regex;
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -236,4 +237,43 @@ fn a_connection_is_one_tree_through_proxy_and_agent_until_it_has_ended_and_after
     );
     let nobodys = ask(&cluster, Kind::Proxy, &["trace", "--user", "nobody"]).ok();
     holds(&nobodys, &["None that ended lately does, either."]);
+}
+
+#[test]
+fn an_agent_whose_clock_is_an_hour_off_changes_nothing_in_the_order_of_a_trace() {
+    let mut cluster = Cluster::start(Form::Apart);
+    let agent = cluster.node_mut(Kind::Agent);
+    if !agent.put_clock_off("+1h") {
+        return;
+    }
+    agent.kill9();
+    agent.start();
+    let ttl = ["--db-service=orders", "--ttl=8h"];
+    let client = cluster.signed_client(&ttl, "alice", "app", "app");
+    let mut psql = until_ok("the agent serves again", PATIENCE, || {
+        let tried = client.psql("select 1");
+        match tried.code {
+            0 => Ok(Session::open(&client)),
+            _ => Err(tried.stderr),
+        }
+    });
+    psql.ask("select 'con' || 'nected';", "connected");
+    let text = ask(&cluster, Kind::Proxy, &["trace", "--user", "alice"]).ok();
+    in_order(
+        &text,
+        &[
+            "+0.0ms  proxy-1",
+            "OpenRelay -> agent agent-1: answered after ",
+            "agent-1      OpenRelay arrived at ",
+            "agent-1        GetUpstreamClient -> agent",
+            "proxy-1    ClientKey -> cancels",
+        ],
+    );
+    let hour = Regex::new(r"\+\d{3,}s|\d+h|59m|60m|-\d+\.\dms").expect("a pattern");
+    let tree = text.split("What happened").nth(1).expect("the tree");
+    assert!(!hour.is_match(tree), "no step is an hour away: {text}");
+    let json = ask(&cluster, Kind::Proxy, &["trace", "--user", "alice", "--format=json"]).ok();
+    let trace: Value = serde_json::from_str(&json).expect("JSON");
+    let at = |part: usize| trace["parts"][part]["at"].as_str().expect("a time").to_owned();
+    assert_ne!(at(0)[..13], at(1)[..13], "the agent's clock shows another hour: {json}");
 }

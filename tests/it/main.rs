@@ -34,6 +34,7 @@ mod faults;
 /// What the proxy's port answers to those who do not speak as they should.
 mod first_bytes;
 /// Peers of version 1 of the node protocol, as it was frozen, with the nodes of today.
+mod followed;
 mod frozen;
 /// `docs/guide.md`, typed as it stands, on hosts in namespaces of their own.
 mod guide;

@@ -2,7 +2,7 @@
 
 use crate::harness::cluster::{out, user};
 use crate::harness::wait::until_ok;
-use crate::harness::{Cluster, Form, Kind, PATIENCE, Session, TestDir, shared};
+use crate::harness::{Cluster, FIVE_SECONDS, Form, Kind, PATIENCE, Session, TestDir, shared};
 use hyper::Method;
 use nix::sys::signal::Signal;
 use postern::cli::people_client::PeopleClient;
@@ -79,7 +79,10 @@ fn the_actors_of_every_node_are_shown_to_whoever_may_list_traces_and_to_nobody_e
     cluster.create(&user("olga", "auditor", "nobody")).ok();
     let (olga, alice) = (Caller::new(&cluster, "olga"), Caller::new(&cluster, "alice"));
     for (node, actor) in [("agent-1", "agent"), ("proxy-1", "tunnels"), ("auth-1", "rbac")] {
-        let view = olga.get(&format!("/v1/nodes/{node}/actors")).expect("allowed");
+        // A node is ready before auth has taken its link in hand.
+        let view = until_ok("auth can ask it", FIVE_SECONDS, || {
+            olga.get(&format!("/v1/nodes/{node}/actors"))
+        });
         assert_eq!(view["node"], node);
         let mut actors = view["actors"].as_array().expect("a list").iter();
         assert!(actors.any(|shown| shown["path"] == actor), "{actor}: {view}");

@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, LazyLock};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The actix actor around a behaviour.
 pub(super) struct Adapter<B: Behavior> {
@@ -33,7 +33,7 @@ pub(super) struct Adapter<B: Behavior> {
     /// In the order of their start.
     pub children: Vec<Child>,
     tell_parent: TellParent,
-    ended: watch::Sender<bool>,
+    ended: Ending,
     exit: ExitReason,
     #[cfg(feature = "fault-points")]
     pub failing_builds: u32,
@@ -44,12 +44,42 @@ pub(super) struct Adapter<B: Behavior> {
 /// What an actor has in hand while the result of a future of its own is used.
 pub(super) static CONTINUATION: LazyLock<Label> = LazyLock::new(|| Label::of("(continuation)"));
 
+/// Tells all who wait for an actor's end of it, also when the actor is dropped without one. A semaphore that is closed: a tenth
+/// of a watch channel, and there is one for each connection.
+pub(super) struct Ending(Arc<Semaphore>);
+
+/// Whoever has it can wait for the end.
+#[derive(Clone)]
+pub(super) struct Ended(Arc<Semaphore>);
+
+pub(super) fn ending() -> (Ending, Ended) {
+    let closes = Arc::new(Semaphore::new(0));
+    (Ending(closes.clone()), Ended(closes))
+}
+
+impl Ending {
+    fn is_now(&self) {
+        self.0.close();
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.is_now();
+    }
+}
+
+impl Ended {
+    pub async fn wait(&self) {
+        // There is never a permit; what ends the waiting is that it is closed.
+        let _closed = self.0.acquire().await;
+    }
+}
+
 impl<B: Behavior> actix::Actor for Adapter<B> {
     type Context = actix::Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        // Our own bound is in front of it.
-        ctx.set_mailbox_capacity(0);
         #[cfg(feature = "fault-points")]
         {
             self.registration = Some(super::faults::register(self.seat.path(), ctx.address()));
@@ -67,7 +97,7 @@ impl<B: Behavior> actix::Actor for Adapter<B> {
             rule: self.history.rule(),
             reason: self.exit.clone(),
         });
-        self.ended.send_replace(true);
+        self.ended.is_now();
     }
 }
 
@@ -78,7 +108,7 @@ impl<B: Behavior> Adapter<B> {
         parent: Option<Origin>,
         tell_parent: TellParent,
         factory: Box<dyn FnMut() -> B>,
-        ended: watch::Sender<bool>,
+        ended: Ending,
     ) -> Self {
         Self {
             name: spec.name,
@@ -243,7 +273,7 @@ async fn end_children(parent: Arc<str>, mut children: Vec<Child>) {
     }
     if let Some(first) = late.first() {
         tracing::warn!(
-            actor = %first, %parent, others = late.len() - 1, within = ?CHILDREN_STOP_DEADLINE, "actors did not end in time"
+            actor = %first, %parent, others = late.len() - 1, at_most = ?CHILDREN_STOP_DEADLINE, "actors did not end in time"
         );
     }
 }
@@ -395,10 +425,10 @@ impl<B: Behavior> actix::Handler<Stop> for Adapter<B> {
                 match done.await {
                     Ok(Ok(())) => {}
                     Ok(Err(panic)) => {
-                        tracing::error!(actor = %name, why = panics::text(panic.as_ref()), "the last work of an actor failed");
+                        tracing::error!(actor = %name, error = panics::text(panic.as_ref()), "the last work of an actor failed");
                     }
                     Err(_) => {
-                        tracing::warn!(actor = %name, within = ?LAST_WORK_DEADLINE, "the last work of an actor was not done in time");
+                        tracing::warn!(actor = %name, at_most = ?LAST_WORK_DEADLINE, "the last work of an actor was not done in time");
                     }
                 }
             }

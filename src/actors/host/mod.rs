@@ -33,14 +33,13 @@ use crate::telemetry::label::Label;
 use crate::telemetry::panics;
 use crate::telemetry::registry::{Seat, SeatSpec};
 use actix::{ActorContext as _, ActorFutureExt as _, AsyncContext as _, WrapFuture as _};
-use adapter::{Adapter, CONTINUATION, ChildNotice, Door, Stop};
+use adapter::{Adapter, CONTINUATION, ChildNotice, Door, Ended, Stop};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, LocalBoxFuture};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
 
 /// What an actor does. Its header says: Owns, Hears, Tells, Never, Ends.
 pub trait Behavior: Sized + Unpin + 'static {
@@ -96,7 +95,7 @@ pub struct ActorRef<B: Behavior> {
     name: Arc<str>,
     seat: Arc<Seat>,
     addr: actix::Addr<Adapter<B>>,
-    ended: watch::Receiver<bool>,
+    ended: Ended,
 }
 
 impl<B: Behavior> Clone for ActorRef<B> {
@@ -132,14 +131,14 @@ impl<B: Behavior> ActorRef<B> {
     }
 
     /// Ends the actor: its children newest first, then its own `stopping`. True when that was done within the deadline.
-    pub async fn stop(mut self, within: Duration) -> bool {
+    pub async fn stop(self, within: Duration) -> bool {
         let done = async {
             // Told rather than asked: actix does not deliver what nobody waits for any more, and an actor that is late is to end
             // all the same.
             if self.addr.try_send(Stop).is_err() {
                 return;
             }
-            let _dropped = self.ended.wait_for(|ended| *ended).await;
+            self.ended.wait().await;
         };
         tokio::time::timeout(within, done).await.is_ok()
     }
@@ -175,6 +174,9 @@ pub fn start_on<B: Behavior>(
     start_at(runtime, path, spec, None, tell_parent, factory)
 }
 
+/// What actix takes for a channel without a bound.
+const UNBOUNDED: usize = 0;
+
 /// Starts an actor at a path of the tree; `parent` is what was in hand when its parent did so.
 fn start_at<B: Behavior>(
     runtime: &Runtime,
@@ -184,7 +186,7 @@ fn start_at<B: Behavior>(
     tell_parent: TellParent,
     factory: impl FnMut() -> B + Send + 'static,
 ) -> ActorRef<B> {
-    let (ended_sender, ended) = watch::channel(false);
+    let (ending, ended) = adapter::ending();
     let name = spec.name.clone();
     let seat = Seat::take(SeatSpec {
         path,
@@ -192,9 +194,13 @@ fn start_at<B: Behavior>(
         bound: u32::try_from(B::MAILBOX).unwrap_or(u32::MAX),
     });
     let inside = seat.clone();
-    let addr = <Adapter<B> as actix::Actor>::start_in_arbiter(&runtime.arbiter, move |_| {
-        Adapter::new(spec, inside, parent, tell_parent, Box::new(factory), ended_sender)
+    // `Actor::start_in_arbiter` would give it actix' own bound until it has begun; ours is in front of the channel.
+    let (sender, receiver) = actix::dev::channel::channel(UNBOUNDED);
+    runtime.arbiter.spawn_fn(move || {
+        let adapter = Adapter::new(spec, inside, parent, tell_parent, Box::new(factory), ending);
+        actix::spawn(actix::Context::with_receiver(receiver).into_future(adapter));
     });
+    let addr = actix::Addr::new(sender);
     ActorRef {
         name,
         seat,
@@ -270,7 +276,7 @@ impl<B: Behavior> Ctx<'_, B> {
         continuation: impl FnOnce(&mut B, T, &mut Ctx<'_, B>) + 'static,
     ) {
         self.spawn(future, continuation, |adapter, why, _| {
-            tracing::error!(actor = %adapter.name, why, "work for one asker failed; it reads so, and the actor goes on");
+            tracing::error!(actor = %adapter.name, reason = why, "work for one asker failed; it reads so, and the actor goes on");
         });
     }
 

@@ -115,6 +115,6 @@ fn join_all(arbiters: Vec<actix::Arbiter>) {
         }
     }
     for number in late {
-        tracing::warn!(thread = %format_args!("worker-{number}"), within = ?JOIN_DEADLINE, "thread did not end in time");
+        tracing::warn!(thread = %format_args!("worker-{number}"), at_most = ?JOIN_DEADLINE, "thread did not end in time");
     }
 }

@@ -112,11 +112,7 @@ fn the_sixth_panic_ends_a_permanent_actor_and_its_parent_hears_it() {
         for _ in 0..6 {
             let _failed = boom.ask(&outside(), Boom, SOON).await;
         }
-        let mut ended = sum.ended.clone();
-        tokio::time::timeout(SOON, ended.wait_for(|e| *e))
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(SOON, sum.ended.wait()).await.unwrap();
         let exits = exits.lock().unwrap();
         assert!(matches!(exits[0].reason, ExitReason::Exhausted(_)), "{exits:?}");
     });
@@ -318,5 +314,28 @@ fn a_child_says_which_message_it_was_started_by() {
         let born: Vec<_> = born.map(|record| (record.cause, record.to.to_string())).collect();
         let child = |name: &str| (Some(sent.id), format!("bearing/{name}"));
         assert_eq!(born, [child("first"), child("second")]);
+    });
+}
+
+#[test]
+fn an_actor_takes_as_many_messages_before_it_has_begun_as_later() {
+    struct Patient;
+    impl Behavior for Patient {
+        const MAILBOX: usize = 200;
+    }
+    impl Handle<FailOnce> for Patient {
+        fn handle(&mut self, _: FailOnce, _: &mut Ctx<'_, Self>) -> Reply<()> {
+            Reply::Now(())
+        }
+    }
+    run_system(1, |runtimes| async move {
+        // On the runtime of this test, which does not turn before the end of the loop.
+        let patient = start_on(&runtimes.control, Spec::permanent("patient"), Arc::new(|_| {}), || {
+            Patient
+        });
+        let tell = patient.address::<FailOnce>();
+        let taken = (0..300).filter(|_| tell.tell(&outside(), FailOnce).is_ok()).count();
+        assert_eq!(taken, 200);
+        tell.ask(&outside(), FailOnce, SOON).await.unwrap();
     });
 }

@@ -91,12 +91,16 @@ fn mailbox(actor: &ActorLook, look: &Snapshot) -> Option<Found> {
         names => format!("; it is waited for by {}", few(names)),
     };
     let peer = blocker.map_or(path, |other| &other.path);
-    let age = lasting(look.now.since(crowded_since));
+    let age = match look.now.since(crowded_since) {
+        // First seen by this look.
+        age if age < CROWDED_AFTER => String::new(),
+        age => format!(" for {}", lasting(age)),
+    };
     Some(Found {
         rule: StuckRule::MailboxFull,
         room: path.to_string(),
         peer: peer.to_string(),
-        sentence: format!("the mailbox of {path} has been full ({queued} of {bound}) for {age}: {why}{waiting}"),
+        sentence: format!("the mailbox of {path} has been full{age} ({queued} of {bound}): {why}{waiting}"),
         next: format!("postern actor {peer}"),
         since: crowded_since,
         connection: None,

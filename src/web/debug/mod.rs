@@ -116,7 +116,7 @@ fn live(socket: &OwnersSocket, parts: &Arc<DebugParts>, stop: &watch::Receiver<b
             Err(_panic) => "it panicked, and the log says where".to_owned(),
         };
         seat.restarts_after(&why);
-        tracing::error!(why, "the debug thread failed; it begins again");
+        tracing::error!(reason = why, "the debug thread failed; it begins again");
         std::thread::sleep(REBUILD_PAUSE);
     }
 }

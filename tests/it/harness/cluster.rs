@@ -43,8 +43,13 @@ pub struct Node {
     process: Option<Process>,
     diag_port: Option<u16>,
     fault: Option<&'static str>,
+    /// How far its clock is off, as `+1h`.
+    clock_off: Option<&'static str>,
     directory: PathBuf,
 }
+
+/// Makes a process see another time; from Debian's package faketime.
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
 impl Node {
     pub fn new(directory: &Path, config: NodeConfig, fault: Option<&'static str>) -> Self {
@@ -53,8 +58,20 @@ impl Node {
             process: None,
             diag_port: None,
             fault,
+            clock_off: None,
             directory: directory.to_owned(),
         }
+    }
+
+    /// From its next start on its clock is off, as `+1h`. False where that cannot be done, which is said.
+    #[must_use]
+    pub fn put_clock_off(&mut self, by: &'static str) -> bool {
+        if !Path::new(FAKETIME).exists() {
+            eprintln!("not run: {FAKETIME} is not there (apt-get install faketime)");
+            return false;
+        }
+        self.clock_off = Some(by);
+        true
     }
 
     pub fn process(&self) -> &Process {
@@ -75,6 +92,13 @@ impl Node {
         command.arg("start").arg("--config").arg(&file);
         if let Some(fault) = self.fault {
             command.env("POSTERN_FAULT", fault);
+        }
+        if let Some(by) = self.clock_off {
+            // Timers go on as they are: what is off is what the clock shows.
+            command
+                .env("LD_PRELOAD", FAKETIME)
+                .env("FAKETIME", by)
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
         let log = self.directory.join(format!("{}.log", self.config.name));
         let mut process = Process::start(self.config.name, command, log);
