@@ -78,14 +78,17 @@ fn head(trace: &Trace, tree: &TraceTree) -> String {
         one_line(&relay.client),
     );
     let all = trace.parts.iter().flat_map(|part| &part.relays);
-    let nearest = all.last().unwrap_or(relay);
+    let nearest = one_line(&all.last().unwrap_or(relay).upstream);
+    let server = if nearest.starts_with("PostgreSQL") {
+        nearest
+    } else {
+        format!("PostgreSQL behind {nearest}")
+    };
     // Writing to a String cannot fail.
     let _ = writeln!(
         out,
-        "  {} process {} of {}; {} bytes to it, {} to the client{}",
-        if is_over { "was" } else { "is" },
+        "  process {} of {server}; {} bytes to it, {} to the client{}",
         relay.process_id,
-        one_line(nearest.upstream.as_str()),
         grouped(relay.to_upstream.bytes),
         grouped(relay.to_client.bytes),
         if is_over { "" } else { " so far" },

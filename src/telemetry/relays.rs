@@ -143,7 +143,7 @@ pub struct Gauge {
 pub struct Ended {
     pub spec: Arc<RelaySpec>,
     pub lasted: Duration,
-    /// The label of the last [`Turn`], or `closing`.
+    /// The label of the last [`Turn`].
     pub state: &'static str,
     pub to_upstream: u64,
     pub to_client: u64,
@@ -218,7 +218,7 @@ impl Drop for Gauge {
         let ended = Ended {
             spec: self.spec.clone(),
             lasted: Moment::now().since(self.since),
-            state: self.state(),
+            state: Turn::numbered(self.turn.load(Ordering::Relaxed)).label(),
             to_upstream: self.to_upstream.bytes(),
             to_client: self.to_client.bytes(),
         };
@@ -267,6 +267,9 @@ mod tests {
         assert!(seen().is_none());
         let ended = ended().into_iter().find(|ended| ended.spec.connection == connection);
         let ended = ended.expect("it is remembered");
-        assert_eq!((ended.state, ended.to_client, ended.to_upstream), ("closing", 42, 0));
+        assert_eq!(
+            (ended.state, ended.to_client, ended.to_upstream),
+            ("idle in transaction", 42, 0)
+        );
     }
 }

@@ -113,10 +113,10 @@ fn an_actor_whose_thread_is_blocked_is_shown_with_its_message_in_hand() {
     let mut said = String::new();
     until_ok("the blocked actor is named", PATIENCE, || {
         said = ask(&cluster, Kind::Auth, &["actors"]).ok();
-        let is_told = said.contains("STUCK  tokens has had ");
+        let is_told = said.contains("STUCK  tokens has had Injected in hand for ");
         if is_told { Ok(()) } else { Err(said.clone()) }
     });
-    holds(&said, &["in hand for", "[handler_slow]", "next: "]);
+    holds(&said, &["is blocked", "[handler_slow]", "next: postern actor tokens"]);
     let one = ask(&cluster, Kind::Auth, &["actor", "tokens"]).ok();
     let in_hand = one.lines().find(|line| line.trim_start().starts_with("in hand"));
     assert!(in_hand.is_some_and(|line| line.contains(" since ")), "{one}");
@@ -172,7 +172,7 @@ fn a_connection_is_one_tree_through_proxy_and_agent_until_it_has_ended_and_after
             "agent  agent-1  idle for ",
             "What happened",
             "+0.0ms  proxy-1",
-            "began: greeting",
+            "began: running, greeting",
             "relaying at +",
             "OpenRelay -> agent agent-1: answered after ",
             "OpenRelay arrived at ",

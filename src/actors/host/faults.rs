@@ -2,7 +2,9 @@
 
 use super::adapter::Adapter;
 use super::{Behavior, Origin};
+use crate::model::Moment;
 use crate::telemetry::fault::{self, Fault, Registration};
+use crate::telemetry::label::Label;
 use actix::{AsyncContext as _, WrapFuture as _};
 use std::sync::Arc;
 
@@ -33,7 +35,13 @@ impl<B: Behavior> actix::Handler<Injected> for Adapter<B> {
                     ctx.run(async { panic!("fault point: in a future") }, |_, (), _| {});
                 });
             }
-            Fault::Block(time) => std::thread::sleep(time),
+            Fault::Block(time) => {
+                // As a message whose handler does not come back.
+                let begin = Moment::now();
+                self.seat.takes(Label::of("Injected"), None, begin);
+                std::thread::sleep(time);
+                self.seat.is_done(Moment::now().since(begin));
+            }
             Fault::Hold(time) => ctx.wait(tokio::time::sleep(time).into_actor(self)),
         }
     }

@@ -1,6 +1,7 @@
 //! Where a connection is now: what is stuck, the cause first, and then each room in which something of it lives.
 
 use super::{Standing, length};
+use crate::telemetry::look::{kind_of, side_of};
 use crate::telemetry::relays::{Turn, WaitsFor};
 use crate::telemetry::stuck::{StuckRule, by_depth};
 use crate::telemetry::view::{ActorView, ExitView, Finding, RelayView, Side, TracePart, WayView};
@@ -16,11 +17,18 @@ pub fn standing(connection: &str, parts: &[&TracePart]) -> Vec<Standing> {
         })
         .collect();
     for part in parts {
-        let said = part.actors.iter().flat_map(|actor| at_work(connection, actor));
-        let mut said: Vec<(Side, String)> = said.map(|sentence| (part.side, sentence)).collect();
+        let side = |path: &str| side_of(kind_of(path)).unwrap_or(part.side);
+        let mut said: Vec<(Side, String)> = Vec::new();
+        for actor in &part.actors {
+            said.extend(
+                at_work(connection, actor)
+                    .into_iter()
+                    .map(|sentence| (side(&actor.path), sentence)),
+            );
+        }
         said.extend(part.relays.iter().map(|relay| (relay.side, relayed(relay))));
         if !part.lives() {
-            said.extend(part.ended.iter().map(|exit| (part.side, ended(exit))));
+            said.extend(part.ended.iter().map(|exit| (side(&exit.path), ended(exit))));
         }
         now.extend(said.into_iter().map(|(side, sentence)| Standing {
             node: part.node.clone(),
