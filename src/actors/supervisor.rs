@@ -2,15 +2,12 @@
 //!
 //! The rules are those of Erlang/OTP. This file decides; [`host`](super::host) carries out.
 
-use std::collections::VecDeque;
+use crate::model::failures::Failures;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// More failures than this within [`RESTART_WINDOW`] are not bad luck; the parent has to know.
-pub const RESTARTS_MAX: usize = 5;
-pub const RESTART_WINDOW: Duration = Duration::from_secs(10);
 /// The first rebuild is at once: most panics are about one message. Later ones wait, so that a fault that comes back does
 /// not eat a core.
 const BACK_OFF_FIRST: Duration = Duration::from_millis(20);
@@ -46,7 +43,7 @@ pub enum ExitReason {
     Stopped,
     /// It failed and its rule does not rebuild it.
     Failed(String),
-    /// It failed more than [`RESTARTS_MAX`] times in [`RESTART_WINDOW`].
+    /// It failed more often than is bad luck ([`Failures`]).
     Exhausted(String),
 }
 
@@ -85,14 +82,14 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct RestartHistory {
     rule: Restart,
-    failures: VecDeque<Instant>,
+    failures: Failures,
 }
 
 impl RestartHistory {
     pub fn new(rule: Restart) -> Self {
         Self {
             rule,
-            failures: VecDeque::new(),
+            failures: Failures::default(),
         }
     }
 
@@ -104,20 +101,10 @@ impl RestartHistory {
         if self.rule == Restart::Temporary {
             return Verdict::GiveUp(ExitReason::Failed(why.to_owned()));
         }
-        while self
-            .failures
-            .front()
-            .is_some_and(|at| now.duration_since(*at) > RESTART_WINDOW)
-        {
-            self.failures.pop_front();
-        }
-        self.failures.push_back(now);
-        let count = self.failures.len();
-        if count > RESTARTS_MAX {
-            return Verdict::GiveUp(ExitReason::Exhausted(format!(
-                "{count} failures within {RESTART_WINDOW:?}, the last: {why}"
-            )));
-        }
+        let count = match self.failures.one_more(why, now.into_std()) {
+            Ok(count) => count,
+            Err(too_many) => return Verdict::GiveUp(ExitReason::Exhausted(too_many)),
+        };
         let doublings = u32::try_from(count.saturating_sub(2)).unwrap_or(u32::MAX);
         let wait = match count {
             1 => Duration::ZERO,

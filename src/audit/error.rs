@@ -8,6 +8,11 @@ pub enum AuditError {
     /// From `enter_synced` it means: not known to be on disk; the event is kept in memory and may still be written.
     #[error("the audit spool is blocked: {why}; free the disk or bring auth back, it goes on by itself")]
     Blocked { why: String },
+    #[error(
+        "the thread that writes the audit spool failed, and this node ends: {why}; repeat on another node, or on this one when it was \
+         started again"
+    )]
+    WriterFailed { why: String },
     #[error("the audit spool is closed, as the node is going down")]
     Closed,
     #[error(

@@ -60,6 +60,11 @@ pub enum SpoolState {
         why: String,
         since: Timestamp,
     },
+    /// The thread that writes has panicked, and nobody knows what it left half done: no event enters any more, what is fsynced is
+    /// there, and the node has to end.
+    Failed {
+        why: String,
+    },
 }
 
 /// Why an event did not enter at once. The event comes back with it.
@@ -263,7 +268,7 @@ impl Spool {
         check(&line)?;
         self.inner.shared.make_room(&line).await?;
         let entered = self.inner.shared.push(line, None);
-        entered.map_err(|_| AuditError::Closed)
+        entered.map_err(|_| self.inner.shared.why_closed())
     }
 
     /// Enters an event and waits until it is fsynced, together with all that others have entered.
@@ -276,8 +281,8 @@ impl Spool {
         self.inner.shared.make_room(&line).await?;
         let (answer, answered) = oneshot::channel();
         let entered = self.inner.shared.push(line, Some(answer));
-        entered.map_err(|_| AuditError::Closed)?;
-        answered.await.map_err(|_| AuditError::Closed)?
+        entered.map_err(|_| self.inner.shared.why_closed())?;
+        answered.await.map_err(|_| self.inner.shared.why_closed())?
     }
 
     /// The first events that are fsynced and not confirmed, at most `max_lines` and, beyond the first, `max_bytes` of them,
@@ -377,11 +382,12 @@ impl Spool {
     /// Writes and fsyncs what has entered and ends the writer thread; events that come later are refused. Blocks.
     ///
     /// # Errors
-    /// `Blocked` when events in memory could not be written; the spool keeps nothing of them.
+    /// `Blocked` and `WriterFailed` when events in memory could not be written; the spool keeps nothing of them.
     pub fn close(&self) -> Result<(), AuditError> {
         self.inner.close();
         match self.state() {
             SpoolState::Blocked { why, .. } => Err(AuditError::Blocked { why }),
+            SpoolState::Failed { why } => Err(AuditError::WriterFailed { why }),
             SpoolState::Open => Ok(()),
         }
     }
@@ -393,7 +399,7 @@ impl Inner {
         self.shared.room.close();
         (self.shared.wake)();
         if let Some(thread) = lock(&self.writer).take() {
-            // A writer that panicked has left its callers without an answer, which they take for `Closed`.
+            // Its panics are caught inside.
             drop(thread.join());
         }
         // Wakes whoever waits for more.
@@ -444,12 +450,21 @@ impl Shared {
             biased;
             blocked = state.wait_for(|state| *state != SpoolState::Open) => match blocked.as_deref() {
                 Ok(SpoolState::Blocked { why, .. }) => Err(AuditError::Blocked { why: why.clone() }),
+                Ok(SpoolState::Failed { why }) => Err(AuditError::WriterFailed { why: why.clone() }),
                 _ => Err(AuditError::Closed),
             },
             room = self.room.acquire_many(permits(line)) => {
                 room.map_err(|_| AuditError::Closed)?.forget();
                 Ok(())
             }
+        }
+    }
+
+    /// Why nothing enters any more.
+    fn why_closed(&self) -> AuditError {
+        match &*self.state.borrow() {
+            SpoolState::Failed { why } => AuditError::WriterFailed { why: why.clone() },
+            _ => AuditError::Closed,
         }
     }
 

@@ -351,3 +351,41 @@ async fn waiting_for_more_ends_when_the_spool_is_closed() {
     spool.close().unwrap();
     assert!(!waiting.await.unwrap());
 }
+
+/// The machine's clock, which panics once it is told to.
+#[derive(Default)]
+struct FailingClock(std::sync::atomic::AtomicBool);
+
+impl crate::model::Clock for FailingClock {
+    fn now(&self) -> crate::model::Timestamp {
+        assert!(!self.0.load(std::sync::atomic::Ordering::SeqCst), "the clock fails");
+        SystemClock.now()
+    }
+}
+
+#[tokio::test]
+async fn after_a_panic_of_the_writer_nothing_enters_and_everybody_reads_why_and_what_was_synced_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = std::sync::Arc::new(FailingClock::default());
+    let spool = Spool::open(dir.path(), SpoolLimits::default(), clock.clone(), |bytes| {
+        bytes.fill(0xab)
+    })
+    .unwrap();
+    spool.enter_synced(event(1)).await.unwrap();
+    clock.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    let failed = |done: Result<(), AuditError>| {
+        let error = done.expect_err("the writer is gone");
+        assert!(matches!(error, AuditError::WriterFailed { .. }), "{error}");
+        assert!(error.to_string().contains("panic"), "{error}");
+    };
+    failed(spool.enter_synced(event(2)).await);
+    failed(spool.enter_synced(event(3)).await);
+    failed(spool.enter(event(4)).await);
+    assert_eq!(spool.try_enter(event(5)), Err((event(5), Full::Blocked)));
+    assert!(matches!(spool.state(), SpoolState::Failed { .. }));
+    failed(spool.close());
+    drop(spool);
+    let again = drain(&open(dir.path()));
+    assert_eq!(again[0], event(1), "what was acknowledged is there");
+    assert!(again.len() <= 2, "and nothing that was refused at the door: {again:?}");
+}

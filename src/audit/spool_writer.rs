@@ -2,15 +2,21 @@
 //!
 //! Everything since the last fsync stays in memory and is written at its place in the file (`pwrite`): after any failure the
 //! same bytes are written to the same place again, so that no error of write or fsync loses or doubles an event.
+//!
+//! A panic is another matter: whether numbers, memory and file still agree is not known then. The thread ends, whoever waits is told,
+//! and [`SpoolState::Failed`] ends the node; what was fsynced, and so answered, is recovered by the next one.
 
 use super::AuditError;
 use super::disk::{Segment, create_private};
 use super::segment::{push_framed, segment_path};
-use super::spool::{Queue, Shared, SpoolState, Waiter, lock};
+use super::spool::{Queue, Shared, SpoolState, WRITER_THREAD, Waiter, lock};
+use crate::telemetry::fault::Trap;
 use crate::telemetry::label::Label;
 use crate::telemetry::metrics::{EventClass, METRICS};
+use crate::telemetry::panics;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
@@ -38,6 +44,7 @@ pub(super) struct Writer {
     /// When the oldest of them was written.
     written_since: Option<Instant>,
     waiters: Vec<Waiter>,
+    trap: Trap,
 }
 
 struct Active {
@@ -79,10 +86,38 @@ impl Writer {
             written_last: next - 1,
             written_since: None,
             waiters: Vec::new(),
+            trap: Trap::at(WRITER_THREAD),
         })
     }
 
     pub fn run(mut self) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.write_until_closed())) {
+            self.fail(panics::text(panic.as_ref()));
+        }
+    }
+
+    /// Nothing is written from here on.
+    fn fail(&mut self, why: String) {
+        let shared = &self.shared;
+        tracing::error!(
+            reason = why,
+            "the thread that writes the audit spool failed; the node ends"
+        );
+        shared.seat.enter(Label::of("failed"), None, None);
+        shared.blocked.store(true, Ordering::Release);
+        // Before the waiters: who hears of it asks for the state.
+        shared.state.send_replace(SpoolState::Failed { why: why.clone() });
+        let entered = {
+            let mut queue = lock(&shared.queue);
+            queue.closing = true;
+            std::mem::take(&mut queue.waiters)
+        };
+        for waiter in self.waiters.drain(..).chain(entered) {
+            drop(waiter.send(Err(AuditError::WriterFailed { why: why.clone() })));
+        }
+    }
+
+    fn write_until_closed(&mut self) {
         loop {
             let closing = self.take();
             let outcome = self.write_and_sync(closing);
@@ -176,6 +211,7 @@ impl Writer {
             .seat
             .does("write", write)
             .map_err(|e| format!("writing {}: {e}", active.path.display()))?;
+        self.trap.spring();
         self.written = self.tail.len();
         self.written_last = self.next - 1;
         self.written_since.get_or_insert_with(Instant::now);

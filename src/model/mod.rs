@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod endpoint;
+pub mod failures;
 pub mod ids;
 pub mod labels;
 pub mod names;

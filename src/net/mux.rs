@@ -341,6 +341,64 @@ mod tests {
         });
     }
 
+    /// A connection whose next read after it was told to is a panic, as a fault in the multiplexer is.
+    struct Faulty(tokio::io::DuplexStream, Arc<std::sync::atomic::AtomicBool>);
+
+    impl AsyncRead for Faulty {
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            assert!(
+                !self.1.load(std::sync::atomic::Ordering::SeqCst),
+                "a fault in the driver"
+            );
+            Pin::new(&mut self.0).poll_read(cx, out)
+        }
+    }
+
+    impl AsyncWrite for Faulty {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.0).poll_write(cx, bytes)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(cx)
+        }
+    }
+
+    #[test]
+    fn a_panic_of_the_driver_is_an_error_on_its_streams_on_both_sides_and_on_no_other_connection() {
+        block_on(async {
+            let fault = Arc::new(std::sync::atomic::AtomicBool::default());
+            let (a, b) = tokio::io::duplex(64 * 1024);
+            let (dialled, _keep, drive) = start(Faulty(a, fault.clone()), MuxSide::Dialled);
+            let driver = tokio::spawn(drive);
+            let (_accepted, mut inbound, drive) = start(b, MuxSide::Accepted);
+            tokio::spawn(drive);
+            let (other, _keep_other, _other_accepted, mut other_inbound) = pair();
+            let mut near = dialled.open().await.unwrap();
+            let mut other_near = other.open().await.unwrap();
+            near.write_all(b"x").await.unwrap();
+            other_near.write_all(b"x").await.unwrap();
+            let (mut far, mut other_far) = (inbound.recv().await.unwrap(), other_inbound.recv().await.unwrap());
+            far.read_exact(&mut [0; 1]).await.unwrap();
+            other_far.read_exact(&mut [0; 1]).await.unwrap();
+
+            fault.store(true, std::sync::atomic::Ordering::SeqCst);
+            let _lost = far.write_all(b"y").await;
+            assert!(driver.await.expect_err("it panics").is_panic());
+            for stream in [&mut near, &mut far] {
+                let lost = stream.read(&mut [0; 1]).await.expect_err("the connection is gone");
+                assert_eq!(lost.kind(), io::ErrorKind::ConnectionReset);
+            }
+            assert!(dialled.is_down() && dialled.open().await.is_err());
+            other_far.write_all(b"y").await.unwrap();
+            other_near.read_exact(&mut [0; 1]).await.expect("the other lives");
+        });
+    }
+
     #[test]
     fn a_stream_that_its_holder_dropped_is_an_error_for_the_other_side() {
         block_on(async {

@@ -28,10 +28,13 @@ use futures::FutureExt as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// What auth has opened before anything else starts.
 pub(super) struct Keys {
     store: Arc<dyn Store>,
+    /// Why a thread of the store cannot be relied upon any more.
+    pub exhausted: watch::Receiver<Option<String>>,
     seal: Arc<SealKey>,
     authorities: Arc<Authorities>,
     node: NodeId,
@@ -55,7 +58,9 @@ pub(super) async fn open_keys(
     let Some(auth) = &config.auth else {
         return Ok(None);
     };
-    let store: Arc<dyn Store> = Arc::new(ObservedStore(SqliteStore::open(&data_dir.store(), clock.clone())?));
+    let store = SqliteStore::open(&data_dir.store(), clock.clone())?;
+    let exhausted = store.watch_exhausted();
+    let store: Arc<dyn Store> = Arc::new(ObservedStore(store));
     let seal = SealKey::load_or_create(&data_dir.seal_key())?;
     let now = clock.now();
     let open = |kind| authority(store.as_ref(), &seal, kind, &auth.cluster_name, now);
@@ -77,6 +82,7 @@ pub(super) async fn open_keys(
     add_presets(store.as_ref()).await?;
     Ok(Some(Keys {
         store,
+        exhausted,
         seal: Arc::new(seal),
         authorities: Arc::new(authorities),
         node,

@@ -41,7 +41,7 @@ pub enum NodeEnd {
     Stopped,
     /// Auth has said that it must not go on.
     Condemned(String),
-    /// An actor that the node cannot do without is exhausted.
+    /// An actor or a thread that the node cannot do without is exhausted.
     Exhausted(String),
 }
 
@@ -85,6 +85,7 @@ impl Node {
                     }
                 },
                 exhausted = self.roots.exhausted() => return NodeEnd::Exhausted(exhausted),
+                lost = self.threads.lost() => return NodeEnd::Exhausted(lost),
                 why = condemned(self.common.condemned.subscribe()) => return NodeEnd::Condemned(why),
                 () = phase.ready(), if !announced => {
                     announced = true;
@@ -110,6 +111,7 @@ impl Node {
             tokio::select! {
                 biased;
                 exhausted = self.roots.exhausted() => return NodeEnd::Exhausted(exhausted),
+                lost = self.threads.lost() => return NodeEnd::Exhausted(lost),
                 () = &mut asked => {
                     tracing::info!("node has drained");
                     return NodeEnd::Stopped;

@@ -16,6 +16,7 @@ mod life;
 mod observed_store;
 mod proxy;
 mod roots;
+mod threads;
 
 pub use crate::actors::identity::Identity;
 pub use data_dir::DataDir;
@@ -54,6 +55,7 @@ use roots::Roots;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use threads::Threads;
 use tokio::sync::watch;
 
 /// How an agent in the same process as the proxy is reached.
@@ -97,6 +99,7 @@ pub enum StartError {
 /// What is known of a node that runs.
 pub struct Node {
     roots: Roots,
+    threads: Threads,
     /// What is read by watching (the databases, the node's report) is there as long as the node is.
     common: Arc<Common>,
     /// Told first of all when the node stops.
@@ -184,6 +187,7 @@ pub async fn start(
     let view = stock.view(clock.clone());
     let sources = Sources {
         policy: view.clone(),
+        observer: debug.observer(),
         parts: Arc::default(),
     };
     let health = Health {
@@ -208,6 +212,7 @@ pub async fn start(
         version = env!("CARGO_PKG_VERSION"), "node starts"
     );
     let spool = Spool::open(&data_dir.spool(), SpoolLimits::default(), clock.clone(), entropy::fill)?;
+    let threads = Threads::new(&spool, keys.as_ref().map(|keys| keys.exhausted.clone()));
     let recovered = spool.recovered();
     if recovered.torn_bytes > 0 {
         tracing::warn!(
@@ -302,6 +307,7 @@ pub async fn start(
         .await;
     Ok(Node {
         roots,
+        threads,
         common,
         sessions,
         spool,

@@ -15,7 +15,10 @@ fn observed<'a, T: Send + 'a>(operation: StoreOperation, work: StoreFuture<'a, T
         let before = Instant::now();
         let done = work.await;
         METRICS.store.of(operation).took(before.elapsed());
-        if matches!(done, Err(StoreError::Failed { .. } | StoreError::Closed)) {
+        if matches!(
+            done,
+            Err(StoreError::Failed { .. } | StoreError::Panicked { .. } | StoreError::Closed)
+        ) {
             METRICS.store_errors.of(operation).one_more();
         }
         done

@@ -36,6 +36,12 @@ pub enum StoreError {
     NewerSchema { path: PathBuf, found: i64, known: i64 },
     #[error("the store {} failed: {detail}; check the disk's space and health, then repeat", path.display())]
     Failed { path: PathBuf, detail: String },
+    #[error(
+        "the store {} failed in the middle of this and has undone it, with whatever was written at the same time: {detail}; repeat it, and \
+         report what the node's log has of it",
+        path.display()
+    )]
+    Panicked { path: PathBuf, detail: String },
     #[error("the store is closed, as the node is going down; repeat on another node")]
     Closed,
 }

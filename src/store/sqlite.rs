@@ -1,18 +1,23 @@
 //! The embedded store: one SQLite file (WAL, `synchronous=FULL`) with a writer thread and a reader thread of its own.
+//!
+//! A panic in one of them is the error of what it had in hand, and the thread goes on. Six within ten seconds are more than bad luck:
+//! [`SqliteStore::watch_exhausted`] says so, and the node ends.
 
 use super::sqlite_schema::{failed, open_reader, open_writer};
 use super::sqlite_writer::{Condition, Write, WriteKind, Writer};
 use super::watch::WATCH_CAPACITY;
 use super::{Change, Item, MAX_RANGE_ITEMS, PREFIX_END, Store, StoreError, StoreFuture, Watch, check_key, check_value};
 use crate::model::{SharedClock, Timestamp};
+use crate::telemetry::fault::Trap;
 use crate::telemetry::registry::Seat;
+use crate::telemetry::threads::{Containment, Exhausted};
 use futures::FutureExt;
 use rusqlite::{Connection, params};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use tokio::sync::{OwnedSemaphorePermit, broadcast, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, broadcast, oneshot, watch};
 
 /// Writes that wait for the writer; with the largest values 64 MiB. A caller beyond it waits for a place.
 const WRITE_QUEUE: u32 = 256;
@@ -23,6 +28,7 @@ pub struct SqliteStore {
     writes: Queue<Write>,
     reads: Queue<Read>,
     changes: broadcast::Sender<Change>,
+    exhausted: Exhausted,
 }
 
 struct Read {
@@ -71,7 +77,7 @@ impl<T> Drop for Queue<T> {
         self.sender = None;
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
-            // A thread that panicked has already failed its callers.
+            // Its panics are caught inside.
             drop(thread.join());
         }
     }
@@ -86,25 +92,45 @@ impl SqliteStore {
         let writer_connection = open_writer(path)?;
         let reader_connection = open_reader(path)?;
         let (changes, _) = broadcast::channel(WATCH_CAPACITY);
+        let exhausted = Exhausted::default();
         let writes = start(path, "store-writer", WRITE_QUEUE, {
             let (path, clock, changes) = (path.to_owned(), Arc::clone(&clock), changes.clone());
+            let exhausted = Arc::clone(&exhausted);
             move |writes, seat| {
                 Writer {
-                    seat,
                     path,
                     connection: writer_connection,
                     clock,
                     changes,
                     writes,
+                    trap: Trap::at("store-writer"),
                 }
-                .run();
+                .run(Containment::new(seat, exhausted));
             }
         })?;
         let reads = start(path, "store-reader", READ_QUEUE, {
-            let path = path.to_owned();
-            move |reads, seat| read_all(&path, &reader_connection, &clock, &reads, &seat)
+            let (path, exhausted) = (path.to_owned(), Arc::clone(&exhausted));
+            move |reads, seat| {
+                Reader {
+                    path,
+                    connection: reader_connection,
+                    clock,
+                    trap: Trap::at("store-reader"),
+                }
+                .run(&reads, Containment::new(seat, exhausted));
+            }
         })?;
-        Ok(Arc::new(Self { writes, reads, changes }))
+        Ok(Arc::new(Self {
+            writes,
+            reads,
+            changes,
+            exhausted,
+        }))
+    }
+
+    /// Why one of the store's threads cannot be relied upon any more, once that is so.
+    pub fn watch_exhausted(&self) -> watch::Receiver<Option<String>> {
+        self.exhausted.subscribe()
     }
 
     async fn write(&self, key: String, change: WriteKind) -> Result<Option<u64>, StoreError> {
@@ -219,33 +245,60 @@ fn start<T: Send + 'static>(
     })
 }
 
-fn read_all(path: &Path, connection: &Connection, clock: &SharedClock, reads: &Receiver<Read>, seat: &Seat) {
-    for read in reads {
-        let found = seat.does(read.what.name(), || read_one(connection, &read.what, clock.now()));
-        // The caller may have gone.
-        drop(read.answer.send(found.map_err(|e| failed(path, &e))));
-        drop(read.place);
-    }
+struct Reader {
+    path: PathBuf,
+    connection: Connection,
+    clock: SharedClock,
+    trap: Trap,
 }
 
-fn read_one(connection: &Connection, what: &ReadKind, now: Timestamp) -> rusqlite::Result<Vec<Item>> {
-    let (from, below, limit) = match what {
-        ReadKind::Get(key) => (key, format!("{key}\u{1}"), 1),
-        ReadKind::Range { prefix, limit } => (prefix, format!("{prefix}{PREFIX_END}"), *limit),
-    };
-    let mut statement = connection.prepare_cached(
-        "SELECT key, value, revision, expires FROM item
-         WHERE key >= ?1 AND key < ?2 AND (expires IS NULL OR expires > ?3) ORDER BY key LIMIT ?4",
-    )?;
-    let found = statement.query_map(params![from, below, now.as_micros(), limit], |row| {
-        Ok(Item {
-            key: row.get(0)?,
-            value: row.get(1)?,
-            revision: row.get(2)?,
-            expires: row.get::<_, Option<i64>>(3)?.map(Timestamp::from_micros),
-        })
-    })?;
-    found.collect()
+impl Reader {
+    fn run(mut self, reads: &Receiver<Read>, mut contained: Containment) {
+        for read in reads {
+            let found = contained.does(read.what.name(), || self.read(&read.what));
+            let answer = match found {
+                Ok(found) => found.map_err(|e| failed(&self.path, &e)),
+                Err(detail) => {
+                    self.reconnect();
+                    let path = self.path.clone();
+                    Err(StoreError::Panicked { path, detail })
+                }
+            };
+            // The caller may have gone.
+            drop(read.answer.send(answer));
+            drop(read.place);
+        }
+    }
+
+    /// What the connection knows after a panic is not to be trusted.
+    fn reconnect(&mut self) {
+        match open_reader(&self.path) {
+            Ok(connection) => self.connection = connection,
+            Err(error) => tracing::error!(%error, "the store goes on with the connection that it had"),
+        }
+    }
+
+    fn read(&self, what: &ReadKind) -> rusqlite::Result<Vec<Item>> {
+        self.trap.spring();
+        let (from, below, limit) = match what {
+            ReadKind::Get(key) => (key, format!("{key}\u{1}"), 1),
+            ReadKind::Range { prefix, limit } => (prefix, format!("{prefix}{PREFIX_END}"), *limit),
+        };
+        let mut statement = self.connection.prepare_cached(
+            "SELECT key, value, revision, expires FROM item
+             WHERE key >= ?1 AND key < ?2 AND (expires IS NULL OR expires > ?3) ORDER BY key LIMIT ?4",
+        )?;
+        let now = self.clock.now().as_micros();
+        let found = statement.query_map(params![from, below, now, limit], |row| {
+            Ok(Item {
+                key: row.get(0)?,
+                value: row.get(1)?,
+                revision: row.get(2)?,
+                expires: row.get::<_, Option<i64>>(3)?.map(Timestamp::from_micros),
+            })
+        })?;
+        found.collect()
+    }
 }
 
 #[cfg(test)]
@@ -280,5 +333,57 @@ mod tests {
         assert!(store.get("/node/other").await.unwrap().is_some());
         assert!(seat.handled() >= 1);
         assert_eq!(store.reads.seat.handled(), 1);
+    }
+
+    /// The machine's clock, which panics as often as it is told to.
+    #[derive(Default)]
+    struct FailingClock(std::sync::atomic::AtomicU32);
+
+    impl FailingClock {
+        fn fails(&self, times: u32) {
+            self.0.store(times, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+
+    impl crate::model::Clock for FailingClock {
+        fn now(&self) -> Timestamp {
+            use std::sync::atomic::Ordering::SeqCst;
+            let left = self.0.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
+            assert!(left.is_err(), "the clock fails");
+            SystemClock.now()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_what_the_thread_had_in_hand_and_six_of_them_are_reported() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(FailingClock::default());
+        let store = SqliteStore::open(&dir.path().join("state.sqlite"), clock.clone()).unwrap();
+        let exhausted = store.watch_exhausted();
+        let failed = |done: Result<(), StoreError>| match done {
+            Err(StoreError::Panicked { detail, .. }) => assert!(detail.starts_with("panic"), "{detail}"),
+            other => panic!("{other:?}"),
+        };
+        let before = store.put("/kept", b"1".to_vec(), None).await.unwrap();
+        clock.fails(1);
+        // The reader's turn: the writer looks at the clock by itself, too, and may take the panic.
+        let mut seen = store.reads.seat.restarts() + store.writes.seat.restarts();
+        while seen == 0 {
+            drop(store.get("/kept").await);
+            seen = store.reads.seat.restarts() + store.writes.seat.restarts();
+        }
+        assert_eq!(store.get("/kept").await.unwrap().unwrap().revision, before);
+        clock.fails(u32::MAX);
+        failed(store.put("/lost", b"1".to_vec(), None).await.map(drop));
+        failed(store.get("/kept").await.map(drop));
+        while exhausted.borrow().is_none() {
+            failed(store.put("/lost", b"1".to_vec(), None).await.map(drop));
+        }
+        let why = exhausted.borrow().clone().unwrap();
+        assert!(why.contains("is exhausted: 6 failures within 10s"), "{why}");
+        clock.fails(0);
+        assert_eq!(store.get("/lost").await.unwrap(), None, "nothing of it was written");
+        let after = store.put("/next", b"1".to_vec(), None).await.unwrap();
+        assert_eq!(after, before + 1, "no revision was used up");
     }
 }

@@ -33,6 +33,18 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// Opens the file, which is as it should be, once more for writing.
+pub(super) fn reopen_writer(path: &Path) -> Result<Connection, StoreError> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    is_durable(&connection).map_err(|e| opening(path, &e))?;
+    Ok(connection)
+}
+
+/// FULL: a commit is answered only after its fsync; NORMAL could lose it with the power.
+fn is_durable(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "synchronous", "FULL")
+}
+
 /// Opens the file, which the writer has prepared, for reading.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
@@ -65,8 +77,7 @@ fn connect(path: &Path, mode: OpenFlags) -> Result<Connection, StoreError> {
 fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let refused = |e: rusqlite::Error| opening(path, &e);
     connection.pragma_update(None, "journal_mode", "WAL").map_err(refused)?;
-    // FULL: a commit is answered only after its fsync; NORMAL could lose it with the power.
-    connection.pragma_update(None, "synchronous", "FULL").map_err(refused)?;
+    is_durable(connection).map_err(refused)?;
     let found: i64 = connection
         .pragma_query_value(None, "user_version", |row| row.get(0))
         .map_err(refused)?;

@@ -1,10 +1,12 @@
 //! The one thread that writes: all that is queued goes into one transaction, each write in a savepoint of its own, so that
-//! one's conflict does not fail the others. Watchers hear of it, and callers are answered, after the commit.
+//! one's conflict does not fail the others. Watchers hear of it, and callers are answered, after the commit. A panic costs the
+//! transaction that it was in: it is rolled back, its callers are told, and the next one has a new connection.
 
-use super::sqlite_schema::failed;
+use super::sqlite_schema::{failed, reopen_writer};
 use super::{Change, Item, StoreError};
 use crate::model::{SharedClock, Timestamp};
-use crate::telemetry::registry::Seat;
+use crate::telemetry::fault::Trap;
+use crate::telemetry::threads::Containment;
 use rusqlite::{Connection, OptionalExtension, params};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,12 +47,12 @@ pub(super) enum Condition {
 }
 
 pub(super) struct Writer {
-    pub seat: Arc<Seat>,
     pub path: PathBuf,
     pub connection: Connection,
     pub clock: SharedClock,
     pub changes: broadcast::Sender<Change>,
     pub writes: Receiver<Write>,
+    pub trap: Trap,
 }
 
 /// What a committed transaction did.
@@ -61,50 +63,66 @@ struct Committed {
 
 impl Writer {
     /// Ends when the queue's other end is dropped and the queue is empty.
-    pub fn run(mut self) {
+    pub fn run(mut self, mut contained: Containment) {
         loop {
             match self.writes.recv_timeout(SWEEP_EVERY) {
                 Ok(first) => {
                     let mut group = vec![first];
                     group.extend(self.writes.try_iter().take(MAX_GROUP - 1));
-                    let seat = Arc::clone(&self.seat);
-                    seat.does("commit", || self.commit_group(group));
+                    self.commit_group(&mut contained, "commit", group);
                 }
-                Err(RecvTimeoutError::Timeout) => self.sweep_when_idle(),
+                Err(RecvTimeoutError::Timeout) => self.sweep_when_idle(&mut contained),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
-    fn commit_group(&mut self, group: Vec<Write>) {
-        let done = self.transaction(&group);
-        match done {
-            Ok(committed) => {
+    fn commit_group(&mut self, contained: &mut Containment, what: &'static str, group: Vec<Write>) {
+        let done = contained.does(what, || self.transaction(&group));
+        let error = match done {
+            Ok(Ok(committed)) => {
                 // A send fails only when nobody watches.
                 committed.changes.into_iter().for_each(|c| drop(self.changes.send(c)));
                 for (write, answer) in group.into_iter().zip(committed.answers) {
                     answer_one(write, answer);
                 }
+                return;
             }
-            Err(error) => {
-                let error = failed(&self.path, &error);
-                group
-                    .into_iter()
-                    .for_each(|write| answer_one(write, Err(error.clone())));
+            Ok(Err(error)) => failed(&self.path, &error),
+            Err(panic) => {
+                self.reconnect();
+                StoreError::Panicked {
+                    path: self.path.clone(),
+                    detail: panic,
+                }
             }
+        };
+        group
+            .into_iter()
+            .for_each(|write| answer_one(write, Err(error.clone())));
+    }
+
+    /// The transaction was rolled back when it was dropped; what else the connection knows is not to be trusted.
+    fn reconnect(&mut self) {
+        match reopen_writer(&self.path) {
+            Ok(connection) => self.connection = connection,
+            Err(error) => tracing::error!(%error, "the store goes on with the connection that it had"),
         }
     }
 
     /// A failed sweep is not reported: the same trouble meets the next write, whose caller hears of it.
-    fn sweep_when_idle(&mut self) {
-        let now = self.clock.now();
-        let due = self
-            .connection
-            .prepare_cached("SELECT 1 FROM item WHERE expires <= ?1 LIMIT 1")
-            .and_then(|mut statement| statement.exists([now.as_micros()]));
-        if matches!(due, Ok(true)) {
-            let seat = Arc::clone(&self.seat);
-            seat.does("sweep", || self.commit_group(Vec::new()));
+    fn sweep_when_idle(&mut self, contained: &mut Containment) {
+        let due = contained.contains(|| {
+            let now = self.clock.now();
+            let expired = self
+                .connection
+                .prepare_cached("SELECT 1 FROM item WHERE expires <= ?1 LIMIT 1");
+            expired.and_then(|mut statement| statement.exists([now.as_micros()]))
+        });
+        match due {
+            Ok(Ok(true)) => self.commit_group(contained, "sweep", Vec::new()),
+            Ok(_) => {}
+            Err(_panic) => self.reconnect(),
         }
     }
 
@@ -133,6 +151,7 @@ impl Writer {
             };
             answers.push(answer);
         }
+        self.trap.spring();
         transaction.execute("UPDATE revision SET last = ?1", [revision])?;
         transaction.commit()?;
         Ok(Committed { answers, changes })

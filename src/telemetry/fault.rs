@@ -20,6 +20,23 @@ pub fn point(_place: &str, _subject: &str) {}
 
 #[cfg(feature = "fault-points")]
 pub use actors::{Fault, NoSuchActor, Registration, inject, paths, register};
+#[cfg(feature = "fault-points")]
+pub use trap::Trap;
+
+/// Where a thread or a task that is no actor fails, when it was told to by its path.
+#[cfg(not(feature = "fault-points"))]
+#[derive(Debug)]
+pub struct Trap;
+
+#[cfg(not(feature = "fault-points"))]
+impl Trap {
+    pub fn at(_path: &str) -> Self {
+        Self
+    }
+
+    #[inline]
+    pub fn spring(&self) {}
+}
 
 /// Faults of the actors that live, whichever they are.
 #[cfg(feature = "fault-points")]
@@ -93,6 +110,52 @@ mod actors {
         match found {
             Some(inject) if inject(fault) => Ok(()),
             _ => Err(NoSuchActor(path.to_owned())),
+        }
+    }
+}
+
+/// Faults of threads and tasks that are no actors.
+#[cfg(feature = "fault-points")]
+mod trap {
+    use super::actors::{Fault, Registration, register};
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    #[derive(Debug)]
+    pub struct Trap {
+        armed: Arc<Mutex<Option<Fault>>>,
+        _registration: Registration,
+    }
+
+    impl Trap {
+        /// A fault to this path is done to whoever springs the trap next.
+        pub fn at(path: &str) -> Self {
+            let armed = Arc::<Mutex<Option<Fault>>>::default();
+            let arm = armed.clone();
+            let registration = register(&path.into(), move |fault| {
+                *arm.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+                true
+            });
+            Self {
+                armed,
+                _registration: registration,
+            }
+        }
+
+        /// Of `Start`, the number of builds is the number of panics.
+        pub fn spring(&self) {
+            let fault = {
+                let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
+                let fault = armed.take();
+                if let Some(Fault::Start { builds: more @ 2.. }) = fault {
+                    *armed = Some(Fault::Start { builds: more - 1 });
+                }
+                fault
+            };
+            match fault {
+                None => {}
+                Some(Fault::Block(time) | Fault::Hold(time)) => std::thread::sleep(time),
+                Some(Fault::Handler | Fault::Future | Fault::Start { .. }) => panic!("fault point: in a thread"),
+            }
         }
     }
 }

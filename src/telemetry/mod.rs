@@ -20,6 +20,7 @@ pub mod record;
 pub mod registry;
 pub mod relays;
 pub mod stuck;
+pub mod threads;
 pub mod tree;
 pub mod tunnels;
 pub mod view;

@@ -2,23 +2,27 @@
 //! Prometheus. It tells nothing but this node's state to whoever can reach it.
 //!
 //! It is no actor: it has a thread and a runtime of its own, so that it answers while a runtime of the node does not turn, and
-//! says so. It reads the node's phase, when auth was last heard, and what is counted; it writes nothing, and ends last.
+//! says so. It reads the node's phase, when auth was last heard, and what is counted; it writes nothing, and ends last. Where it fails
+//! itself, it goes on with the same socket.
 
 use super::metrics::{self, CONTENT_TYPE, Sources};
 use crate::actors::auth_link::AUTH_SILENT_AFTER;
 use crate::actors::phase::{Phase, PhaseView};
 use crate::net::socket::{self, Listener};
-use crate::telemetry::pulse;
+use crate::telemetry::fault::Trap;
+use crate::telemetry::{panics, pulse};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE as CONTENT_TYPE_HEADER;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use futures::FutureExt as _;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -30,6 +34,8 @@ const CONNECTIONS_MAX: usize = 64;
 const CONNECTION_DEADLINE: Duration = Duration::from_secs(10);
 /// When the system has no more file descriptors, accepting at once again would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Between a fault of the thread's own and its next beginning.
+const REBUILD_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the node's state is read from.
 #[derive(Clone)]
@@ -80,7 +86,7 @@ impl Diag {
                     Ok((socket, listening)) => {
                         drop(tell.send(Ok(listening)));
                         tokio::select! {
-                            () = accept(socket, health) => {}
+                            () = accept_always(&socket, &health) => {}
                             _ = stopped => {}
                         }
                     }
@@ -103,19 +109,32 @@ impl Drop for Diag {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // A thread that panicked has said so in the log.
+            // Its panics are caught inside.
             let _panicked = thread.join();
         }
     }
 }
 
-async fn accept(socket: Listener, health: Health) {
+/// Whatever fails in it, it begins again: nobody else would notice that it is gone.
+async fn accept_always(socket: &Listener, health: &Health) {
+    let trap = Trap::at("diag");
+    loop {
+        if let Err(panic) = AssertUnwindSafe(accept(socket, health, &trap)).catch_unwind().await {
+            let why = panics::text(panic.as_ref());
+            tracing::error!(reason = why, "the diagnostic port failed; it begins again");
+            tokio::time::sleep(REBUILD_PAUSE).await;
+        }
+    }
+}
+
+async fn accept(socket: &Listener, health: &Health, trap: &Trap) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let router = router(health);
+    let router = router(health.clone());
     // The semaphore is never closed.
     while let Ok(place) = room.clone().acquire_owned().await {
         match socket.accept().await {
             Ok((stream, _)) => {
+                trap.spring();
                 let served = serve(stream, router.clone());
                 // A task of its own: a fault in one request ends that request.
                 tokio::spawn(async move {
@@ -184,6 +203,7 @@ mod tests {
     use crate::actors::phase::NodePhase;
     use crate::actors::policy::PolicyStock;
     use crate::model::SystemClock;
+    use crate::telemetry::observe::{About, Observer};
     use std::io::{Read as _, Write as _};
 
     fn health(phase: &NodePhase) -> Health {
@@ -191,6 +211,7 @@ mod tests {
             phase: phase.view(),
             sources: Sources {
                 policy: PolicyStock::default().view(SystemClock::shared()),
+                observer: Observer::new(About::default()).shared(),
                 parts: Arc::default(),
             },
         }
@@ -215,9 +236,9 @@ mod tests {
         answer
     }
 
-    /// The one test that has runtimes of the whole process in view; what it says of its own must hold whatever others do.
+    /// What `/healthz` says of a runtime is shown with a node of its own (`tests/it/threads.rs`): here it would be that of other tests, too.
     #[tokio::test]
-    async fn the_port_answers_while_a_runtime_does_not_turn_and_names_it() {
+    async fn the_port_answers_while_a_runtime_does_not_turn() {
         let listen = || {
             let any = SocketAddr::from(([127, 0, 0, 1], 0));
             let socket = Listener::bind(any, "diagnostic").map_err(std::io::Error::other)?;

@@ -196,7 +196,7 @@ const END: &str = "<!-- the end of the fault table -->";
 
 /// One request at the debug socket of a node.
 #[track_caller]
-fn debug(node: &Node, method: &str, path: &str, body: &str) -> Value {
+pub fn debug(node: &Node, method: &str, path: &str, body: &str) -> Value {
     let mut socket = UnixStream::connect(node.config.data_dir.join("debug.sock")).expect("the node listens");
     let length = body.len();
     write!(

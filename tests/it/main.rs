@@ -75,6 +75,9 @@ mod revoked;
 mod sign_up;
 /// A node that is told to stop, with somebody connected.
 mod stopped;
+/// Panics in threads that are no actors, and threads that are blocked.
+#[cfg(feature = "fault-points")]
+mod threads;
 /// Mistakes that the guide invites to: another name, another database, another path, an old token.
 mod traps;
 /// The commands of people who use databases.

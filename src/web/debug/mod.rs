@@ -9,8 +9,10 @@ pub use routes::{ConnectionsQuery, LogLevel};
 
 use crate::model::{ConnectionId, Moment};
 use crate::net::socket::{OwnersListener, OwnersSocket, Unix};
+use crate::telemetry::fault::Trap;
 use crate::telemetry::label::Label;
 use crate::telemetry::observe::{LOOK_EVERY, SharedObserver};
+use crate::telemetry::panics;
 use crate::telemetry::registry::{self, Seat, SeatSpec};
 use crate::telemetry::view::{MissingPart, TracePart};
 use futures::FutureExt as _;
@@ -109,11 +111,12 @@ fn live(socket: &OwnersSocket, parts: &Arc<DebugParts>, stop: &watch::Receiver<b
     });
     seat.sits_here();
     seat.enter(Label::of("serving"), None, None);
+    let trap = Trap::at("debug");
     loop {
-        let why = match catch_unwind(AssertUnwindSafe(|| run(socket, parts, stop.clone()))) {
+        let why = match catch_unwind(AssertUnwindSafe(|| run(socket, parts, stop.clone(), &trap))) {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.to_string(),
-            Err(_panic) => "it panicked, and the log says where".to_owned(),
+            Err(panic) => panics::text(panic.as_ref()),
         };
         seat.restarts_after(&why);
         tracing::error!(reason = why, "the debug thread failed; it begins again");
@@ -122,16 +125,16 @@ fn live(socket: &OwnersSocket, parts: &Arc<DebugParts>, stop: &watch::Receiver<b
 }
 
 /// Serves until it is told to stop.
-fn run(socket: &OwnersSocket, parts: &Arc<DebugParts>, stop: watch::Receiver<bool>) -> io::Result<()> {
+fn run(socket: &OwnersSocket, parts: &Arc<DebugParts>, stop: watch::Receiver<bool>, trap: &Trap) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = socket.listen()?;
-        serve(&listener, parts, stop).await;
+        serve(&listener, parts, stop, trap).await;
         Ok(())
     })
 }
 
-async fn serve(listener: &OwnersListener, parts: &Arc<DebugParts>, mut stop: watch::Receiver<bool>) {
+async fn serve(listener: &OwnersListener, parts: &Arc<DebugParts>, mut stop: watch::Receiver<bool>, trap: &Trap) {
     let mut served = JoinSet::new();
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -141,6 +144,7 @@ async fn serve(listener: &OwnersListener, parts: &Arc<DebugParts>, mut stop: wat
             // Also when nobody is there to say it any more.
             _ = stop.wait_for(|stop| *stop) => return,
             _ = look.tick() => {
+                trap.spring();
                 // Announcing must not take the answers with it.
                 let _panicked = catch_unwind(AssertUnwindSafe(|| parts.observer.observer().watch_at(Moment::now())));
             }

@@ -9,7 +9,10 @@ use crate::actors::policy::PolicyView;
 use crate::audit::{Spool, SpoolState};
 use crate::model::{Clock as _, SharedClock, SystemClock, Timestamp};
 use crate::protocol::tunnel::HealthState;
+use crate::telemetry::announce::RuleCount;
 use crate::telemetry::metrics::{METRICS, SessionMetrics};
+use crate::telemetry::observe::SharedObserver;
+use crate::telemetry::stuck::StuckRule;
 use crate::telemetry::{process, pulse};
 use page::{Page, number};
 use prometheus_client::collector::Collector;
@@ -34,6 +37,7 @@ pub struct NodeParts {
 #[derive(Clone)]
 pub struct Sources {
     pub policy: PolicyView,
+    pub observer: SharedObserver,
     pub parts: Arc<OnceLock<NodeParts>>,
 }
 
@@ -66,6 +70,7 @@ impl Collector for Sources {
         self.audit_metrics(&mut page)?;
         self.policy_metrics(&mut page)?;
         self.node_metrics(&mut page)?;
+        self.stuck_metrics(&mut page)?;
         actors::actor_metrics(&mut page)
     }
 }
@@ -244,6 +249,29 @@ fn store_metrics(page: &mut Page<'_>) -> fmt::Result {
 }
 
 impl Sources {
+    /// As of the last look, a second ago at most.
+    fn stuck_metrics(&self, page: &mut Page<'_>) -> fmt::Result {
+        let counts = self.observer.observer().counts();
+        let of_rules = |what: fn(&RuleCount) -> u64| {
+            let of_rule = move |(rule, count): &(StuckRule, RuleCount)| ([("rule", rule.label())], number(what(count)));
+            counts.iter().map(of_rule)
+        };
+        page.gauges(
+            (
+                "postern_stuck_findings_open",
+                "What is stuck now, by the rule that found it.",
+            ),
+            of_rules(|count| count.open),
+        )?;
+        page.counters(
+            (
+                "postern_stuck_findings",
+                "What was found to be stuck, by the rule that found it.",
+            ),
+            of_rules(|count| count.began),
+        )
+    }
+
     fn audit_metrics(&self, page: &mut Page<'_>) -> fmt::Result {
         let parts = self.parts.get();
         let classes = METRICS

@@ -2,11 +2,20 @@
 
 use super::*;
 use crate::actors::policy::PolicyStock;
+use crate::model::Moment;
+use crate::telemetry::label::Label;
+use crate::telemetry::observe::{About, Observer};
+use crate::telemetry::registry::{Seat, SeatSpec};
 use std::collections::{BTreeMap, BTreeSet};
 
 fn shown() -> String {
+    shown_with(Observer::new(About::default()))
+}
+
+fn shown_with(observer: Observer) -> String {
     let sources = Sources {
         policy: PolicyStock::default().view(SystemClock::shared()),
+        observer: observer.shared(),
         parts: Arc::default(),
     };
     text(&sources).expect("metrics")
@@ -73,6 +82,27 @@ fn a_histogram_counts_up_to_infinity() {
         "{text}"
     );
     assert!(text.contains("postern_store_operation_duration_seconds_bucket{le=\"0.0001\",operation=\"get\"}"));
+}
+
+#[test]
+fn what_is_stuck_is_counted_by_the_rule_that_found_it() {
+    let seat = Seat::take(SeatSpec {
+        path: "metrics-tests/slow".into(),
+        rule: "permanent",
+        bound: 8,
+    });
+    let now = Moment::now();
+    seat.takes(Label::of("Tested"), None, now);
+    let mut observer = Observer::new(About::default());
+    observer.watch_at(Moment::from_nanos(now.as_nanos() + 60_000_000_000));
+    let text = shown_with(observer);
+    // Other tests of this process may have something in hand, too.
+    for name in ["postern_stuck_findings_open", "postern_stuck_findings_total"] {
+        let sample = format!("{name}{{rule=\"handler_slow\"}} ");
+        let value = text.lines().find_map(|line| line.strip_prefix(&sample));
+        let count: f64 = value.and_then(|value| value.parse().ok()).unwrap_or_default();
+        assert!(count >= 1.0, "{name} in {text}");
+    }
 }
 
 #[test]
