@@ -10,6 +10,7 @@ use super::passages::Passages;
 use crate::model::{ConnectionId, NodeId};
 use crate::protocol::tunnel::{Inspection, PART_MAX_BYTES};
 use crate::telemetry::observe::{ActorAnswer, ConnectionFilter, Observer, SharedObserver};
+use crate::telemetry::panics;
 use crate::telemetry::view::{ConnectionView, Finding, MissingPart, NodeView, Side, Trace, TracePart};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -79,7 +80,7 @@ impl Inspector {
             drop(place);
             seen
         });
-        looked.await.map_err(|error| NotShown::Failed(error.to_string()))?
+        looked.await.map_err(|error| NotShown::Failed(panics::of_task(error)))?
     }
 
     /// What this process has of a connection, as JSON of bounded length; empty where it has nothing.

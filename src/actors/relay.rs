@@ -166,8 +166,8 @@ impl Tap for AuditTap {
             let event = self
                 .trail
                 .session_event(EventKind::MalformedPacket, &self.session)
-                .field("payload", data_encoding::BASE64.encode(shown))
-                .field("error", error.to_string());
+                .field("error", error.to_string())
+                .payload("payload", data_encoding::BASE64.encode(shown));
             self.trail.note_now(event);
             error.refusal()
         })
@@ -197,6 +197,10 @@ impl Tap for AuditTap {
 
 fn statement_event(trail: &Trail, session: &SessionFields, statement: Statement) -> EventBuilder {
     let event = |kind| trail.session_event(kind, session);
+    #[cfg(feature = "fault-points")]
+    if let Statement::Query { text } = &statement {
+        crate::telemetry::fault::point("relay.statement", &String::from_utf8_lossy(&text.bytes));
+    }
     match statement {
         Statement::Query { text } => with_part(event(EventKind::Query), "db_query", &text).field("success", true),
         Statement::Parse { name, text } => with_part(

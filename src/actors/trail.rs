@@ -121,8 +121,10 @@ impl Trail {
 
     /// As `note`, from a place that cannot wait.
     pub fn note_now(&self, event: EventBuilder) {
+        let loggable = event.loggable_bytes();
         if let Err((line, full)) = self.spool.try_enter(event.finish()) {
-            tracing::error!(error = ?full, event = %line, "an audit event did not enter the spool");
+            let shown = line.get(..loggable).unwrap_or_default();
+            tracing::error!(error = ?full, event = shown, "an audit event did not enter the spool");
         }
     }
 }
@@ -134,4 +136,53 @@ pub fn not_written(error: &AuditError) -> Refusal {
         "the audit log cannot be written on this node, so nothing is let through",
     )
     .hint("ask an administrator to look at the node's log and its disk")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::{MAX_LINE_BYTES, memory_spool};
+    use crate::model::{ClusterName, SystemClock};
+    use std::sync::Mutex;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_event_that_cannot_be_kept_is_logged_without_what_people_sent() {
+        let clock = SystemClock::shared();
+        let trail = Trail {
+            spool: memory_spool::open(clock.clone()).0,
+            context: EventContext::new(&ClusterName::new("test").unwrap(), clock, |bytes| bytes.fill(7)),
+            node: NodeId::from_random([7; 16]),
+            node_name: NodeName::new("agent-1").unwrap(),
+        };
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let log = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        let event = EventBuilder::new(EventKind::MalformedPacket, &trail.context)
+            .field("error", "no message of PostgreSQL")
+            .payload("payload", "secret ".repeat(MAX_LINE_BYTES / 7 + 1));
+        tracing::subscriber::with_default(log, || trail.note_now(event));
+        let logged = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert!(
+            logged.contains("db.session.malformed_packet") && logged.contains("no message of PostgreSQL"),
+            "{logged}"
+        );
+        assert!(!logged.contains("secret"), "{logged}");
+    }
 }

@@ -62,7 +62,10 @@ pub struct SessionFields {
 
 impl SessionFields {
     pub fn new(identity: &SessionIdentity<'_>) -> Arc<Self> {
-        let mut line = EventBuilder { line: String::new() };
+        let mut line = EventBuilder {
+            line: String::new(),
+            payload_from: None,
+        };
         line = line
             .field("user", identity.user.as_str())
             .field("sid", identity.sid.to_string())
@@ -86,6 +89,7 @@ impl SessionFields {
 #[must_use = "an event is only there when its line has entered the spool"]
 pub struct EventBuilder {
     line: String,
+    payload_from: Option<usize>,
 }
 
 impl EventBuilder {
@@ -116,7 +120,10 @@ impl EventBuilder {
             context.clock.now(),
         );
         line.push_str(&context.cluster_name);
-        Self { line }
+        Self {
+            line,
+            payload_from: None,
+        }
     }
 
     /// Adds a field. Bytes that are not UTF-8 go as base64 into `<name>_base64`.
@@ -125,6 +132,17 @@ impl EventBuilder {
         self.line.push_str(name);
         value.append_to(&mut self.line);
         self
+    }
+
+    /// Adds a field of what people sent. It comes last, as no log of a node may show it.
+    pub fn payload(mut self, name: &'static str, value: impl FieldValue) -> Self {
+        self.payload_from.get_or_insert(self.line.len());
+        self.field(name, value)
+    }
+
+    /// How much of the line a node's log may show: what is before the payload.
+    pub fn loggable_bytes(&self) -> usize {
+        self.payload_from.unwrap_or(self.line.len())
     }
 
     /// The line, without the line feed.

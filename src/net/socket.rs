@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_types, reason = "this is the one place for sockets")]
 
 use crate::model::endpoint::is_link_local;
+use crate::telemetry::panics;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::fs::File;
 use std::io;
@@ -83,7 +84,7 @@ pub async fn connect(host: &str, port: u16) -> io::Result<Tcp> {
                 format!("the name {host} was not resolved in time"),
             )
         })?
-        .map_err(io::Error::other)??;
+        .map_err(|error| io::Error::other(panics::of_task(error)))??;
     let mut last = io::Error::new(io::ErrorKind::NotFound, format!("the name {host} has no address"));
     for address in addresses {
         if is_link_local(address.ip()) && !is_written_out {

@@ -194,6 +194,22 @@ mod tests {
     }
 
     #[test]
+    fn a_full_ring_takes_no_more_memory_however_much_is_written() {
+        for bound in [CONNECTION_RECORDS, OTHER_RECORDS] {
+            let mut ring = Ring::default();
+            let mut write = |count: usize| {
+                (0..count).for_each(|id| ring.push(record(None, id as u64), bound));
+                (ring.records.len(), ring.records.capacity())
+            };
+            let full = write(bound);
+            assert_eq!(full, (bound, bound), "nothing is set aside");
+            assert_eq!(write(9 * bound), full);
+        }
+        // With its room, some 2 MiB for the rings of a thread.
+        assert!(size_of::<Record>() <= 112, "{}", size_of::<Record>());
+    }
+
+    #[test]
     fn what_is_done_for_a_connection_is_not_pushed_out_by_what_is_not() {
         const MINE: u64 = 0xa_5eed;
         write(record(Some(MINE), 1));

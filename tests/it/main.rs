@@ -55,6 +55,8 @@ mod limits;
 mod log_of_a_node;
 /// What a node tells Prometheus.
 mod metrics;
+/// What people type and send, looked for in everything that the nodes write and answer.
+mod payload;
 /// Nodes that say what they may not.
 mod peers;
 /// What people ask of auth through a proxy, and administration by role.

@@ -6,6 +6,7 @@
 use super::refused::AccountError;
 use crate::model::Secret;
 use crate::pki::entropy;
+use crate::telemetry::panics;
 use crate::telemetry::registry::Seat;
 use argon2::{Algorithm, Argon2, Params, Version};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -181,7 +182,7 @@ impl Hasher {
         });
         hashed
             .await
-            .map_err(|error| AccountError::Unreadable(format!("a password's hash: {error}")))?
+            .map_err(|error| AccountError::Unreadable(format!("a password's hash: {}", panics::of_task(error))))?
     }
 }
 

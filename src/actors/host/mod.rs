@@ -17,6 +17,8 @@ mod adapter;
 mod fault_tests;
 #[cfg(feature = "fault-points")]
 mod faults;
+#[cfg(test)]
+mod rest_tests;
 mod runtime;
 mod schedule;
 #[cfg(test)]

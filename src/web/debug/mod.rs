@@ -149,7 +149,8 @@ async fn serve(listener: &OwnersListener, parts: &Arc<DebugParts>, mut stop: wat
                 let _panicked = catch_unwind(AssertUnwindSafe(|| parts.observer.observer().watch_at(Moment::now())));
             }
             Some(ended) = served.join_next() => if let Err(error) = ended {
-                tracing::error!(%error, "a question at the debug socket failed");
+                let error = panics::of_task(error);
+                tracing::error!(error, "a question at the debug socket failed");
             },
             accepted = listener.accept(), if served.len() < CONNECTIONS_MAX => match accepted {
                 Ok((stream, uid)) => {

@@ -15,7 +15,10 @@ pub const PASSWORD: &str = "correct horse battery staple";
 pub struct Person {
     pub home: TestDir,
     pub name: &'static str,
+    pub password: &'static str,
     pub secret: String,
+    /// The path of the link that was used.
+    pub link: String,
     pub proxy: String,
     pub pin: String,
     /// `SSL_CERT_FILE`.
@@ -25,6 +28,10 @@ pub struct Person {
 impl Person {
     /// Signs up by a link, with the code of the step before this one: two logins are left for the moment.
     pub fn sign_up(cluster: &Cluster, name: &'static str) -> Self {
+        Self::sign_up_with(cluster, name, PASSWORD)
+    }
+
+    pub fn sign_up_with(cluster: &Cluster, name: &'static str, password: &'static str) -> Self {
         let user = super::cluster::user(name, "tester", "app");
         cluster.create(&user).ok();
         let home = TestDir::new();
@@ -44,8 +51,8 @@ impl Person {
         let web = Https::new(&prefix.with_extension("cas"), cluster.proxy_port());
         let secret = shown_secret(&web.get(path).body);
         let fields = [
-            ("password", PASSWORD),
-            ("confirm", PASSWORD),
+            ("password", password),
+            ("confirm", password),
             ("otp", &code_at(&secret, -1)),
         ];
         let answer = web.post(path, &fields);
@@ -56,7 +63,9 @@ impl Person {
         Self {
             home,
             name,
+            password,
             secret,
+            link: path.to_owned(),
             proxy: format!("localhost:{}", cluster.proxy_port()),
             pin: cluster.ca_pin(),
             trusts: None,
@@ -101,7 +110,7 @@ impl Person {
             "{program} login --proxy={} --user={} --ca-pin={}",
             self.proxy, self.name, self.pin
         );
-        self.typed_with(&line, &format!("{PASSWORD}\n{}\n", code_at(&self.secret, step)))
+        self.typed_with(&line, &format!("{}\n{}\n", self.password, code_at(&self.secret, step)))
     }
 
     pub fn psql(&self, service: &str, sql: &str) -> Output {

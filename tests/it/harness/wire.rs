@@ -57,6 +57,8 @@ type Tls = StreamOwned<ClientConnection, TcpStream>;
 /// A connection that is ready for queries.
 pub struct Wire {
     stream: Tls,
+    /// Process id and secret, as a CancelRequest has them.
+    pub cancel_key: Vec<u8>,
 }
 
 impl Wire {
@@ -68,6 +70,7 @@ impl Wire {
     pub fn connect(client: &Client) -> Result<Self, ServerError> {
         let mut wire = Self {
             stream: handshake(client).unwrap_or_else(|error| panic!("TLS: {error}")),
+            cancel_key: Vec::new(),
         };
         wire.stream
             .write_all(&startup(&client.db_user, &client.db_name))
@@ -76,6 +79,7 @@ impl Wire {
             match wire.message().expect("an answer to the start-up") {
                 (b'Z', _) => return Ok(wire),
                 (b'E', body) => return Err(ServerError::read(&body)),
+                (b'K', body) => wire.cancel_key = body,
                 _ => {}
             }
         }
