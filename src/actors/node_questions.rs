@@ -45,7 +45,7 @@ pub enum NoAnswer {
 
 /// The nodes that auth can ask: by their links, which write it.
 #[derive(Clone, Default)]
-pub struct LinkedNodes(Arc<Mutex<HashMap<NodeId, Linked>>>);
+pub struct LinkedNodes(Arc<Mutex<HashMap<NodeId, Vec<Linked>>>>);
 
 #[derive(Clone)]
 struct Linked {
@@ -65,18 +65,16 @@ pub(super) struct LinkEntry {
 impl Drop for LinkEntry {
     fn drop(&mut self) {
         let mut nodes = self.nodes.linked();
-        // The node may have come again before this link's end was seen.
-        if nodes
-            .get(&self.node)
-            .is_some_and(|linked| Arc::ptr_eq(&linked.room, &self.room))
-        {
+        let Some(links) = nodes.get_mut(&self.node) else { return };
+        links.retain(|linked| !Arc::ptr_eq(&linked.room, &self.room));
+        if links.is_empty() {
             nodes.remove(&self.node);
         }
     }
 }
 
 impl LinkedNodes {
-    fn linked(&self) -> MutexGuard<'_, HashMap<NodeId, Linked>> {
+    fn linked(&self) -> MutexGuard<'_, HashMap<NodeId, Vec<Linked>>> {
         // Each use leaves the map whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -88,7 +86,7 @@ impl LinkedNodes {
             mux,
             room: room.clone(),
         };
-        self.linked().insert(node, linked);
+        self.linked().entry(node).or_default().push(linked);
         LinkEntry {
             nodes: self.clone(),
             node,
@@ -98,7 +96,9 @@ impl LinkedNodes {
 
     /// The node's answer, JSON of the question's kind.
     pub async fn ask(&self, node: NodeId, question: Inspection) -> Result<Vec<u8>, NoAnswer> {
-        let linked = self.linked().get(&node).cloned().ok_or(NoAnswer::NotLinked)?;
+        // A node that comes again has two for a while: the newest is the one that lives.
+        let newest = |links: &Vec<Linked>| links.last().cloned();
+        let linked = self.linked().get(&node).and_then(newest).ok_or(NoAnswer::NotLinked)?;
         let _place = linked.room.try_acquire().map_err(|_| NoAnswer::Busy)?;
         let asked = tokio::time::timeout(NODE_DEADLINE, exchange(&linked, question)).await;
         asked.map_err(|_| NoAnswer::Silent)?

@@ -177,7 +177,6 @@ fn a_connection_is_one_tree_through_proxy_and_agent_until_it_has_ended_and_after
             "OpenRelay -> agent agent-1: answered after ",
             "OpenRelay arrived at ",
             "GetUpstreamClient -> agent",
-            "IssueDbClient",
         ],
     );
     assert!(!text.contains("STUCK"), "{text}");
