@@ -6,7 +6,6 @@ use super::names::Program;
 use super::terminal::one_line;
 use crate::web::debug::LogLevel;
 use clap::{Args, Subcommand};
-use serde_json::Value;
 
 #[derive(Debug, Args)]
 pub struct DebugArgs {
@@ -37,11 +36,11 @@ pub async fn run(program: Program, args: DebugArgs) -> Outcome {
     let said: LogLevel = match args.verb {
         DebugVerb::GetLogLevel { which } => {
             let client = DebugClient::of(&which, program).await?;
-            client.get("/log-level", &Value::Null).await?
+            client.log_level(None).await?
         }
         DebugVerb::SetLogLevel { level, which } => {
             let client = DebugClient::of(&which, program).await?;
-            client.put("/log-level", &LogLevel { level }).await?
+            client.log_level(Some(&LogLevel { level })).await?
         }
     };
     println!("{}", one_line(&said.level));

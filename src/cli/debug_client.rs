@@ -3,11 +3,15 @@
 use super::admin_client::{AdminClient, account, query_string};
 use super::http_exchange::{ANSWER_DEADLINE, exchange};
 use super::names::Program;
+use super::terminal::one_line;
 use super::{Failure, auth_choice};
 use crate::config::{Config, DEFAULT_DATA_DIR, default_config_path};
-use crate::model::percent_encoded;
+use crate::model::{ConnectionId, percent_encoded};
 use crate::net::socket;
 use crate::node::data_dir::debug_socket_in;
+use crate::telemetry::view::{ConnectionView, Trace};
+use crate::web::debug::{ConnectionsQuery, LogLevel};
+use crate::web::trace_api::FoundConnections;
 use clap::Args;
 use hyper::Method;
 use hyper::body::Bytes;
@@ -91,13 +95,44 @@ impl DebugClient {
         }
     }
 
-    pub async fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+    /// The connections that fit: of this node, or elsewhere those that lead through the node, as the proxies know them.
+    pub async fn connections(&self, query: &ConnectionsQuery) -> Result<Vec<ConnectionView>, Failure> {
+        let Way::ThroughAuth(client, node) = &self.way else {
+            return self.get("/connections", query).await;
+        };
+        let found: FoundConnections = client.get("/v1/connections", query).await?;
+        for silent in &found.missing {
+            eprintln!("{}: {}", one_line(&silent.node), one_line(&silent.why));
+        }
+        let agent = format!("agent {node}");
+        let leads_through = |view: &ConnectionView| {
+            let upstream = view.relay.as_ref().map(|relay| relay.upstream.as_str());
+            view.node == *node || upstream == Some(&agent)
+        };
+        Ok(found.connections.into_iter().filter(leads_through).collect())
+    }
+
+    /// A connection through all nodes that it passes.
+    pub async fn trace(&self, connection: ConnectionId) -> Result<Trace, Failure> {
+        let path = format!("/connections/{connection}/trace");
         match &self.way {
-            Way::Socket(socket) => {
-                let body = serde_json::to_vec(body).map_err(Failure::internal)?;
-                over(socket, Method::PUT, &format!("/v1{path}"), body.into()).await
+            Way::Socket(_) => self.get(&path, &()).await,
+            // Auth finds the proxy that has it, and asks the others by way of it.
+            Way::ThroughAuth(client, _) => client.get(&format!("/v1{path}"), &()).await,
+        }
+    }
+
+    /// What the node logs, which is for its own machine only.
+    pub async fn log_level(&self, change: Option<&LogLevel>) -> Result<LogLevel, Failure> {
+        match (&self.way, change) {
+            (Way::ThroughAuth(..), _) => Err(Failure::usage(
+                "the log level of a node is read and changed on its own machine; leave --node out there",
+            )),
+            (Way::Socket(_), None) => self.get("/log-level", &()).await,
+            (Way::Socket(socket), Some(level)) => {
+                let body = serde_json::to_vec(level).map_err(Failure::internal)?;
+                over(socket, Method::PUT, "/v1/log-level", body.into()).await
             }
-            Way::ThroughAuth(client, node) => client.send(Method::PUT, &below(node, path), body).await,
         }
     }
 

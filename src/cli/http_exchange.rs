@@ -5,7 +5,7 @@ use crate::net::Stream;
 use crate::web::api::Problem;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
-use hyper::{Method, Request};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
@@ -16,14 +16,14 @@ pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 const ANSWER_MAX_BYTES: usize = 256 * 1024 * 1024;
 
 pub(super) struct Answered {
-    pub ok: bool,
+    pub status: StatusCode,
     pub body: Bytes,
 }
 
 impl Answered {
     /// What was asked for, or why not, in the words of whoever answered.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
-        if self.ok {
+        if self.status.is_success() {
             return serde_json::from_slice(&self.body)
                 .map_err(|error| Failure::internal(format!("the answer is not understood: {error}")));
         }
@@ -31,6 +31,12 @@ impl Answered {
             |_| String::from_utf8_lossy(&self.body).into_owned(),
             |problem| problem.error,
         );
+        if why.is_empty() {
+            return Err(Failure::failed(format!(
+                "the answer is {} without a reason: is the other side of another version?",
+                self.status
+            )));
+        }
         Err(Failure::failed(why))
     }
 }
@@ -54,10 +60,10 @@ pub(super) async fn exchange(
     // With the answer the sender is dropped, which ends the connection: a proxy would keep it for another request.
     let answer = async move {
         let answer = sender.send_request(request).await.map_err(Failure::failed)?;
-        let ok = answer.status().is_success();
+        let status = answer.status();
         let body = Limited::new(answer.into_body(), ANSWER_MAX_BYTES).collect().await;
         let body = body.map_err(Failure::failed)?.to_bytes();
-        Ok(Answered { ok, body })
+        Ok(Answered { status, body })
     };
     // The connection has to be polled for the answer to come, and ends with it; how it is closed after that is of no concern.
     let (answer, _ended) = tokio::join!(answer, connection);

@@ -37,7 +37,7 @@ pub async fn ping(proxy: &Endpoint, trust: &WebTrust) -> Result<Contact, Failure
         Ok((answered, vouched_for))
     };
     let (answered, vouched_for_by_machine) = in_time(asked).await?;
-    if !answered.ok {
+    if !answered.status.is_success() {
         return Err(Failure::failed(format!(
             "{proxy} is not a proxy of this program's cluster, or an older one: it does not answer what its cluster is"
         )));

@@ -6,7 +6,7 @@ use super::names::Program;
 use super::terminal::{emphasised, one_line, width};
 use super::{Failure, Outcome, output, trace_text};
 use crate::model::ConnectionId;
-use crate::telemetry::view::{ConnectionView, NodeView, Trace};
+use crate::telemetry::view::{NodeView, Trace};
 use crate::web::debug::ConnectionsQuery;
 use clap::Args;
 use serde_json::Value;
@@ -86,8 +86,7 @@ pub async fn run(program: Program, args: TraceArgs) -> Outcome {
     let Some(connection) = chosen(&client, &args).await? else {
         return Ok(());
     };
-    let path = format!("/connections/{connection}/trace");
-    let trace: Trace = client.get(&path, &Value::Null).await?;
+    let trace = client.trace(connection).await?;
     if let Some(file) = &args.save {
         save(&trace, file)?;
         println!(
@@ -98,7 +97,7 @@ pub async fn run(program: Program, args: TraceArgs) -> Outcome {
     }
     print(&trace, args.format)?;
     if args.follow {
-        return follow(&client, &path, &trace).await;
+        return follow(&client, connection, &trace).await;
     }
     Ok(())
 }
@@ -113,7 +112,7 @@ async fn chosen(client: &DebugClient, args: &TraceArgs) -> Result<Option<Connect
         })?;
         return Ok(Some(id));
     }
-    let found: Vec<ConnectionView> = client.get("/connections", &args.query()).await?;
+    let found = client.connections(&args.query()).await?;
     let ids: BTreeSet<&str> = found.iter().map(|view| view.connection.as_str()).collect();
     if let Some(id) = ids.first().filter(|_| ids.len() == 1) {
         return id
@@ -146,7 +145,7 @@ fn print(trace: &Trace, format: Format) -> Outcome {
 }
 
 /// Prints what is new, until nobody serves the connection any more.
-async fn follow(client: &DebugClient, path: &str, first: &Trace) -> Outcome {
+async fn follow(client: &DebugClient, connection: ConnectionId, first: &Trace) -> Outcome {
     let mut told: BTreeSet<String> = trace_text::news(first).into_iter().collect();
     if trace_text::is_over(first) {
         println!("{}", trace_text::how_it_ended(first));
@@ -154,7 +153,7 @@ async fn follow(client: &DebugClient, path: &str, first: &Trace) -> Outcome {
     }
     loop {
         tokio::time::sleep(FOLLOW_EVERY).await;
-        let trace: Trace = client.get(path, &Value::Null).await?;
+        let trace = client.trace(connection).await?;
         let news = trace_text::news(&trace);
         for line in news.iter().filter(|line| !told.contains(*line)) {
             println!("{line}");

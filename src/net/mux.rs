@@ -390,8 +390,7 @@ mod tests {
             let _lost = far.write_all(b"y").await;
             assert!(driver.await.expect_err("it panics").is_panic());
             for stream in [&mut near, &mut far] {
-                let lost = stream.read(&mut [0; 1]).await.expect_err("the connection is gone");
-                assert_eq!(lost.kind(), io::ErrorKind::ConnectionReset);
+                stream.read(&mut [0; 1]).await.expect_err("the connection is gone");
             }
             assert!(dialled.is_down() && dialled.open().await.is_err());
             other_far.write_all(b"y").await.unwrap();

@@ -1,8 +1,9 @@
 //! What runs on the nodes, as people see it through auth.
 
 use crate::harness::cluster::{out, user};
+use crate::harness::process::{Output, run};
 use crate::harness::wait::until_ok;
-use crate::harness::{Cluster, FIVE_SECONDS, Form, Kind, PATIENCE, Session, TestDir, shared};
+use crate::harness::{Cluster, FIVE_SECONDS, Form, Kind, PATIENCE, Session, TestDir, postern, shared};
 use hyper::Method;
 use nix::sys::signal::Signal;
 use postern::cli::people_client::PeopleClient;
@@ -130,4 +131,62 @@ fn the_trace_of_a_connection_whose_agent_has_stopped_has_the_proxys_part_and_say
     let why = trace["missing"][0]["why"].as_str().expect("a sentence");
     assert!(why.contains("agent agent-1 did not answer within 2s"), "{why}");
     assert!(why.contains("heard from it"), "{why}");
+}
+
+/// `postern WORDS --node proxy-1` as somebody who is not at the node's machine.
+fn typed(cluster: &Cluster, person: &str, words: &[&str]) -> Output {
+    let home = TestDir::new();
+    let prefix = home.join("login");
+    let user = format!("--user={person}");
+    cluster
+        .ctl(&["auth", "sign", "--format=file", &user, &out(&prefix)])
+        .ok();
+    let mut command = postern(home.path());
+    command
+        .args(words)
+        .args([
+            "--node",
+            "proxy-1",
+            "--proxy",
+            &format!("localhost:{}", cluster.proxy_port()),
+        ])
+        .arg("--identity")
+        .arg(&prefix);
+    run(command, PATIENCE)
+}
+
+#[test]
+fn the_commands_look_into_a_node_elsewhere_as_far_as_the_roles_allow() {
+    let cluster = shared(Form::Apart);
+    let (_otto, _session, id) = watched(&cluster);
+    let actors = typed(&cluster, "otto", &["actors"]).ok();
+    assert!(
+        actors.contains("Node proxy-1 (") && actors.contains("tunnels"),
+        "{actors}"
+    );
+    let actor = typed(&cluster, "otto", &["actor", "tunnels"]).ok();
+    assert!(actor.contains("tunnels (permanent)"), "{actor}");
+    let trace = typed(&cluster, "otto", &["trace", &id]).ok();
+    for part in [
+        &format!("Connection {id}: alice as app"),
+        "proxy-1",
+        "agent-1",
+        "OpenRelay",
+    ] {
+        assert!(trace.contains(part), "{part}: {trace}");
+    }
+    let listed = typed(&cluster, "otto", &["trace", "--user", "alice", "--format=json"]).ok();
+    assert!(listed.contains(&id), "{listed}");
+    let none = typed(&cluster, "otto", &["trace", "--user", "nobody"]).ok();
+    assert!(none.contains("No open connection of node proxy-1 fits."), "{none}");
+    let level = typed(&cluster, "otto", &["debug", "get-log-level"]).failed_with(2);
+    assert!(level.contains("on its own machine"), "{level}");
+    cluster.create(&user("dora", "tester", "app")).ok();
+    let denied = typed(&cluster, "dora", &["actors"]).failed_with(1);
+    assert!(denied.contains("\"list\" on \"trace\""), "{denied}");
+    let mut at_auth = postern(cluster.directory.path());
+    at_auth
+        .args(["trace", &id, "--node", "proxy-1", "--data-dir"])
+        .arg(&cluster.node(Kind::Auth).config.data_dir);
+    assert!(run(at_auth, PATIENCE).ok().contains("OpenRelay"));
 }
