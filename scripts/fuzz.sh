@@ -21,7 +21,7 @@ if [ -z "${TMPDIR:-}" ] && [ -w /dev/shm ]; then export TMPDIR=/dev/shm; fi
 echo "building the fuzz targets with the sanitizer $sanitizer; the first time takes some minutes"
 build=(cargo fuzz build --sanitizer "$sanitizer")
 [ -n "${FUZZ_TARGET:-}" ] && build+=("$FUZZ_TARGET")
-CARGO_NET_RETRY=3 "${build[@]}"
+"${build[@]}"
 
 failed=()
 for target in $targets; do
