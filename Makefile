@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test campaign-agents bench-messages lint build fmt clean-demo test-tools postgresql
+.PHONY: help demo test campaign-agents bench-messages fuzz lint build fmt clean-demo test-tools postgresql
 
 target := $(or $(CARGO_TARGET_DIR),target)
 cargo ?= cargo
@@ -26,6 +26,9 @@ campaign-agents: build ## 300 agents, one process each, and a proxy that is rest
 bench-messages: ## what a message between actors costs with the record on and off, and an actor at rest
 	@program=$$($(cargo) bench --locked --no-run --bench messages --message-format json | \
 		sed -n 's/.*"executable":"\([^"]*messages[^"]*\)".*/\1/p' | tail -1); scripts/bench-messages.sh "$$program"
+
+fuzz: ## the fuzz targets from their corpus, a minute each (FUZZ_SECONDS=N, FUZZ_TARGET=NAME)
+	@scripts/fuzz.sh
 
 lint: ## formatting, clippy with and without fault-points, documentation, and cargo deny where it is installed
 	$(cargo) fmt --all --check

@@ -2,7 +2,7 @@
 
 use super::ages::Ages;
 use super::segment::{Lines, first_of_name, segment_path};
-use super::{AuditError, Entropy};
+use super::{AuditError, Entropy, MAX_NUMBER};
 use std::collections::VecDeque;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write;
@@ -121,7 +121,14 @@ fn list_segments(dir: &Path) -> Result<Vec<u64>, AuditError> {
         firsts.extend(name.to_str().and_then(first_of_name));
     }
     firsts.sort_unstable();
-    Ok(firsts)
+    match firsts.iter().find(|first| !(1..=MAX_NUMBER).contains(*first)) {
+        Some(&first) => Err(AuditError::corrupt(
+            &segment_path(dir, first),
+            0,
+            "its name does not say the number of an event",
+        )),
+        None => Ok(firsts),
+    }
 }
 
 fn cut_torn_tail(path: &Path, first: u64) -> Result<(u64, u64, u64), AuditError> {
@@ -168,8 +175,10 @@ fn read_acknowledged(dir: &Path) -> Result<u64, AuditError> {
     match std::fs::read_to_string(&path) {
         Ok(text) => text
             .trim_end()
-            .parse()
-            .map_err(|_| AuditError::corrupt(&path, 0, "it is not the number of an event")),
+            .parse::<u64>()
+            .ok()
+            .filter(|number| *number <= MAX_NUMBER)
+            .ok_or_else(|| AuditError::corrupt(&path, 0, "it is not the number of an event")),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
         Err(e) => Err(AuditError::io(&path, "reading what auth has confirmed")(e)),
     }

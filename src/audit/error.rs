@@ -1,6 +1,6 @@
 //! What can go wrong with the audit trail.
 
-use super::MAX_LINE_BYTES;
+use super::{MAX_LINE_BYTES, MAX_NUMBER};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +25,10 @@ pub enum AuditError {
         "the audit spool {source_id} continues at event {expected}, but sent {got}: events between them are missing; restore the log's segments from a backup, or save the agent's spool directory elsewhere and restart the agent, which begins a new spool"
     )]
     Gap { source_id: String, expected: u64, got: u64 },
+    #[error(
+        "events from number {first} on were refused; the spool {source_id} can have none beyond {MAX_NUMBER}: save the agent's spool directory elsewhere and restart the agent, which begins a new spool"
+    )]
+    NumberTooLarge { source_id: String, first: u64 },
     #[error(
         "event {claimed} was acknowledged, but the spool {} ends at {last}: it was restored from an old copy; save the directory elsewhere and restart, which begins a new spool",
         dir.display()

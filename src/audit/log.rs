@@ -7,7 +7,7 @@
 use super::disk::make_private_dir;
 use super::index::{Entry, Facts, Index, Position};
 use super::query::{self, Query};
-use super::{AuditError, MAX_LINE_BYTES};
+use super::{AuditError, MAX_LINE_BYTES, MAX_NUMBER};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
@@ -64,10 +64,11 @@ impl AuditLog {
     /// that is durable. Events that are there already are skipped, so that a batch can be sent again.
     ///
     /// # Errors
-    /// `Gap` when events are missing in between; `NotAnEvent`, `LineTooLong`, `BatchTooLarge`; `Io` and `Index`, after which
+    /// `Gap` when events are missing in between; `NumberTooLarge`, `NotAnEvent`, `LineTooLong`, `BatchTooLarge`; `Io` and `Index`, after which
     /// the same batch can be appended again.
     pub fn append(&mut self, source: &str, first_seq: u64, lines: &[String]) -> Result<u64, AuditError> {
         check_source(source)?;
+        check_numbers(source, first_seq, lines)?;
         if self.index_is_behind {
             self.index_from(self.index.position()?, false)?;
             self.index_is_behind = false;
@@ -282,7 +283,8 @@ fn push_stored(out: &mut String, event: &str, source: &str, seq: u64) {
 pub(super) fn split_stored(line: &str) -> Option<(String, &str, u64)> {
     let (head, tail) = line.strip_suffix('}')?.rsplit_once(",\"src\":\"")?;
     let (source, seq) = tail.split_once("\",\"seq\":")?;
-    Some((format!("{head}}}"), source, seq.parse().ok()?))
+    let seq = seq.parse::<u64>().ok().filter(|seq| *seq <= MAX_NUMBER)?;
+    Some((format!("{head}}}"), source, seq))
 }
 
 fn check_source(source: &str) -> Result<(), AuditError> {
@@ -293,6 +295,18 @@ fn check_source(source: &str) -> Result<(), AuditError> {
         });
     }
     Ok(())
+}
+
+/// Before anything is written: a line that the index cannot take would stand in its way for good.
+fn check_numbers(source: &str, first: u64, lines: &[String]) -> Result<(), AuditError> {
+    let after = first.checked_add(lines.len() as u64);
+    match after.is_some_and(|after| after <= MAX_NUMBER) {
+        true => Ok(()),
+        false => Err(AuditError::NumberTooLarge {
+            source_id: source.to_owned(),
+            first,
+        }),
+    }
 }
 
 fn check_event(event: &str) -> Result<(), AuditError> {

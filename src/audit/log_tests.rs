@@ -59,6 +59,21 @@ fn a_batch_that_is_sent_again_is_stored_once() {
 }
 
 #[test]
+fn a_number_that_the_index_cannot_hold_is_refused_and_stands_in_nobodys_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = AuditLog::open(dir.path()).unwrap();
+    for first in [u64::MAX, MAX_NUMBER + 1, MAX_NUMBER] {
+        let refused = log.append("poison", first, &events(0..2)).unwrap_err();
+        assert!(matches!(refused, AuditError::NumberTooLarge { .. }), "{refused}");
+    }
+    assert_eq!(log.append("last", MAX_NUMBER - 2, &events(0..2)), Ok(MAX_NUMBER - 1));
+    assert_eq!(log.append(SOURCE, 1, &events(0..3)), Ok(3));
+    drop(log);
+    let mut log = AuditLog::open(dir.path()).unwrap();
+    assert_eq!(log.append(SOURCE, 4, &events(3..4)), Ok(4));
+}
+
+#[test]
 fn a_gap_is_refused_and_says_what_is_missing() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = AuditLog::open(dir.path()).unwrap();

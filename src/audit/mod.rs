@@ -45,3 +45,7 @@ pub type Entropy = fn(&mut [u8]);
 /// One event. A part of a text has at most 64 KiB and every byte of it may be a control character, which JSON writes in six;
 /// with the envelope that stays below this. A line of a log must fit into memory many times over.
 pub const MAX_LINE_BYTES: usize = 512 * 1024;
+
+/// The last number of an event that is taken: the largest integer of the log's index. No spool reaches it; a node that
+/// claims more would leave the log with a line that cannot be indexed.
+const MAX_NUMBER: u64 = i64::MAX as u64;

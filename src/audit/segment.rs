@@ -7,7 +7,7 @@
 //! A crash leaves a beginning of what was written since the last fsync, or with the power gone any of its pages: the
 //! checksum tells where what is whole ends. It is against accidents; against people there is the log on auth.
 
-use super::{AuditError, MAX_LINE_BYTES};
+use super::{AuditError, MAX_LINE_BYTES, MAX_NUMBER};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -73,7 +73,7 @@ impl Lines {
         self.line.clear();
         let mut bounded = (&mut self.reader).take(MAX_FRAMED_BYTES as u64);
         bounded.read_until(b'\n', &mut self.line)?;
-        let event = unframe(&self.line, self.number);
+        let event = unframe(&self.line, self.number).filter(|_| self.number <= MAX_NUMBER);
         if event.is_some() {
             self.offset += self.line.len() as u64;
             self.number += 1;

@@ -340,6 +340,26 @@ async fn damage_other_than_a_torn_end_is_refused_with_the_file_and_the_next_step
 }
 
 #[tokio::test]
+async fn a_number_that_no_event_can_have_is_refused_with_the_file() {
+    let beyond = MAX_NUMBER + 1;
+    for (file, text) in [
+        (String::from("spool-00000000000000000000.jsonl"), String::new()),
+        (format!("spool-{beyond:020}.jsonl"), String::new()),
+        (String::from("acknowledged"), u64::MAX.to_string()),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("spool.id"), "ab".repeat(16)).unwrap();
+        std::fs::write(dir.path().join(&file), text).unwrap();
+        let opened = Spool::open(dir.path(), SpoolLimits::default(), SystemClock::shared(), |_| ());
+        let refused = opened.err().expect("it is no spool").to_string();
+        assert!(
+            refused.contains(&file) && refused.contains("the number of an event"),
+            "{refused}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn waiting_for_more_ends_when_the_spool_is_closed() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());

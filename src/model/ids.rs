@@ -6,6 +6,11 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use uuid::Uuid;
 
+/// Why a text is not an id. It repeats nothing of the text, which may be a peer's and hold what a terminal obeys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it is not an id; write 32 hexadecimal digits, as in 00112233-4455-6677-8899-aabbccddeeff")]
+pub struct IdError;
+
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -37,9 +42,9 @@ macro_rules! uuid_id {
         }
 
         impl FromStr for $name {
-            type Err = uuid::Error;
+            type Err = IdError;
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                Uuid::from_str(text).map(Self)
+                Uuid::from_str(text).map(Self).map_err(|_| IdError)
             }
         }
     };
@@ -110,5 +115,18 @@ impl fmt::Display for MessageId {
 impl fmt::Debug for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_a_text_that_is_no_id_repeats_nothing_of_it() {
+        let refused = "0011\u{1b}[2J".parse::<NodeId>().expect_err("no id").to_string();
+        assert!(refused.is_ascii() && !refused.contains('\u{1b}'), "{refused}");
+        let id = "00112233-4455-6677-8899-aabbccddeeff";
+        assert_eq!(id.parse::<SessionId>().expect("an id").to_string(), id);
     }
 }

@@ -36,6 +36,8 @@ mod first_bytes;
 /// Peers of version 1 of the node protocol, as it was frozen, with the nodes of today.
 mod followed;
 mod frozen;
+/// The corpus of the fuzz targets, with small changes.
+mod fuzzed;
 /// `docs/guide.md`, typed as it stands, on hosts in namespaces of their own.
 mod guide;
 /// What the tests stand on.

@@ -65,6 +65,39 @@ fn tap_chunks(chunks: &[&[u8]]) -> (Vec<Statement>, Option<String>, bool, u64, b
     (records, error, boundary, tap.copy_bytes(), tap.terminated())
 }
 
+/// Each message with what came of its body, how it ended, and the state after it.
+type Walked = (Vec<(u8, Vec<u8>)>, Option<String>, [bool; 2], [Option<u8>; 2], u32);
+
+fn walk_chunks(direction: Direction, chunks: &[&[u8]]) -> Walked {
+    let mut walker = FrameWalker::new(direction);
+    let mut messages: Vec<(u8, Vec<u8>)> = Vec::new();
+    let mut error = None;
+    for chunk in chunks {
+        let walked = walker.walk(chunk, |piece| {
+            if piece.first {
+                messages.push((piece.message_type, Vec::new()));
+            }
+            if let Some((_, body)) = messages.last_mut() {
+                body.extend_from_slice(piece.body);
+            }
+        });
+        if let Err(refused) = walked {
+            error = Some(refused.to_string());
+            // Of a ReadyForQuery with a wrong body, a first piece is seen where the cut is behind its header.
+            messages.retain(|(message_type, body)| *message_type != b'Z' || !body.is_empty());
+            break;
+        }
+    }
+    let state = [walker.at_boundary(), walker.ended_with_error()];
+    (
+        messages,
+        error,
+        state,
+        [walker.last_complete(), walker.last_ready_status()],
+        walker.left(),
+    )
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -135,6 +168,24 @@ proptest! {
         let _ = Bind::parse(&bytes);
         let _ = Bind::parse(&[&[0, 0][..], &bytes].concat());
         let _ = FunctionCall::parse(&bytes);
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_read_the_same_however_they_are_cut(
+        messages in vec(message(), 0..3),
+        bytes in vec(any::<u8>(), 0..300),
+        sizes in vec(1..50_usize, 1..6),
+        backend_type in prop::sample::select(b"ZEDR".to_vec()),
+        length in 0..8_u8,
+    ) {
+        let stream = [messages.concat(), bytes].concat();
+        prop_assert_eq!(tap_chunks(&cut(&stream, &sizes)), tap_chunks(&[&stream]));
+        let claimed = [&frame(b'Z', b"I")[..], &[backend_type, 0, 0, 0, length], &stream].concat();
+        for direction in [Direction::Frontend, Direction::Backend] {
+            for stream in [&stream, &claimed] {
+                prop_assert_eq!(walk_chunks(direction, &cut(stream, &sizes)), walk_chunks(direction, &[stream]));
+            }
+        }
     }
 
     #[test]

@@ -1,0 +1,143 @@
+//! What PostgreSQL sends, and who of the two owes the other an answer.
+
+use super::frontend::framed;
+use super::{expanded, is_a_sentence, splits};
+use postern::protocol::postgres::backend::{
+    AuthenticationRequest, BackendKeyData, ErrorFields, MAX_ERROR_FIELD_BYTES, backend_key_data, error_response_with,
+};
+use postern::protocol::postgres::{Direction, Exchange, FrameWalker};
+
+/// However a stream is cut, the same messages are seen in it, and its end is the same.
+pub fn backend(bytes: &[u8]) {
+    let stream = expanded(bytes);
+    let (messages, end) = framed(Direction::Backend, &[&stream]);
+    let state = state_after(&[&stream]);
+    for split in splits(&stream) {
+        assert_eq!(framed(Direction::Backend, &split), (messages.clone(), end.clone()));
+        assert_eq!(state_after(&split), state);
+    }
+    for (message_type, body, _) in messages.iter().filter(|(_, _, whole)| *whole) {
+        match message_type {
+            b'E' | b'N' => error_fields(body),
+            b'R' => authentication(body),
+            b'K' => key(body),
+            _ => {}
+        }
+    }
+    error_fields(bytes);
+    authentication(bytes);
+    key(bytes);
+}
+
+fn state_after(chunks: &[&[u8]]) -> (bool, bool, u32, Option<u8>, Option<u8>) {
+    let mut walker = FrameWalker::new(Direction::Backend);
+    for chunk in chunks {
+        if walker.skim(chunk).is_err() {
+            break;
+        }
+    }
+    (
+        walker.at_boundary(),
+        walker.ended_with_error(),
+        walker.left(),
+        walker.last_complete(),
+        walker.last_ready_status(),
+    )
+}
+
+fn error_fields(body: &[u8]) {
+    let fields = match ErrorFields::parse(body) {
+        Ok(fields) => fields,
+        Err(error) => return is_a_sentence(&error),
+    };
+    let texts = [&fields.severity, &fields.message, &fields.detail, &fields.hint];
+    for text in texts.into_iter().flatten() {
+        // A byte that is not UTF-8 becomes a character of three.
+        assert!(text.len() <= 3 * MAX_ERROR_FIELD_BYTES);
+    }
+    let (Some(severity), Some(code), Some(text)) = (&fields.severity, &fields.sqlstate, &fields.message) else {
+        return;
+    };
+    let texts = [Some(text), fields.detail.as_ref(), fields.hint.as_ref()];
+    if texts
+        .into_iter()
+        .flatten()
+        .any(|text| text.len() > MAX_ERROR_FIELD_BYTES)
+        || severity.len() > 100
+    {
+        return;
+    }
+    let written = error_response_with(severity, code, text, fields.detail.as_deref(), fields.hint.as_deref());
+    assert_eq!(ErrorFields::parse(&written[5..]).as_ref(), Ok(&fields));
+}
+
+fn authentication(body: &[u8]) {
+    match AuthenticationRequest::parse(body) {
+        Ok(request) => assert!(!request.label().is_empty()),
+        Err(error) => is_a_sentence(&error),
+    }
+}
+
+fn key(body: &[u8]) {
+    match BackendKeyData::parse(body) {
+        Ok(key) => assert_eq!(backend_key_data(key.process_id, &key.secret)[5..], *body),
+        Err(error) => is_a_sentence(&error),
+    }
+}
+
+/// The bytes are message types: below 128 the client's, from 128 PostgreSQL's. Without COPY, a session is answered exactly when as
+/// many ReadyForQuery came as were asked for and a Sync followed what needs one; a doubt is never taken back.
+pub fn exchange(bytes: &[u8]) {
+    let mut exchange = Exchange::default();
+    let (mut owed, mut unsynced, mut runs, mut plain, mut status) = (1_u64, false, 1, true, b'I');
+    let mut last = b'Q';
+    for byte in bytes {
+        let message_type = byte & 0x7f;
+        if *byte < 0x80 {
+            exchange.sent(message_type);
+            match message_type {
+                b'Q' | b'F' | b'S' => {
+                    let kind = if message_type == b'S' { b'S' } else { b'Q' };
+                    runs += u32::from(kind != last || owed == 0);
+                    last = kind;
+                    owed += 1;
+                    unsynced = false;
+                }
+                b'P' | b'B' | b'D' | b'E' | b'C' => unsynced = true,
+                b'c' | b'f' => plain = false,
+                _ => {}
+            }
+        } else {
+            match message_type {
+                b'Z' | b'z' | b'y' => {
+                    status = match message_type {
+                        b'Z' => b'I',
+                        b'z' => b'T',
+                        _ => b'E',
+                    };
+                    exchange.ready(status);
+                    plain &= owed > 0;
+                    owed = owed.saturating_sub(1);
+                }
+                _ => {
+                    exchange.received(message_type);
+                    plain &= !matches!(message_type, b'G' | b'W');
+                }
+            }
+        }
+        // Beyond 256 changes between kinds the session counts as busy.
+        plain &= runs <= 256;
+        if plain {
+            assert_eq!(exchange.is_answered(), owed == 0 && !unsynced, "{bytes:?}");
+            assert_eq!(exchange.is_idle(), owed == 0 && !unsynced && status == b'I');
+            assert!(!exchange.takes_data());
+        }
+        assert!(!exchange.is_idle() || exchange.is_answered());
+        assert!(!(exchange.is_answered() && (exchange.owes_answer() || exchange.takes_data())));
+    }
+    exchange.lose();
+    for _ in 0..4 {
+        exchange.ready(b'I');
+        assert!(!exchange.is_idle() && exchange.owes_answer());
+    }
+}
