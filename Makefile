@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test campaign-agents bench-messages fuzz lint build fmt clean-demo test-tools postgresql
+.PHONY: help demo test campaign-agents campaign-large bench-messages fuzz lint build fmt clean-demo test-tools postgresql
 
 target := $(or $(CARGO_TARGET_DIR),target)
 cargo ?= cargo
@@ -22,6 +22,9 @@ test: postgresql test-tools ## every test, with real processes and a real Postgr
 campaign-agents: build ## 300 agents, one process each, and a proxy that is restarted: memory, CPU, time (CAMPAIGN_AGENTS=N)
 	@POSTERN_PROGRAM="$(abspath $(target))/release/postern" $(cargo) test --locked --features fault-points --test it -- \
 		--ignored --nocapture hundreds_of_agents
+
+campaign-large: postgresql test-tools ## a row of 500 MB, a statement of 512 MB and the like through nodes apart: time and memory of each node
+	@$(cargo) test --locked --features fault-points --test it -- --ignored --nocapture largest_things
 
 bench-messages: ## what a message between actors costs with the record on and off, and an actor at rest
 	@program=$$($(cargo) bench --locked --no-run --bench messages --message-format json | \
@@ -50,5 +53,5 @@ clean-demo: ## remove what the demo keeps when it was killed
 postgresql: ## install PostgreSQL where it is missing
 	@scripts/install-postgresql.sh
 
-test-tools: ## install what only the tests need: iproute2, Chromium, and psycopg 3 in target/test-venv
+test-tools: ## install what only the tests need: iproute2, Chromium, a JDK with JDBC, and psycopg 3 in target/test-venv
 	@scripts/install-test-tools.sh "$(target)/test-venv"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what only the tests need: iproute2 and curl, by which root gives test hosts networks of their own and opens pages on them; Chromium with its driver, for the
-# pages; faketime, for nodes whose clocks are off; and a Python environment with psycopg 3, a client that binds parameters on the server, in the directory given.
+# pages; faketime, for nodes whose clocks are off; a JDK with the JDBC driver; and a Python environment with psycopg 3, a client that binds parameters on the server, in
+# the directory given.
 set -euo pipefail
 
 venv=${1:?the directory of the environment}
@@ -29,6 +30,9 @@ if ! { [ -x /usr/bin/chromium ] && [ -x /usr/bin/chromedriver ]; } && command -v
 fi
 if ! ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 && command -v apt-get >/dev/null; then
     install faketime "faketime, for nodes whose clocks are off" || echo "without faketime, the test that needs such a clock is not run" >&2
+fi
+if ! { [ -x /usr/bin/javac ] && [ -e /usr/share/java/postgresql.jar ]; } && command -v apt-get >/dev/null; then
+    install "default-jdk-headless libpostgresql-jdbc-java" "a JDK and the JDBC driver" || echo "without javac and the JDBC driver, JDBC is not tried" >&2
 fi
 "$venv/bin/python" -c 'import psycopg' 2>/dev/null && exit 0
 make_venv() { rm -rf "$venv" && mkdir -p "$(dirname "$venv")" && python3 -m venv "$venv" >/dev/null 2>&1; }

@@ -25,11 +25,11 @@ use super::tunnel::refusal_event;
 use super::tunnels::{AdoptTunnel, RoutesView};
 use crate::audit::{EventKind, SessionFields};
 use crate::model::{ClusterName, ConnectionId, Endpoint, NodeKind, Refusal, RefusalKind, SharedClock};
-use crate::net::Stream;
 use crate::net::copy::NoTap;
 use crate::net::greeting::{self, Greeted};
 use crate::net::socket;
 use crate::net::tls::{HANDSHAKE_DEADLINE, Http, ServerTls, Spoken, peer_chain};
+use crate::net::{BoxStream, Stream};
 use crate::pki::{HostIdentity, PeerUsage, verify_host};
 use crate::policy::Permit;
 use crate::protocol::postgres::startup::CancelRequest;
@@ -95,7 +95,7 @@ pub enum Arrival {
     /// Tests come without a socket: a client of PostgreSQL whose TLS and StartupMessage are done.
     #[cfg(test)]
     Greeted {
-        stream: crate::net::BoxStream,
+        stream: BoxStream,
         chain: Vec<CertificateDer<'static>>,
         startup: StartupMessage,
     },
@@ -157,7 +157,7 @@ impl Connection {
                 let chain = peer_chain(&tls);
                 self.connect_client(tls, chain, startup, ctx);
             }
-            Greeted::Cancel(request) => self.cancel(request, ctx),
+            Greeted::Cancel { request, stream } => self.cancel(request, stream, ctx),
             Greeted::Node { spoken, tls } => self.node(spoken, tls, ctx),
             Greeted::Answered(why) => {
                 tracing::debug!(peer = %self.peer, reason = why, "connection closed");
@@ -278,12 +278,12 @@ impl Connection {
         ctx.stop();
     }
 
-    fn cancel(&self, request: CancelRequest, ctx: &mut Ctx<'_, Self>) {
+    fn cancel(&self, request: CancelRequest, stream: BoxStream, ctx: &mut Ctx<'_, Self>) {
         ctx.state("cancelling");
         let (parts, origin) = (self.parts.clone(), ctx.origin());
         // The protocol has no answer to a CancelRequest: whoever guesses learns nothing.
         let done = async move { routing::cancel(&parts, request, &origin).await };
-        ctx.run(done, |connection, done, ctx| {
+        ctx.run(done, move |connection, done, ctx| {
             let outcome = if done.is_ok() {
                 CancelOutcome::CarriedOut
             } else {
@@ -293,7 +293,9 @@ impl Connection {
             if let Err(why) = done {
                 tracing::info!(peer = %connection.peer, reason = %why, "cancel not carried out");
             }
-            ctx.stop();
+            // Only now, as PostgreSQL does: a client that saw the end earlier would have its next statement cancelled. And in order,
+            // with TLS's own farewell, without which libpq says that the cancel failed.
+            close(stream, Vec::new(), ctx);
         });
     }
 
@@ -408,7 +410,7 @@ impl Connection {
 fn kind_of(greeted: &Greeted) -> ConnectionKind {
     match greeted {
         Greeted::PostgreSql { .. } => ConnectionKind::PostgreSql,
-        Greeted::Cancel(_) => ConnectionKind::Cancel,
+        Greeted::Cancel { .. } => ConnectionKind::Cancel,
         Greeted::Node { spoken, .. } => match spoken {
             Spoken::Http => ConnectionKind::Http,
             Spoken::Person | Spoken::PersonToAuth => ConnectionKind::Person,
@@ -439,8 +441,12 @@ fn refuse(stream: impl Stream, refusal: &Refusal, ctx: &mut Ctx<'_, Connection>)
     send_last(stream, backend::error_response(refusal), ctx);
 }
 
-fn send_last(mut stream: impl Stream, last: Vec<u8>, ctx: &mut Ctx<'_, Connection>) {
+fn send_last(stream: impl Stream, last: Vec<u8>, ctx: &mut Ctx<'_, Connection>) {
     ctx.state("refusing");
+    close(stream, last, ctx);
+}
+
+fn close(mut stream: impl Stream, last: Vec<u8>, ctx: &mut Ctx<'_, Connection>) {
     let said = async move {
         let written = async {
             stream.write_all(&last).await?;

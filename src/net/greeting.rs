@@ -3,6 +3,7 @@
 //! Strict by construction: exactly the bytes of a packet are read from the socket, nothing is buffered, so that what a client
 //! sends in plain text after SSLRequest reaches the TLS handshake (and ends it), never the parser behind it.
 
+use super::BoxStream;
 use super::socket::{self, Tcp};
 use super::tls::{Http, ServerSides, ServerTls, Spoken};
 use crate::model::{ClusterName, Refusal, RefusalKind};
@@ -18,7 +19,11 @@ pub enum Greeted {
         tls: ServerTls,
         startup: StartupMessage,
     },
-    Cancel(CancelRequest),
+    /// The connection is closed when the cancel was carried out: a client takes that as the answer, and sends its next statement then.
+    Cancel {
+        request: CancelRequest,
+        stream: BoxStream,
+    },
     /// A node, or something that speaks HTTP.
     Node {
         spoken: Spoken,
@@ -83,7 +88,12 @@ async fn negotiate(mut tcp: Tcp, sides: &ServerSides) -> io::Result<Greeted> {
                 let twice = Refusal::new(RefusalKind::ProtocolViolation, "received more than one GSSENCRequest");
                 return refuse(tcp, &twice).await;
             }
-            Ok(FirstPacket::Cancel(request)) => return Ok(Greeted::Cancel(request)),
+            Ok(FirstPacket::Cancel(request)) => {
+                return Ok(Greeted::Cancel {
+                    request,
+                    stream: Box::new(tcp),
+                });
+            }
             Ok(FirstPacket::Startup(_)) => {
                 let plain = Refusal::new(
                     RefusalKind::TlsRequired,
@@ -101,7 +111,12 @@ async fn negotiate(mut tcp: Tcp, sides: &ServerSides) -> io::Result<Greeted> {
 async fn start(mut tls: ServerTls) -> io::Result<Greeted> {
     let refusal = match read_packet(&mut tls).await? {
         Ok(FirstPacket::Startup(startup)) => return Ok(Greeted::PostgreSql { tls, startup }),
-        Ok(FirstPacket::Cancel(request)) => return Ok(Greeted::Cancel(request)),
+        Ok(FirstPacket::Cancel(request)) => {
+            return Ok(Greeted::Cancel {
+                request,
+                stream: Box::new(tls),
+            });
+        }
         Ok(FirstPacket::SslRequest) => {
             Refusal::new(RefusalKind::ProtocolViolation, "received more than one SSLRequest")
         }

@@ -15,6 +15,8 @@ mod bulk;
 mod campaigns;
 /// Ctrl-C in psql.
 mod cancel;
+/// Clients of every kind: each line of the tables in `docs/clients.md`.
+mod clients;
 /// The commands that set nodes up, under the names that the guide calls the program by.
 mod commands;
 /// What an agent serves: verification of PostgreSQL, its health, labels that commands give, certificates.

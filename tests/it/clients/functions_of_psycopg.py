@@ -1,0 +1,387 @@
+"""What applications do with psycopg 3, connected as libpq's environment says: each function is a line of a table in docs/clients.md."""
+
+import asyncio
+import sys
+import threading
+import time
+
+import psycopg
+from psycopg import errors, pq
+
+
+def connect(conninfo="", **more):
+    return psycopg.connect(conninfo, autocommit=True, **more)
+
+
+def value(connection, sql, *parameters, **more):
+    return connection.execute(sql, parameters or None, **more).fetchone()[0]
+
+
+def parameters_and_binary():
+    with connect() as connection:
+        row = connection.execute(
+            "select %s::text, %s::int + 1, %s::bytea, %b::float8", ("text", 41, b"\x00\xff", 0.5), binary=True
+        ).fetchone()
+        assert row == ("text", 42, b"\x00\xff", 0.5), row
+        rows = connection.execute("select n, n::text, now(), null::int from generate_series(1, 5000) n", binary=True)
+        assert sum(row[0] for row in rows) == 12502500
+
+
+def prepared():
+    with connect() as connection:
+        connection.prepare_threshold = 0
+        for number in range(300):
+            assert value(connection, f"select %s::int + {number % 150}", number) == number + number % 150
+
+
+def pipeline():
+    with connect() as connection:
+        connection.execute("create temporary table parts (id int primary key, name text)")
+        with connection.pipeline():
+            connection.cursor().executemany("insert into parts values (%s, %s)", [(n, f"part {n}") for n in range(500)])
+        with connection.pipeline() as pipe:
+            wrong = connection.execute("insert into parts values (1, 'again')")
+            skipped = connection.execute("insert into parts values (1000, 'skipped')")
+            try:
+                pipe.sync()
+            except errors.UniqueViolation:
+                pass
+            else:
+                raise AssertionError("the error of a pipeline was not told")
+            assert connection.execute("select 7").fetchone() == (7,)
+        assert (wrong.pgresult is None or wrong.pgresult.status != pq.ExecStatus.COMMAND_OK) and skipped is not None
+        assert value(connection, "select count(*) from parts") == 500
+
+
+def ten_thousand_in_a_pipeline():
+    with connect() as connection, connection.pipeline():
+        cursors = [connection.execute("select repeat('x', 2000), %s::int", (n,)) for n in range(10000)]
+        assert sum(cursor.fetchone()[1] for cursor in cursors) == 49995000
+
+
+def copy():
+    with connect() as connection:
+        connection.execute("create temporary table parts (id int, name text)")
+        with connection.cursor().copy("copy parts from stdin") as stream:
+            for number in range(2000):
+                stream.write_row((number, f"part {number}"))
+        with connection.cursor().copy("copy parts from stdin (format binary)") as stream:
+            stream.set_types(["int4", "text"])
+            for number in range(2000, 4000):
+                stream.write_row((number, f"part {number}"))
+        with connection.cursor().copy("copy parts to stdout (format binary)") as stream:
+            stream.set_types(["int4", "text"])
+            assert sum(row[0] for row in stream.rows()) == 7998000
+        try:
+            with connection.cursor().copy("copy parts from stdin") as stream:
+                stream.write("not a number\tpart\n")
+        except errors.InvalidTextRepresentation:
+            assert value(connection, "select count(*) from parts") == 4000
+        else:
+            raise AssertionError("a wrong row was copied")
+
+
+def notifications():
+    with connect() as hears, connect() as tells:
+        hears.execute("listen lanterns")
+        for number in range(3):
+            tells.execute("select pg_notify('lanterns', %s)", (f"lantern {number}",))
+        payloads = [notice.payload for notice in hears.notifies(timeout=20, stop_after=3)]
+        assert payloads == ["lantern 0", "lantern 1", "lantern 2"], payloads
+
+
+def notices():
+    with connect() as connection:
+        said = []
+        connection.add_notice_handler(lambda notice: said.append(f"{notice.severity} {notice.message_primary}"))
+        connection.execute("do $$ begin raise notice 'one'; raise warning 'two'; end $$")
+        assert said == ["NOTICE one", "WARNING two"], said
+
+
+def when_it_runs(connection, act):
+    """Runs a statement that lasts, and `act` once PostgreSQL has it."""
+    name = f"sleeper {connection.info.backend_pid} {time.time_ns()}"
+    connection.execute("select set_config('application_name', %s, false)", (name,))
+
+    def watch():
+        with connect() as other:
+            while not value(
+                other,
+                "select count(*) from pg_stat_activity where application_name = %s and state = 'active' and query ~ 'pg_sleep'",
+                name[:63],
+            ):
+                time.sleep(0.02)
+        try:
+            act()
+        except psycopg.Error as error:
+            went_wrong.append(error)
+
+    went_wrong = []
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        connection.execute("select pg_sleep(60)")
+    except errors.QueryCanceled as error:
+        assert error.sqlstate == "57014"
+    else:
+        raise AssertionError("it was not cancelled")
+    watcher.join()
+    assert not went_wrong, went_wrong
+    assert value(connection, "select 1") == 1
+
+
+def cancel_encrypted():
+    with connect() as connection:
+        when_it_runs(connection, lambda: connection.cancel_safe(timeout=20))
+
+
+def cancel_plain():
+    with connect() as connection:
+        when_it_runs(connection, connection.cancel)
+
+
+def cursors():
+    with connect() as connection, connection.transaction():
+        with connection.cursor(name="in_portions") as cursor:
+            cursor.itersize = 100
+            cursor.execute("select generate_series(1, %s::int)", (1000,))
+            assert sum(number for (number,) in cursor) == 500500
+        with connection.cursor(name="scrolls", scrollable=True) as cursor:
+            cursor.execute("select generate_series(1, 1000)")
+            cursor.scroll(500)
+            assert cursor.fetchone() == (501,)
+            cursor.scroll(-2)
+            assert cursor.fetchone() == (500,)
+    with connect() as connection:
+        cursor = connection.cursor()
+        assert [row[0] for row in cursor.stream("select generate_series(1, 3000)")][-1] == 3000
+
+
+def most_parameters():
+    with connect() as connection:
+        holes = ",".join(["%s::int"] * 65535)
+        numbers = list(range(65535))
+        assert value(connection, f"select (array[{holes}])[65535]", *numbers) == 65534
+        try:
+            value(connection, f"select (array[{holes},%s::int])[65536]", *numbers, 65535)
+        except psycopg.OperationalError as error:
+            assert "65535" in str(error), error
+        else:
+            raise AssertionError("more parameters than the protocol has")
+        assert value(psycopg.connect(autocommit=True), "select 1") == 1
+
+
+def transactions():
+    with psycopg.connect() as connection:
+        connection.execute("create temporary table parts (id int primary key)")
+        with connection.transaction():
+            connection.execute("insert into parts values (1)")
+            try:
+                with connection.transaction():
+                    connection.execute("insert into parts values (1)")
+            except errors.UniqueViolation:
+                pass
+            connection.execute("insert into parts values (2)")
+        assert connection.info.transaction_status == pq.TransactionStatus.INTRANS
+        try:
+            connection.execute("select 1 / 0")
+        except errors.DivisionByZero:
+            assert connection.info.transaction_status == pq.TransactionStatus.INERROR
+        try:
+            connection.execute("select 1")
+        except errors.InFailedSqlTransaction as error:
+            assert error.sqlstate == "25P02"
+        else:
+            raise AssertionError("a statement passed in a failed transaction")
+        connection.rollback()
+        assert connection.info.transaction_status == pq.TransactionStatus.IDLE
+
+
+def two_phases():
+    with connect() as connection:
+        allowed = int(value(connection, "show max_prepared_transactions"))
+    connection = psycopg.connect()
+    connection.tpc_begin("clara's order")
+    connection.execute("select 1")
+    try:
+        connection.tpc_prepare()
+        connection.tpc_commit()
+    except psycopg.NotSupportedError:
+        assert allowed == 0
+    connection.close()
+
+
+def in_asyncio():
+    async def one(number):
+        async with await psycopg.AsyncConnection.connect(autocommit=True) as connection:
+            row = await (await connection.execute("select %s::int, pg_sleep(0.1)", (number,))).fetchone()
+            return row[0]
+
+    async def many():
+        assert await asyncio.gather(*(one(number) for number in range(8))) == list(range(8))
+
+    asyncio.run(many())
+
+
+def wrong_in_every_state():
+    """SQL that fails: simple, prepared, in a pipeline, in a transaction, in a cursor, in COPY; each as PostgreSQL says it."""
+    with connect() as connection:
+
+        def fails(act, state):
+            try:
+                act()
+            except psycopg.Error as error:
+                assert error.sqlstate == state, (error.sqlstate, state)
+            else:
+                raise AssertionError(f"no {state}")
+            assert connection.info.transaction_status == pq.TransactionStatus.IDLE
+            assert value(connection, "select 1") == 1
+
+        fails(lambda: connection.execute("selct 1"), "42601")
+        fails(lambda: connection.execute("select 1; select 1 / 0; select 2"), "22012")
+        fails(lambda: connection.execute("select %s::int / 0", (1,)), "22012")
+        fails(lambda: connection.execute("select %s::int", ("no number",)), "22P02")
+        fails(lambda: connection.execute("select 1 / (n - 500) from generate_series(1, 1000) n"), "22012")
+        fails(lambda: connection.execute("select * from no_such_table"), "42P01")
+        fails(lambda: connection.execute("select 1 / %s::int", (0,), prepare=True), "22012")
+        fails(lambda: connection.execute("do $$ begin raise exception 'own' using errcode = 'P0042'; end $$"), "P0042")
+        fails(lambda: connection.execute("set statement_timeout = 50; select pg_sleep(10)"), "57014")
+        connection.execute("set statement_timeout = 0")
+
+        def copied():
+            with connection.cursor().copy("copy (select 1 / (n - 3) from generate_series(1, 9) n) to stdout") as stream:
+                list(stream)
+
+        fails(copied, "22012")
+
+
+def left_open():
+    """A transaction left open is rolled back when its client is gone, and its locks are given back."""
+    with connect() as connection:
+        connection.execute("drop table if exists left_open")
+        connection.execute("create table left_open (id int)")
+        left = psycopg.connect()
+        left.execute("lock table left_open")
+        left.execute("insert into left_open values (1)")
+        left.pgconn.finish()
+        connection.execute("set lock_timeout = '10s'")
+        assert value(connection, "select count(*) from left_open") == 0
+
+
+def ended_by_postgresql():
+    with connect() as connection, connect() as other:
+        other.execute("select pg_terminate_backend(%s)", (value(connection, "select pg_backend_pid()"),))
+        try:
+            connection.execute("select 1")
+        except errors.AdminShutdown as error:
+            assert error.sqlstate == "57P01" and "administrator command" in str(error), error
+        else:
+            raise AssertionError("a backend that was ended answered")
+
+
+# --- what libpq has to choose from, for the table libpq ---
+
+
+def direct_tls():
+    with connect("sslnegotiation=direct") as connection:
+        assert value(connection, "select 1") == 1
+        assert connection.pgconn.ssl_in_use
+        when_it_runs(connection, lambda: connection.cancel_safe(timeout=20))
+
+
+def protocol_3_2():
+    for wanted in ("3.2", "latest"):
+        with connect(f"max_protocol_version={wanted}") as connection:
+            assert value(connection, "select 1") == 1
+            assert connection.pgconn.full_protocol_version == 30000, connection.pgconn.full_protocol_version
+            when_it_runs(connection, lambda: connection.cancel_safe(timeout=20))
+
+
+def refused(conninfo, words):
+    try:
+        connect(conninfo)
+    except psycopg.OperationalError as error:
+        assert words in str(error), error
+    else:
+        raise AssertionError(f"{conninfo} connected")
+
+
+def at_least_3_2():
+    refused("min_protocol_version=3.2", "server only supports protocol version 3.0")
+
+
+def tls_1_2():
+    with connect("ssl_max_protocol_version=TLSv1.2") as connection:
+        assert value(connection, "select 1") == 1
+    with connect("ssl_min_protocol_version=TLSv1.3") as connection:
+        assert value(connection, "select 1") == 1
+
+
+def gss_first():
+    with connect("gssencmode=prefer") as connection:
+        assert value(connection, "select 1") == 1
+
+
+def plain():
+    refused("sslmode=disable", "TLS")
+
+
+def channel_binding():
+    refused("channel_binding=require", "channel binding")
+    with connect("channel_binding=prefer require_auth=none") as connection:
+        assert value(connection, "select 1") == 1
+
+
+def session_attributes():
+    for wanted in ("read-write", "primary", "any", "prefer-standby"):
+        with connect(f"target_session_attrs={wanted}") as connection:
+            assert value(connection, "select 1") == 1
+
+
+def several_hosts():
+    import os
+
+    port = os.environ["PGPORT"]
+    with connect(f"host=localhost,localhost port=1,{port} load_balance_hosts=disable") as connection:
+        assert value(connection, "select 1") == 1
+
+
+def start_parameters():
+    with connect("application_name='the shop' client_encoding=latin1") as connection:
+        assert value(connection, "show application_name") == "the shop"
+        assert connection.info.encoding == "iso8859-1"
+        assert value(connection, "select 'ä'") == "ä"
+
+
+def options():
+    refused("options='-c search_path=pg_temp'", "options")
+
+
+def replication():
+    refused("replication=database", "replication")
+
+
+# --- the largest things, for the table large ---
+
+
+def large_row():
+    with connect() as connection:
+        assert len(value(connection, "select repeat('x', 500 * 1024 * 1024)")) == 500 * 1024 * 1024
+
+
+def large_statement():
+    with connect() as connection:
+        # PostgreSQL's lexer doubles the room of a literal, and refuses to have 1 GB of it: two literals.
+        text = "x" * (256 * 1024 * 1024 - 100)
+        assert value(connection, f"select length('{text}') + length('{text}')") == 2 * len(text)
+
+
+def large_parameter():
+    with connect() as connection:
+        text = "x" * (256 * 1024 * 1024)
+        assert value(connection, "select length(%s::text)", text) == len(text)
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]]()
+    print("passed")
