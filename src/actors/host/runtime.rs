@@ -3,6 +3,7 @@
 use super::schedule;
 use crate::telemetry::{panics, registry};
 use futures::FutureExt as _;
+use std::ffi::CString;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -58,6 +59,16 @@ impl<T> Drop for TaskGuard<T> {
     }
 }
 
+/// Gives the calling thread the name by which the views call it, for debuggers and `ps -L`. The main thread keeps the process's.
+fn name_thread(name: &str) {
+    let named = CString::new(name)
+        .map_err(|error| error.to_string())
+        .and_then(|name| nix::sys::prctl::set_name(&name).map_err(|error| error.to_string()));
+    if let Err(error) = named {
+        tracing::debug!(thread = name, error, "a thread keeps its name");
+    }
+}
+
 /// The runtimes of a node: one for control on the calling thread, and one per core for connections.
 #[derive(Debug, Clone)]
 pub struct Runtimes {
@@ -72,7 +83,11 @@ pub fn run_system<T, F: Future<Output = T>>(workers: usize, main: impl FnOnce(Ru
         let arbiters: Vec<_> = (0..workers.max(1)).map(|_| actix::Arbiter::new()).collect();
         registry::name_runtime("control");
         for (number, arbiter) in arbiters.iter().enumerate() {
-            arbiter.spawn_fn(move || registry::name_runtime(&format!("worker-{number}")));
+            arbiter.spawn_fn(move || {
+                let name = format!("worker-{number}");
+                registry::name_runtime(&name);
+                name_thread(&name);
+            });
         }
         let runtimes = Runtimes {
             control: Runtime::current(),
