@@ -17,7 +17,7 @@ use super::joins::JoinCluster;
 use super::links::AdoptLink;
 use super::passages::Passages;
 use super::policy::PolicyView;
-use super::relay::{SessionOutcome, SessionRelay};
+use super::relay::{SessionOutcome, SessionRelay, UPSTREAM_SAID_NO, stop_because};
 use super::routing::{self, Opened};
 use super::sessions::{RegisterSession, SessionClosed};
 use super::trail::Trail;
@@ -197,7 +197,9 @@ impl Connection {
         };
         ctx.run(opening, |connection, (opened, stream, client), ctx| match opened {
             Ok(Opened::Session(opened)) => connection.relay(*opened, stream, &client, ctx),
-            Ok(Opened::UpstreamSaidNo(error_response)) => send_last(stream, error_response, ctx),
+            Ok(Opened::UpstreamSaidNo(error_response)) => {
+                send_last(stream, error_response, Some(UPSTREAM_SAID_NO.to_owned()), ctx);
+            }
             Err(refusal) => {
                 tracing::info!(
                     peer = %connection.peer, db_user = client.startup.user(), kind = refusal.kind.label(),
@@ -255,8 +257,13 @@ impl Connection {
                 .trail
                 .note_now(event.field("addr.remote", self.peer.to_string()));
         }
+        let why = match &outcome {
+            Ok(Ok(outcome)) => outcome.ending("client"),
+            Ok(Err(_)) => Some("client lost".to_owned()),
+            Err(_) => Some("relay failed".to_owned()),
+        };
         match outcome {
-            Ok(Ok(SessionOutcome { counts, refusal })) => {
+            Ok(Ok(SessionOutcome { counts, refusal, .. })) => {
                 let kind = refusal.as_ref().map(|refusal| refusal.kind);
                 METRICS.proxy.ended(kind);
                 METRICS.proxy.relayed(counts.to_upstream, counts.to_client);
@@ -275,7 +282,7 @@ impl Connection {
             }
         }
         self.session = None;
-        ctx.stop();
+        stop_because(why, ctx);
     }
 
     fn cancel(&self, request: CancelRequest, stream: BoxStream, ctx: &mut Ctx<'_, Self>) {
@@ -295,7 +302,7 @@ impl Connection {
             }
             // Only now, as PostgreSQL does: a client that saw the end earlier would have its next statement cancelled. And in order,
             // with TLS's own farewell, without which libpq says that the cancel failed.
-            close(stream, Vec::new(), ctx);
+            close(stream, Vec::new(), None, ctx);
         });
     }
 
@@ -359,7 +366,7 @@ impl Connection {
             }
             _ => {
                 let answer = greeting::http_answer(&parts.cluster);
-                return send_last(tls, answer, ctx);
+                return send_last(tls, answer, None, ctx);
             }
         }
         ctx.stop();
@@ -438,15 +445,21 @@ fn agent_lost(permit: &Permit, agent: &str) -> Refusal {
 }
 
 fn refuse(stream: impl Stream, refusal: &Refusal, ctx: &mut Ctx<'_, Connection>) {
-    send_last(stream, backend::error_response(refusal), ctx);
+    send_last(
+        stream,
+        backend::error_response(refusal),
+        Some(refusal.kind.ending()),
+        ctx,
+    );
 }
 
-fn send_last(stream: impl Stream, last: Vec<u8>, ctx: &mut Ctx<'_, Connection>) {
+/// The views tell the end as `why`.
+fn send_last(stream: impl Stream, last: Vec<u8>, why: Option<String>, ctx: &mut Ctx<'_, Connection>) {
     ctx.state("refusing");
-    close(stream, last, ctx);
+    close(stream, last, why, ctx);
 }
 
-fn close(mut stream: impl Stream, last: Vec<u8>, ctx: &mut Ctx<'_, Connection>) {
+fn close(mut stream: impl Stream, last: Vec<u8>, why: Option<String>, ctx: &mut Ctx<'_, Connection>) {
     let said = async move {
         let written = async {
             stream.write_all(&last).await?;
@@ -456,7 +469,7 @@ fn close(mut stream: impl Stream, last: Vec<u8>, ctx: &mut Ctx<'_, Connection>) 
         // A client that does not want to hear it is not our concern.
         let _not_heard = tokio::time::timeout(REFUSAL_DEADLINE, written).await;
     };
-    ctx.run(said, |_, (), ctx| ctx.stop());
+    ctx.run(said, move |_, (), ctx| stop_because(why, ctx));
 }
 
 impl Behavior for Connection {

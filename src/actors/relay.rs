@@ -2,6 +2,7 @@
 //!
 //! A [`SessionRelay`] cannot be built without a [`Permit`]: that is the whole point of the type.
 
+use super::host::{Behavior, Ctx};
 use super::session_taps::{BoundaryTap, RequestTap, taps};
 use super::sessions::{EndSignal, Watched};
 use super::trail::{Trail, not_written};
@@ -35,9 +36,19 @@ pub struct SessionOutcome {
     pub counts: Counts,
     /// `None` for an end of the client's or PostgreSQL's own.
     pub refusal: Option<Refusal>,
+    /// Its connection broke, where nothing was refused.
+    pub client_lost: bool,
 }
 
 impl SessionOutcome {
+    /// For the views, where it is more than that client or PostgreSQL was done. `client` is who is nearer to the client.
+    pub fn ending(&self, client: &str) -> Option<String> {
+        match &self.refusal {
+            Some(refusal) => Some(refusal.kind.ending()),
+            None => self.client_lost.then(|| format!("{client} lost")),
+        }
+    }
+
     /// The event of a session that this node ended because of its limits, a lock or the rules; nothing for other ends.
     pub fn disconnected(&self, trail: &Trail, session: &SessionFields) -> Option<EventBuilder> {
         use RefusalKind::{AccessRevoked, CertificateExpired, IdleTimeout};
@@ -71,6 +82,7 @@ where
     /// Copies until the end, and tells the client why where that is for us to say. `upstream_lost` words the loss of the
     /// other side.
     pub async fn run(mut self, upstream_lost: impl FnOnce(&Permit) -> Refusal) -> SessionOutcome {
+        let mut client_lost = false;
         let refusal = match self.relay.run(self.end).await {
             RelayEnd::Finished | RelayEnd::UpstreamLost(_) if ends_as_expected(&self.relay) => None,
             RelayEnd::Finished | RelayEnd::UpstreamLost(_) => Some(upstream_lost(&self.permit)),
@@ -78,6 +90,7 @@ where
             RelayEnd::Unwatched => Some(unwatched()),
             RelayEnd::ClientLost(error) => {
                 tracing::debug!(%error, "client lost");
+                client_lost = true;
                 None
             }
         };
@@ -88,7 +101,19 @@ where
         SessionOutcome {
             counts: self.relay.counts(),
             refusal,
+            client_lost,
         }
+    }
+}
+
+/// What the views tell of a connection that PostgreSQL did not let in.
+pub const UPSTREAM_SAID_NO: &str = "PostgreSQL said no";
+
+/// Ends the actor of a connection, with what there is to say of it.
+pub fn stop_because<B: Behavior>(why: Option<String>, ctx: &mut Ctx<'_, B>) {
+    match why {
+        Some(why) => ctx.stop_because(why),
+        None => ctx.stop(),
     }
 }
 
@@ -254,4 +279,25 @@ fn values(values: &[Value]) -> Vec<Option<&[u8]>> {
             Value::Text(bytes) | Value::Binary(bytes) => Some(bytes.as_slice()),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_a_session_ended_is_told_by_what_ended_it() {
+        let ended = |refusal: Option<RefusalKind>, client_lost| {
+            let outcome = SessionOutcome {
+                counts: Counts::default(),
+                refusal: refusal.map(|kind| Refusal::new(kind, "why")),
+                client_lost,
+            };
+            outcome.ending("client")
+        };
+        assert_eq!(ended(None, false), None, "the client or PostgreSQL was done");
+        assert_eq!(ended(None, true).as_deref(), Some("client lost"));
+        let lost = ended(Some(RefusalKind::AgentLost), false);
+        assert_eq!(lost.as_deref(), Some("agent lost: 08006"));
+    }
 }

@@ -13,7 +13,7 @@ use super::agent::{AgentParts, GetUpstreamClient};
 use super::agent_question::answer_proxy;
 use super::cancels::{FindUpstreamKey, UpstreamTarget};
 use super::host::{Behavior, Ctx, spawn_here};
-use super::relay::{AuditTap, SessionOutcome, SessionRelay};
+use super::relay::{AuditTap, SessionOutcome, SessionRelay, UPSTREAM_SAID_NO, stop_because};
 use super::trail::Trail;
 use super::tunnel::answer;
 use crate::audit::EventKind;
@@ -193,9 +193,14 @@ impl Upstream {
         {
             trail.note_now(event);
         }
+        let why = match &outcome {
+            Ok(Ok(outcome)) => outcome.ending("proxy"),
+            Ok(Err(_)) => Some("proxy lost".to_owned()),
+            Err(_) => Some("relay failed".to_owned()),
+        };
         let mut event = trail.session_event(EventKind::SessionEnded, &session.fields);
         event = match outcome {
-            Ok(Ok(SessionOutcome { counts, refusal })) => {
+            Ok(Ok(SessionOutcome { counts, refusal, .. })) => {
                 METRICS.agent.ended(refusal.as_ref().map(|refusal| refusal.kind));
                 METRICS.agent.relayed(counts.to_upstream, counts.to_client);
                 let event = event
@@ -219,7 +224,7 @@ impl Upstream {
             trail.write_end(&origin, event).await;
             drop(session);
         };
-        ctx.run(written, |_, (), ctx| ctx.stop());
+        ctx.run(written, move |_, (), ctx| stop_because(why, ctx));
     }
 }
 
@@ -236,6 +241,10 @@ fn upstream_lost(permit: &Permit) -> Refusal {
 
 fn decline(declined: Declined, id: u64, mut stream: BoxStream, ctx: &mut Ctx<'_, Upstream>) {
     ctx.state("refusing");
+    let why = match &declined {
+        Declined::Refused(refusal) => refusal.kind.ending(),
+        Declined::UpstreamSaidNo(_) => UPSTREAM_SAID_NO.to_owned(),
+    };
     let body = match declined {
         Declined::Refused(refusal) => {
             tracing::info!(kind = refusal.kind.label(), reason = %refusal, "session refused");
@@ -248,7 +257,7 @@ fn decline(declined: Declined, id: u64, mut stream: BoxStream, ctx: &mut Ctx<'_,
         let written = write_frame(&mut stream, &answer(id, body)).await;
         written.and(stream.shutdown().await)
     };
-    ctx.run(said, |_, _proxy_gone, ctx| ctx.stop());
+    ctx.run(said, move |_, _proxy_gone, ctx| ctx.stop_because(why));
 }
 
 fn refuse(mut stream: BoxStream, header: Option<Header>, why: &str, ctx: &mut Ctx<'_, Upstream>, trail: &Trail) {

@@ -4,7 +4,7 @@ use super::actors::{Format, print_json};
 use super::debug_client::{DebugClient, WhichNode};
 use super::names::Program;
 use super::terminal::{grouped, lasted, one_line};
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, actors_text};
 use crate::model::percent_encoded;
 use crate::telemetry::observe::ActorAnswer;
 use crate::telemetry::record::RecordKind;
@@ -115,7 +115,8 @@ fn where_it_lives(actor: &ActorView) -> String {
 
 fn mailbox(actor: &ActorView) -> String {
     match (actor.rule.as_str(), actor.queued, actor.bound) {
-        ("thread", ..) => "none: it is a thread that works for actors".to_owned(),
+        ("thread", _, 0) => "none: it is a thread that works for actors".to_owned(),
+        ("thread", ..) => actors_text::mailbox(actor),
         (_, queued, bound) if queued >= bound => format!("full: {queued} of {bound} wait"),
         (_, queued, bound) => format!("{queued} of {bound} wait"),
     }

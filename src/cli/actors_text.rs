@@ -2,6 +2,7 @@
 
 use super::actors::{Shown, SortBy};
 use super::terminal::{fitted, grouped, lasted, one_line, wrapped};
+use crate::audit::WRITER_THREAD;
 use crate::telemetry::view::{ActorView, Finding, NodeView};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -196,11 +197,7 @@ fn row(name: String, actor: &ActorView) -> [String; 7] {
             several => format!("{oldest}, of {several}"),
         }
     });
-    let mailbox = if actor.bound == 0 {
-        String::new()
-    } else {
-        format!("{}/{}", actor.queued, actor.bound)
-    };
+    let mailbox = mailbox(actor);
     let restarts = if actor.restarts == 0 {
         String::new()
     } else {
@@ -210,6 +207,25 @@ fn row(name: String, actor: &ActorView) -> [String; 7] {
         format!("{} {}", one_line(&failure.at), shortened(&one_line(&failure.why)))
     });
     [name, one_line(&actor.state), mailbox, in_hand, waits, restarts, failure]
+}
+
+/// `3/64`; of what is counted in bytes, `0/8 MiB`; nothing where there is none.
+pub fn mailbox(actor: &ActorView) -> String {
+    match (actor.queued, actor.bound) {
+        (_, 0) => String::new(),
+        (queued, bound) if actor.path == WRITER_THREAD => format!("{}/{}", sized(queued), sized(bound)),
+        (queued, bound) => format!("{queued}/{bound}"),
+    }
+}
+
+fn sized(bytes: u32) -> String {
+    const KIB: u32 = 1024;
+    const MIB: u32 = 1024 * KIB;
+    match bytes {
+        0 => "0".to_owned(),
+        bytes if bytes >= MIB => format!("{} MiB", bytes.div_ceil(MIB)),
+        bytes => format!("{} KiB", bytes.div_ceil(KIB)),
+    }
 }
 
 fn shortened(text: &str) -> String {

@@ -182,3 +182,16 @@ fn lists_are_sorted_and_filtered_and_name_whole_paths() {
     assert_eq!(names(&all).len(), node.actors.len());
     assert_eq!(names(&all)[3], "    child");
 }
+
+#[test]
+fn a_queue_of_bytes_is_told_in_their_unit() {
+    let spool = |queued| ActorView {
+        queued,
+        bound: 8 * 1024 * 1024,
+        ..actor("audit-spool")
+    };
+    let told: Vec<String> = [0, 1, 300_000, 8 * 1024 * 1024]
+        .map(|queued| mailbox(&spool(queued)))
+        .into();
+    assert_eq!(told, ["0/8 MiB", "1 KiB/8 MiB", "293 KiB/8 MiB", "8 MiB/8 MiB"]);
+}

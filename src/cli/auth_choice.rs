@@ -1,11 +1,11 @@
 //! Which auth service `ctl` asks: the one that is named, else that of this machine, else that of the login.
 
-use super::Failure;
 use super::admin_client::AdminClient;
 use super::identity_files::IdentityFiles;
 use super::names::Program;
 use super::people;
 use super::people_client::PeopleClient;
+use super::{Failure, dev};
 use crate::config::{Config, ConfigError, DEFAULT_DATA_DIR, DEFAULT_WEB_PORT, default_config_path};
 use crate::model::Endpoint;
 use crate::node::data_dir::admin_socket_in;
@@ -43,7 +43,7 @@ pub fn named(data_dir: Option<&Path>, config: Option<&Path>) -> Result<Option<Ad
     Ok(Some(AdminClient::new(&dir)))
 }
 
-/// The auth service of this machine, else that of the person's login.
+/// The auth service of this machine, else that of the person's login, else that of their `postern dev`.
 pub fn found(program: Program) -> Result<AdminClient, Failure> {
     let here = look(default_config_path().as_deref(), Path::new(DEFAULT_DATA_DIR)).map_err(Failure::usage)?;
     if !matches!(here, Here::Auth(_))
@@ -63,12 +63,30 @@ pub fn found(program: Program) -> Result<AdminClient, Failure> {
             "repeat the command with sudo, or log in with `{} login`",
             program.of_people()
         ))),
-        Here::Absent => Err(Failure::failed(format!(
-            "there is no auth service on this machine and nobody is logged in: run this with sudo on the auth node, or log in \
-             with `{} login --proxy=HOST`",
-            program.of_people()
-        ))),
+        Here::Absent => {
+            let dev = dev::usual_dir();
+            if let Some(dir) = dev.as_deref().filter(|dir| is_open(dir)) {
+                tracing::debug!(path = %dir.display(), "the data directory of `postern dev`");
+                return Ok(AdminClient::new(dir));
+            }
+            let looked_at = default_config_path()
+                .or(Some(DEFAULT_DATA_DIR.into()))
+                .into_iter()
+                .chain(dev);
+            let looked_at: Vec<String> = looked_at.map(|path| path.display().to_string()).collect();
+            Err(Failure::failed(format!(
+                "there is no auth service at the usual places of this machine ({}) and nobody is logged in: run this with sudo \
+                 on the auth node, name its data directory with --data-dir, or log in with `{} login --proxy=HOST`",
+                looked_at.join(", "),
+                program.of_people()
+            )))
+        }
     }
+}
+
+/// An auth service that this account may use is at this data directory.
+fn is_open(data_dir: &Path) -> bool {
+    matches!(admission(data_dir), Ok(true))
 }
 
 /// A configuration at its usual place says whether auth is here; without one, the socket in the usual data directory does.
@@ -147,6 +165,14 @@ mod tests {
             "a node that is not auth any more"
         );
         assert!(with("auth_service: {enabled: perhaps}\n").is_err());
+    }
+
+    #[test]
+    fn the_auth_service_of_a_dev_cluster_is_there_while_its_socket_is() {
+        let directory = tempfile::tempdir().expect("a directory");
+        assert!(!is_open(directory.path()));
+        std::fs::write(admin_socket_in(directory.path()), "").expect("ours");
+        assert!(is_open(directory.path()));
     }
 
     #[test]

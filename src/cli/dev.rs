@@ -80,11 +80,15 @@ impl DirArgs {
         if let Some(dir) = &self.data_dir {
             return std::path::absolute(dir).map_err(Failure::failed);
         }
-        let home = std::env::home_dir().ok_or_else(|| {
+        usual_dir().ok_or_else(|| {
             Failure::usage("there is no home directory to keep the cluster in; name one with --data-dir DIR")
-        })?;
-        Ok(home.join(".postern-dev"))
+        })
     }
+}
+
+/// Where this account's `postern dev` keeps its cluster unless told otherwise; it is the node's data directory, too.
+pub fn usual_dir() -> Option<PathBuf> {
+    std::env::home_dir().map(|home| home.join(".postern-dev"))
 }
 
 /// The files of one `postern dev`.
@@ -293,8 +297,7 @@ fn shell_quoted(text: &str) -> String {
 }
 
 fn print_ready(node: &Node, places: &Places, address: SocketAddr, uri: Option<&Endpoint>) {
-    let default = std::env::home_dir().map(|home| home.join(".postern-dev"));
-    let dir = match default {
+    let dir = match usual_dir() {
         Some(default) if default == places.node => String::new(),
         _ => format!(" --data-dir {}", shell_quoted(&places.node.to_string_lossy())),
     };

@@ -126,12 +126,30 @@ async fn chosen(client: &DebugClient, args: &TraceArgs) -> Result<Option<Connect
         let node: NodeView = client.get("/actors", &Value::Null).await?;
         print!(
             "{}",
-            trace_text::none_fits(&node, &args.meant(), &DebugClient::flags(&args.which))
+            trace_text::none_fits(&node, &args.meant(), &DebugClient::flags(&args.which), width())
         );
     } else {
-        print!("{}", trace_text::several(&found, &DebugClient::flags(&args.which)));
+        print!(
+            "{}",
+            trace_text::several(&found, &DebugClient::flags(&args.which), width())
+        );
     }
+    not_chosen(args, ids.len())?;
     Ok(None)
+}
+
+/// It was said which connections there are; that was all that was asked, unless one is to be written or followed.
+fn not_chosen(args: &TraceArgs, fit: usize) -> Outcome {
+    let what = match (&args.save, args.follow) {
+        (Some(_), _) => "saved",
+        (None, true) => "followed",
+        (None, false) => return Ok(()),
+    };
+    let why = match fit {
+        0 => format!("no open connection fits, so nothing is {what}; one that ended lately is named by its id"),
+        _ => format!("{fit} connections fit, and one at a time is {what}: repeat this with the id of one of the list"),
+    };
+    Err(Failure::failed(why))
 }
 
 fn print(trace: &Trace, format: Format) -> Outcome {
@@ -205,6 +223,37 @@ fn read(file: &Path) -> Result<Trace, Failure> {
 mod tests {
     use super::*;
     use std::os::unix::fs::MetadataExt as _;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: TraceArgs,
+    }
+
+    #[test]
+    fn what_cannot_be_saved_or_followed_as_none_is_chosen_fails_and_says_so() {
+        let args = |words: &[&str]| {
+            let line = <Line as clap::Parser>::try_parse_from([&["trace"], words].concat());
+            line.expect("flags").args
+        };
+        let two = not_chosen(&args(&["--save", "f"]), 2).expect_err("nothing is written");
+        assert_eq!(two.code, 1);
+        assert!(
+            two.message.contains("2 connections fit") && two.message.contains("saved"),
+            "{two}"
+        );
+        let none = not_chosen(&args(&["--save", "f"]), 0).expect_err("nothing is written");
+        assert!(
+            none.code == 1 && none.message.contains("no open connection fits"),
+            "{none}"
+        );
+        let followed = not_chosen(&args(&["--follow"]), 3).expect_err("nothing is followed");
+        assert!(followed.message.contains("followed"), "{followed}");
+        assert!(
+            not_chosen(&args(&["--user", "alice"]), 2).is_ok(),
+            "the list was asked for"
+        );
+    }
 
     #[test]
     fn a_saved_trace_is_its_owners_is_read_again_and_never_written_over() {

@@ -4,7 +4,7 @@
 use super::ctl::table;
 use super::terminal::{fitted, grouped, lasted, one_line, wrapped};
 use crate::telemetry::tree::{Line, Section, Standing, TraceTree, since_begin};
-use crate::telemetry::view::{ConnectionView, ExitView, NodeView, RelayView, Trace};
+use crate::telemetry::view::{ConnectionView, ExitView, NodeView, RelayView, Side, Trace};
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
@@ -12,6 +12,10 @@ use std::fmt::Write as _;
 const ENDED_SHOWN: usize = 10;
 /// A chain of causes further in than this is not indented any more.
 const DEPTH_MAX: u32 = 12;
+/// Around each cell of a list.
+const CELL_SPACE: usize = 2;
+/// A cell of a list that has fewer characters says nothing any more.
+const CELL_MIN: usize = 6;
 /// `+123.4ms`
 const OFFSET_CHARS: usize = 8;
 
@@ -153,21 +157,58 @@ fn lines(steps: impl Iterator<Item = Line>) -> Vec<String> {
     steps.iter().map(line).collect()
 }
 
-/// Several fit: each with what to type.
-pub fn several(found: &[ConnectionView], flags: &str) -> String {
-    let mut table = table(&["Since", "Side", "User", "Database", "State", "Client", "Trace it with"]);
-    for view in found {
-        let relay = view.relay.as_ref();
+/// Several fit: each with what to type. One that passes both sides of one process is one.
+pub fn several(found: &[ConnectionView], flags: &str, width: Option<usize>) -> String {
+    let mut seen = HashSet::new();
+    let firsts = found.iter().filter(|view| seen.insert(&view.connection));
+    let rows = firsts.map(|first| {
+        let of_it = || found.iter().filter(|view| view.connection == first.connection);
+        // The one nearest to the client sees most.
+        let nearest = of_it().find(|view| view.side == Side::Proxy).unwrap_or(first);
+        let mut sides: Vec<&str> = of_it().map(|view| view.side.label()).collect();
+        sides.sort_unstable_by(|a, b| b.cmp(a));
+        sides.dedup();
+        let relay = nearest
+            .relay
+            .as_ref()
+            .or_else(|| of_it().find_map(|view| view.relay.as_ref()));
         let of = |field: fn(&RelayView) -> &String| relay.map_or_else(String::new, |relay| one_line(field(relay)));
-        table.add_row([
-            lasted(view.age_us),
-            view.side.label().to_owned(),
+        [
+            lasted(nearest.age_us),
+            sides.join(", "),
             of(|relay| &relay.user),
             of(|relay| &relay.database),
-            one_line(&view.state),
+            one_line(&nearest.state),
             of(|relay| &relay.client),
-            trace_with(&view.connection, flags),
-        ]);
+            trace_with(&nearest.connection, flags),
+        ]
+    });
+    let header = ["Since", "Side", "User", "Database", "State", "Client", "Trace it with"];
+    listed(header, rows.collect(), width)
+}
+
+/// A table no wider than the terminal: the widest cells are cut first, but never the last, which is to be typed.
+fn listed<const COLUMNS: usize>(header: [&str; COLUMNS], rows: Vec<[String; COLUMNS]>, width: Option<usize>) -> String {
+    let header = header.map(str::to_owned);
+    let longest = |column: usize| {
+        let cells = rows.iter().chain([&header]).map(|row| row[column].chars().count());
+        cells.max().unwrap_or(0)
+    };
+    let mut widths: [usize; COLUMNS] = std::array::from_fn(longest);
+    let last = COLUMNS.saturating_sub(1);
+    while width.is_some_and(|width| widths.iter().map(|cells| cells + CELL_SPACE).sum::<usize>() > width) {
+        match widths.iter_mut().take(last).max() {
+            Some(widest) if *widest > CELL_MIN => *widest -= 1,
+            _ => break,
+        }
+    }
+    let cut = |row: &[String; COLUMNS]| -> [String; COLUMNS] {
+        std::array::from_fn(|column| fitted(&row[column], Some(widths[column])))
+    };
+    let header = cut(&header);
+    let mut table = table(&header.each_ref().map(String::as_str));
+    for row in &rows {
+        table.add_row(cut(row));
     }
     format!("{table}\n")
 }
@@ -198,7 +239,7 @@ impl Meant<'_> {
 }
 
 /// None that lives fits: those that do of the ones that ended lately.
-pub fn none_fits(node: &NodeView, meant: &Meant<'_>, flags: &str) -> String {
+pub fn none_fits(node: &NodeView, meant: &Meant<'_>, flags: &str, width: Option<usize>) -> String {
     let mut out = format!("No open connection of node {} fits.\n", one_line(&node.node));
     let mut seen = HashSet::new();
     let of_connections = node.exits.iter().filter(|exit| meant.fits(exit));
@@ -211,20 +252,20 @@ pub fn none_fits(node: &NodeView, meant: &Meant<'_>, flags: &str) -> String {
         return out;
     }
     out.push_str("Ended lately, the last one first:\n");
-    let mut table = table(&["Ended", "User", "Database", "State", "How", "Trace it with"]);
-    for (exit, connection) in ended.iter().take(ENDED_SHOWN) {
+    let rows = ended.iter().take(ENDED_SHOWN).map(|(exit, connection)| {
         let relay = exit.relay.as_deref();
         let of = |field: fn(&RelayView) -> &String| relay.map_or_else(String::new, |relay| one_line(field(relay)));
-        table.add_row([
+        [
             one_line(&exit.at),
             of(|relay| &relay.user),
             of(|relay| &relay.database),
             of(|relay| &relay.state),
             one_line(&exit.why),
             trace_with(connection, flags),
-        ]);
-    }
-    let _ = writeln!(out, "{table}");
+        ]
+    });
+    let header = ["Ended", "User", "Database", "State", "How", "Trace it with"];
+    out.push_str(&listed(header, rows.collect(), width));
     if ended.len() > ENDED_SHOWN {
         let _ = writeln!(out, "and {} more", ended.len() - ENDED_SHOWN);
     }

@@ -109,10 +109,27 @@ fn several_connections_are_listed_with_what_to_type() {
         state: "busy".to_owned(),
         age_us: 65_000_000,
     };
-    let listed = several(&[view.clone(), view], " --node proxy-1");
+    let of_agent = ConnectionView {
+        side: Side::Agent,
+        ..view.clone()
+    };
+    let other = ConnectionView {
+        connection: "00000000cafecafe".to_owned(),
+        ..view.clone()
+    };
+    let found = [of_agent, view, other];
+    let listed = several(&found, " --node proxy-1", None);
     assert!(listed.contains("alice\\u{1b}"), "{listed}");
     assert_eq!(
         listed.matches("postern trace 00000000deadbeef --node proxy-1").count(),
-        2
+        1,
+        "both of its sides are one connection: {listed}"
     );
+    assert!(
+        listed.contains("proxy, agent") && listed.contains("00000000cafecafe"),
+        "{listed}"
+    );
+    let narrow = several(&found, "", Some(90));
+    assert!(narrow.lines().all(|line| line.chars().count() <= 90), "{narrow}");
+    assert!(narrow.contains("postern trace 00000000deadbeef"), "{narrow}");
 }

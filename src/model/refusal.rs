@@ -36,6 +36,11 @@ macro_rules! kinds {
             pub const fn side(self) -> Side {
                 match self { $(Self::$kind => Side::$side,)* }
             }
+
+            /// How a connection ended because of it, for the views: `agent lost: 08006`.
+            pub fn ending(self) -> String {
+                format!("{}: {}", self.label().replace('_', " "), self.sqlstate())
+            }
         }
     };
 }
@@ -134,5 +139,6 @@ mod tests {
         labels.dedup();
         assert_eq!(labels.len(), RefusalKind::ALL.len());
         assert!(RefusalKind::ALL.iter().all(|k| k.sqlstate().len() == 5));
+        assert_eq!(RefusalKind::AgentLost.ending(), "agent lost: 08006");
     }
 }

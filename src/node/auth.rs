@@ -22,7 +22,7 @@ use crate::model::{ClusterName, NodeId, NodeKind, SharedClock, Timestamp};
 use crate::pki::{CaKind, CertificateAuthority, HostName, HostProfile, PrivateKey, SealKey, entropy};
 use crate::policy::{Resource, presets};
 use crate::store::{SqliteStore, Store, StoreError};
-use crate::web::admin::{Admin, AdminParts, AdminPort};
+use crate::web::admin::{Admin, AdminParts, AdminPort, OwnLooks};
 use crate::web::people::PeopleApi;
 use futures::FutureExt as _;
 use std::net::SocketAddr;
@@ -292,6 +292,7 @@ pub(super) async fn start(
         log_in: accounts.address(),
         linked,
         inspector: common.inspector.clone(),
+        own_looks: OwnLooks::default(),
     });
     let parts = Arc::new(ConnectionParts {
         cluster: common.identity.cluster.clone(),

@@ -57,16 +57,15 @@ pub fn start(severity: &str, format: LogFormat, output: LogOutput) -> Result<(),
     Ok(())
 }
 
-/// Changes what is logged from now on, until the process ends: a level, or a list of targets with levels.
+/// Changes what is logged from now on, until the process ends: a level, or a list of targets with levels. Who (`uid`) does it is
+/// logged before and after, as one of the two may be a level at which nothing is.
 ///
 /// # Errors
 /// A sentence that names what is wrong and what is allowed; nothing has changed then.
-pub fn set_level(directives: &str) -> Result<(), String> {
+pub fn set_level(directives: &str, uid: u32) -> Result<(), String> {
     let directives = log_directives::parse(directives)?;
     let log = LOG.get().ok_or("this process has no log")?;
-    log.change(directives)?;
-    tracing::info!(log_level = log.level(), "the log level was changed");
-    Ok(())
+    log.change_for(directives, uid)
 }
 
 /// What is logged at the moment, as [`set_level`] takes it.
@@ -113,6 +112,21 @@ impl Log {
             file,
         };
         Ok((log, Registry::default().with(all).with(lines)))
+    }
+
+    fn change_for(&self, directives: Directives, uid: u32) -> Result<(), String> {
+        tracing::info!(
+            uid,
+            log_level = directives.text,
+            "the log level is changed at the debug socket"
+        );
+        self.change(directives)?;
+        tracing::info!(
+            uid,
+            log_level = self.level(),
+            "the log level was changed at the debug socket"
+        );
+        Ok(())
     }
 
     fn change(&self, Directives { text, filter }: Directives) -> Result<(), String> {
@@ -215,6 +229,26 @@ mod tests {
         assert!(time.len() == 24 && time.ends_with('Z') && time.contains('T'), "{time}");
         assert_eq!((&line["level"], &line["failures"]), (&"info".into(), &3.into()));
         assert_eq!(line["component"], "postern::telemetry::logging::tests");
+        let after_off = {
+            let nobody = log_directives::parse("off").expect("a level");
+            log.change_for(nobody, 4711).expect("changed");
+            tracing::error!("of which nobody reads");
+            read(&path)
+        };
+        let told = after_off.lines().last().expect("the change");
+        assert!(
+            told.contains("the log level is changed") && told.contains("4711"),
+            "{told}"
+        );
+        let again = log_directives::parse("info").expect("a level");
+        log.change_for(again, 4712).expect("changed");
+        let (told, all) = (read(&path), read(&path));
+        let told = told.lines().last().expect("the change");
+        assert!(
+            told.contains("the log level was changed") && told.contains("4712"),
+            "{told}"
+        );
+        assert!(!all.contains("of which nobody reads"));
         assert!(before.contains("from here on") && !before.contains("not yet"));
         assert!(after.contains("in the new file") && !before.contains("in the new file"));
     }

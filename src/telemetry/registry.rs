@@ -65,7 +65,7 @@ pub struct Exit {
     pub path: Arc<str>,
     pub at: Moment,
     pub connection: Option<ConnectionId>,
-    /// `finished`, `stopped`, or what it failed with.
+    /// `finished`, or what it says of its end (`agent lost: 08006`); `stopped`, or what it failed with.
     pub why: Arc<str>,
     pub failed: bool,
 }

@@ -8,6 +8,7 @@
 
 use super::permits::Caller;
 use super::routes;
+pub use super::trace_routes::OwnLooks;
 use crate::actors::accounts::{CreateInvite, ForgetAccount, LogIn};
 use crate::actors::address::Address;
 use crate::actors::audit_log::QueryAudit;
@@ -58,6 +59,8 @@ pub struct AdminParts {
     pub linked: LinkedNodes,
     /// This one.
     pub inspector: Inspector,
+    /// For people who look at connections of their own.
+    pub own_looks: OwnLooks,
 }
 
 /// The socket, and room for those who use it: made once, outside of the actor, so that a request is not cut off by a failure

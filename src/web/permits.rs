@@ -84,17 +84,28 @@ impl Api {
         let Caller::Person(principal) = &self.caller else {
             return Ok(());
         };
-        let permitted = may(
-            &*self.snapshot()?,
-            &principal.name,
-            resource,
-            verb,
-            self.parts.clock.now(),
-        );
-        permitted.map_err(|denied| {
+        self.ruled(principal, resource, verb)?.map_err(|denied| {
             tracing::info!(user = %principal.name, reason = %denied, "a request of a person is refused");
             denied.into()
         })
+    }
+
+    /// The same where it does not matter to the answer, so that nothing is refused.
+    pub(super) fn is_permitted(&self, resource: ResourceKind, verb: Verb) -> Result<bool, Failed> {
+        let Caller::Person(principal) = &self.caller else {
+            return Ok(true);
+        };
+        Ok(self.ruled(principal, resource, verb)?.is_ok())
+    }
+
+    fn ruled(
+        &self,
+        principal: &Principal,
+        resource: ResourceKind,
+        verb: Verb,
+    ) -> Result<Result<(), RuleDenied>, Failed> {
+        let now = self.parts.clock.now();
+        Ok(may(&*self.snapshot()?, &principal.name, resource, verb, now))
     }
 
     /// The same for a kind as it is typed: `role`, `roles`.

@@ -21,9 +21,34 @@ use axum::http::StatusCode;
 use futures::future::join_all;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
+/// Looks at once of all who have no rule: each asks every node, whose places are for those who have one as well.
+const OWN_LOOKS_MAX: usize = 2;
 /// Names and states are shorter.
 const WORD_MAX_BYTES: usize = 256;
+
+/// Room for those who look at connections of their own without a rule.
+pub struct OwnLooks(Semaphore);
+
+impl Default for OwnLooks {
+    fn default() -> Self {
+        Self(Semaphore::new(OWN_LOOKS_MAX))
+    }
+}
+
+impl OwnLooks {
+    /// For as long as the nodes are asked. Nobody waits: a place is free again within a few seconds.
+    fn begin(&self) -> Result<SemaphorePermit<'_>, Failed> {
+        self.0.try_acquire().map_err(|_| {
+            let why = format!(
+                "{OWN_LOOKS_MAX} people look at connections of their own at the moment, which is as many as may at once; \
+                 repeat this in a few seconds, or ask for a role that allows \"read\" and \"list\" on \"trace\""
+            );
+            Failed(StatusCode::SERVICE_UNAVAILABLE, why)
+        })
+    }
+}
 
 pub(super) async fn actors(State(api): State<Api>, Path(name): Path<String>) -> Answer<Value> {
     api.permit(ResourceKind::Trace, Verb::List)?;
@@ -45,7 +70,13 @@ pub(super) async fn connections(
     UrlQuery(query): UrlQuery<ConnectionsQuery>,
 ) -> Answer<FoundConnections> {
     let user = query.user.map(PersonName::new).transpose().map_err(bad)?;
-    if !is_caller(&api, user.as_ref().map(PersonName::as_str)) {
+    let is_own = is_caller(&api, user.as_ref().map(PersonName::as_str));
+    let _place = if is_own && !api.is_permitted(ResourceKind::Trace, Verb::List)? {
+        Some(api.parts.own_looks.begin()?)
+    } else {
+        None
+    };
+    if !is_own {
         api.permit(ResourceKind::Trace, Verb::List)?;
         looks(&api, "connections", user.as_ref().map_or("*", PersonName::as_str)).await?;
     }
@@ -82,10 +113,15 @@ pub(super) async fn trace(State(api): State<Api>, Path(id): Path<String>) -> Ans
         ))
     })?;
     let permitted = api.permit(ResourceKind::Trace, Verb::Read);
-    if permitted.is_ok() {
-        looks(&api, "trace", &connection.to_string()).await?;
-    }
+    let place = match &permitted {
+        Ok(()) => {
+            looks(&api, "trace", &connection.to_string()).await?;
+            None
+        }
+        Err(_) => Some(api.parts.own_looks.begin()?),
+    };
     let gathered = gather(&api, connection).await;
+    drop(place);
     let trace = match permitted {
         Ok(()) => gathered,
         Err(denied) => own(&api, gathered).ok_or(denied)?,
@@ -234,4 +270,23 @@ fn own(api: &Api, mut trace: Trace) -> Option<Trace> {
             .retain(|finding| finding.connection.as_ref() == Some(&trace.connection));
     }
     Some(trace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_without_a_rule_look_two_at_a_time_and_one_more_reads_what_to_do() {
+        let looks = OwnLooks::default();
+        let places = [looks.begin(), looks.begin()];
+        assert!(places.iter().all(Result::is_ok));
+        let Err(Failed(status, why)) = looks.begin() else {
+            panic!("there is no third place")
+        };
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(why.contains("in a few seconds"), "{why}");
+        drop(places);
+        assert!(looks.begin().is_ok());
+    }
 }

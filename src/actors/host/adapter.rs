@@ -35,6 +35,8 @@ pub(super) struct Adapter<B: Behavior> {
     tell_parent: TellParent,
     ended: Ending,
     exit: ExitReason,
+    /// What it has said of its own end.
+    pub end: Option<Arc<str>>,
     #[cfg(feature = "fault-points")]
     pub failing_builds: u32,
     #[cfg(feature = "fault-points")]
@@ -90,7 +92,10 @@ impl<B: Behavior> actix::Actor for Adapter<B> {
 
     fn stopped(&mut self, _ctx: &mut Self::Context) {
         self.record_life(RecordKind::Exited, None);
-        self.seat.ends(&self.exit.to_string(), self.exit.is_failure());
+        match (&self.exit, self.end.take()) {
+            (ExitReason::Finished, Some(why)) => self.seat.ends(&why, false),
+            (exit, _) => self.seat.ends(&exit.to_string(), exit.is_failure()),
+        }
         self.stop_children();
         (self.tell_parent)(ChildExited {
             name: self.name.clone(),
@@ -123,6 +128,7 @@ impl<B: Behavior> Adapter<B> {
             tell_parent,
             ended,
             exit: ExitReason::Finished,
+            end: None,
             #[cfg(feature = "fault-points")]
             failing_builds: 0,
             #[cfg(feature = "fault-points")]

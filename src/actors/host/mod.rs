@@ -339,6 +339,12 @@ impl<B: Behavior> Ctx<'_, B> {
         self.actix.stop();
     }
 
+    /// As [`Ctx::stop`], for an end that the views tell as more than `finished`.
+    pub fn stop_because(&mut self, why: impl Into<Arc<str>>) {
+        self.adapter.end = Some(why.into());
+        self.stop();
+    }
+
     /// Gives up this state as a panic would: for faults that a rebuild may cure.
     pub fn fail(&mut self, why: impl Into<String>) {
         self.fault = Some(why.into());

@@ -11,7 +11,8 @@ struct Add(u64);
 struct Boom;
 struct BoomInFuture;
 struct Slow(Duration);
-message!(Add => u64, Boom => (), BoomInFuture => (), Slow => u64);
+struct EndOf(&'static str);
+message!(Add => u64, Boom => (), BoomInFuture => (), Slow => u64, EndOf => ());
 
 /// Adds up; fails when told to.
 struct Sum(u64);
@@ -38,6 +39,13 @@ impl Handle<BoomInFuture> for Sum {
         let (reply, promise) = Reply::later();
         ctx.run(async { panic!("in a future") }, move |_, (), _| promise.keep(()));
         reply
+    }
+}
+
+impl Handle<EndOf> for Sum {
+    fn handle(&mut self, EndOf(why): EndOf, ctx: &mut Ctx<'_, Self>) -> Reply<()> {
+        ctx.stop_because(why);
+        Reply::Now(())
     }
 }
 
@@ -337,5 +345,19 @@ fn an_actor_takes_as_many_messages_before_it_has_begun_as_later() {
         let taken = (0..300).filter(|_| tell.tell(&outside(), FailOnce).is_ok()).count();
         assert_eq!(taken, 200);
         tell.ask(&outside(), FailOnce, SOON).await.unwrap();
+    });
+}
+
+#[test]
+fn an_actor_says_how_it_ended_and_its_end_is_no_failure() {
+    run_system(1, |runtimes| async move {
+        let (sum, exits) = start_sum(&runtimes, Spec::temporary("told-end"));
+        let end = EndOf("agent lost: 08006");
+        sum.address::<EndOf>().ask(&outside(), end, SOON).await.unwrap();
+        sum.ended.wait().await;
+        let all = crate::telemetry::registry::exits();
+        let exit = all.iter().find(|exit| &*exit.path == "told-end").unwrap();
+        assert_eq!((&*exit.why, exit.failed), ("agent lost: 08006", false));
+        assert_eq!(exits.lock().unwrap()[0].reason, ExitReason::Finished);
     });
 }

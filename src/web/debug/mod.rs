@@ -8,7 +8,8 @@ mod routes;
 pub use routes::{ConnectionsQuery, LogLevel};
 
 use crate::model::{ConnectionId, Moment};
-use crate::net::socket::{OwnersListener, OwnersSocket, Unix};
+use crate::net::Stream;
+use crate::net::socket::{OwnersListener, OwnersSocket};
 use crate::telemetry::fault::Trap;
 use crate::telemetry::label::Label;
 use crate::telemetry::observe::{LOOK_EVERY, SharedObserver};
@@ -17,7 +18,7 @@ use crate::telemetry::registry::{self, Seat, SeatSpec};
 use crate::telemetry::view::{MissingPart, TracePart};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,6 +33,8 @@ use tokio::task::JoinSet;
 const CONNECTIONS_MAX: usize = 32;
 /// A question to other processes has its own, shorter deadline; whoever asks nothing must not hold a place.
 const CONNECTION_DEADLINE: Duration = Duration::from_secs(30);
+/// Whoever asks writes the head of a request at once; the places are few, and others wait for them.
+const HEAD_DEADLINE: Duration = Duration::from_secs(3);
 /// When the system has no more file descriptors, accepting at once again would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Between a fault of the thread's own and its next beginning.
@@ -170,7 +173,7 @@ fn may_look(uid: u32) -> bool {
     uid == 0 || uid == nix::unistd::geteuid().as_raw()
 }
 
-async fn answer(stream: Unix, uid: u32, parts: Arc<DebugParts>) {
+async fn answer(stream: impl Stream, uid: u32, parts: Arc<DebugParts>) {
     let router = if may_look(uid) {
         routes::router(parts, uid)
     } else {
@@ -181,6 +184,8 @@ async fn answer(stream: Unix, uid: u32, parts: Arc<DebugParts>) {
         routes::refusing(uid)
     };
     let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_DEADLINE)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     match tokio::time::timeout(CONNECTION_DEADLINE, connection).await {

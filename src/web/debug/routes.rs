@@ -99,8 +99,7 @@ async fn log_level() -> Json<LogLevel> {
 }
 
 async fn set_log_level(State(asked): State<Asked>, Json(wanted): Json<LogLevel>) -> Answer<LogLevel> {
-    logging::set_level(&wanted.level).map_err(bad)?;
-    tracing::info!(uid = asked.uid, "the log level was set at the debug socket");
+    logging::set_level(&wanted.level, asked.uid).map_err(bad)?;
     Ok(log_level().await)
 }
 

@@ -6,8 +6,8 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
 use serde_json::Value;
 
-fn started(path: &Path) -> DebugService {
-    let parts = DebugParts {
+fn parts() -> DebugParts {
+    DebugParts {
         observer: Observer::new(About {
             node: "n".to_owned(),
             services: vec!["auth".to_owned()],
@@ -15,8 +15,11 @@ fn started(path: &Path) -> DebugService {
         })
         .shared(),
         others: watch::channel(nobody()).1,
-    };
-    DebugService::start(path, parts).expect("started")
+    }
+}
+
+fn started(path: &Path) -> DebugService {
+    DebugService::start(path, parts()).expect("started")
 }
 
 async fn ask(path: &Path, uri: &str) -> (u16, Value) {
@@ -129,4 +132,17 @@ async fn a_stranger_reads_for_whom_it_is() {
             .contains("you are uid 4711"),
         "{answer}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_does_not_say_what_they_ask_gives_their_place_to_others_soon() {
+    use tokio::io::AsyncWriteExt as _;
+    for begun in ["", "GET /v1/actors HTTP/1.1\r\nhost: deb"] {
+        let (mut client, near) = tokio::io::duplex(4096);
+        client.write_all(begun.as_bytes()).await.expect("room");
+        let begin = tokio::time::Instant::now();
+        answer(near, nix::unistd::geteuid().as_raw(), Arc::new(parts())).await;
+        let took = begin.elapsed();
+        assert!(took >= HEAD_DEADLINE && took < HEAD_DEADLINE * 2, "{begun:?}: {took:?}");
+    }
 }

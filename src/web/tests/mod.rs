@@ -5,7 +5,7 @@ mod crowded;
 mod logins;
 mod rules;
 
-use super::admin::AdminParts;
+use super::admin::{AdminParts, OwnLooks};
 use super::people::PeopleApi;
 use crate::actors::accounts::{AcceptInvite, AccountParts, Accounts, CreateInvite, InviteKind, LookAtInvite};
 use crate::actors::address::Origin;
@@ -169,6 +169,7 @@ impl Room {
                 trail.node,
                 Passages::default(),
             ),
+            own_looks: OwnLooks::default(),
         };
         let room = Self {
             api: PeopleApi::new(Arc::new(parts)),
