@@ -61,7 +61,7 @@ pub async fn ask_agent(
 
 fn last_heard(heard: Moment) -> String {
     let ago = Moment::now().since(heard);
-    format!("this proxy heard from it {} s ago last", ago.as_secs())
+    format!("this proxy last heard from it {} s ago", ago.as_secs())
 }
 
 async fn exchange(way: &AgentWay, connection: ConnectionId, origin: &Origin) -> Result<DbToProxy, AnswerError> {

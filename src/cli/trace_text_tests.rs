@@ -89,7 +89,7 @@ STUCK  agent db-1 has sent nothing for 65 s
        next: ask it
 
 Where it is now
-  proxy  proxy-1  the client has read nothing for 65 s: its result waits until it takes more
+  proxy  proxy-1  the client has taken nothing more for 65 s: its result waits until it takes more
   not shown: no part of db-1: no answer in time
 
 What happened, from cause to effect

@@ -10,8 +10,8 @@ use crate::actors::tunnel::PEER_SILENT_AFTER;
 use crate::model::SessionId;
 use crate::net::mux::INBOUND_QUEUED;
 use crate::protocol::tunnel::HealthState;
-use crate::telemetry::look::{DatabaseFact, Facts, TunnelFact};
-use crate::telemetry::tunnels;
+use crate::telemetry::look::{DatabaseFact, Facts, RuntimeFact, TunnelFact};
+use crate::telemetry::{pulse, tunnels};
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
@@ -40,6 +40,7 @@ impl FactSources {
         Facts {
             databases: self.databases(),
             tunnels: tunnels(),
+            runtimes: runtimes(),
             sessions: self.sessions(),
         }
     }
@@ -65,6 +66,11 @@ impl FactSources {
         }
         (!services.is_empty()).then_some(all)
     }
+}
+
+fn runtimes() -> Vec<RuntimeFact> {
+    let runtimes = pulse::all().into_iter();
+    runtimes.map(|(name, still)| RuntimeFact { name, still }).collect()
 }
 
 fn tunnels() -> Vec<TunnelFact> {

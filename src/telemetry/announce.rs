@@ -40,7 +40,7 @@ pub enum Said {
         lasted: Duration,
         connection: Option<ConnectionId>,
     },
-    /// There is more than a log should say at once.
+    /// There is more than a log should say at once; nothing else is said of these.
     Further { cases: usize },
 }
 
@@ -50,7 +50,16 @@ struct Case {
     first_seen: Moment,
     last_seen: Moment,
     connection: Option<ConnectionId>,
-    is_said: bool,
+    told: Told,
+}
+
+/// What the log has of a case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    NotYet,
+    Began,
+    /// It was one of those that were too many: neither its beginning nor its end is said.
+    Counted,
 }
 
 type Key = (StuckRule, String, Option<super::view::Side>);
@@ -68,20 +77,29 @@ impl Announcer {
     pub fn hear(&mut self, found: &[Found], now: Moment) -> Vec<Said> {
         self.open.clear();
         let mut said = Vec::new();
+        let mut cases = 0;
         for found in found {
             *self.open.entry(found.rule).or_default() += 1;
-            said.extend(self.hear_one(found, now));
+            let has_room = said.len() < LINES_MAX;
+            let Some(case) = self.begins(found, now) else { continue };
+            if has_room {
+                case.told = Told::Began;
+                said.push(Said::began(found));
+            } else {
+                case.told = Told::Counted;
+                cases += 1;
+            }
         }
-        said.extend(self.end_those_not_seen(now));
-        if said.len() > LINES_MAX {
-            let cases = said.len() - LINES_MAX;
-            said.truncate(LINES_MAX);
+        let room = LINES_MAX - said.len();
+        said.extend(self.end_those_not_seen(room, now));
+        if cases > 0 {
             said.push(Said::Further { cases });
         }
         said
     }
 
-    fn hear_one(&mut self, found: &Found, now: Moment) -> Option<Said> {
+    /// Its case, where that is to be said now.
+    fn begins(&mut self, found: &Found, now: Moment) -> Option<&mut Case> {
         let (rule, room, side) = found.key();
         let key = (rule, room.to_owned(), side);
         if !self.cases.contains_key(&key) {
@@ -95,33 +113,29 @@ impl Announcer {
             first_seen: now,
             last_seen: now,
             connection: found.connection,
-            is_said: false,
+            told: Told::NotYet,
         });
         case.last_seen = now;
         let has_lasted = now.since(case.first_seen.min(found.since)) >= SAID_AFTER;
-        if case.is_said || !has_lasted || !found.is_alarm() {
-            return None;
-        }
-        case.is_said = true;
-        Some(Said::Began {
-            rule,
-            room: found.room.clone(),
-            peer: found.peer.clone(),
-            sentence: found.sentence.clone(),
-            next: found.next.clone(),
-            connection: found.connection,
-        })
+        (case.told == Told::NotYet && has_lasted && found.is_alarm()).then_some(case)
     }
 
-    fn end_those_not_seen(&mut self, now: Moment) -> Vec<Said> {
+    /// Forgets those that have ended. An end for which there is no room is said by a later look.
+    fn end_those_not_seen(&mut self, mut room: usize, now: Moment) -> Vec<Said> {
         let mut ended: Vec<(Key, Case)> = self
             .cases
-            .extract_if(|_, case| now.since(case.last_seen) >= ENDED_AFTER)
+            .extract_if(|_, case| {
+                let has_ended = now.since(case.last_seen) >= ENDED_AFTER;
+                let is_to_be_said = case.told == Told::Began;
+                let goes = has_ended && (!is_to_be_said || room > 0);
+                room -= usize::from(goes && is_to_be_said);
+                goes
+            })
             .collect();
         ended.sort_by(|(a, _), (b, _)| (a.0, &a.1).cmp(&(b.0, &b.1)));
         ended
             .into_iter()
-            .filter(|(_, case)| case.is_said)
+            .filter(|(_, case)| case.told == Told::Began)
             .map(|((rule, room, _), case)| Said::Ended {
                 rule,
                 room,
@@ -145,6 +159,17 @@ impl Announcer {
 }
 
 impl Said {
+    fn began(found: &Found) -> Self {
+        Self::Began {
+            rule: found.rule,
+            room: found.room.clone(),
+            peer: found.peer.clone(),
+            sentence: found.sentence.clone(),
+            next: found.next.clone(),
+            connection: found.connection,
+        }
+    }
+
     /// Writes it into the log.
     pub fn log(&self) {
         match self {
@@ -169,10 +194,7 @@ impl Said {
                 tracing::info!(rule = rule.label(), room, connection, lasted, "no longer stuck");
             }
             Self::Further { cases } => {
-                tracing::warn!(
-                    cases,
-                    "more has begun or ended to be stuck than the log says: see postern actors --stuck"
-                );
+                tracing::warn!(cases, "more is stuck than the log says: see postern actors --stuck");
             }
         }
     }

@@ -10,6 +10,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Each runtime says every second that it turns, and the process is looked at as often: one turn was missed, and more.
+pub const STANDS_AFTER: Duration = Duration::from_millis(2500);
+
 /// A mailbox counts as crowded from nine tenths of its bound.
 const fn is_crowded(queued: u32, bound: u32) -> bool {
     bound > 0 && queued as u64 * 10 >= bound as u64 * 9
@@ -20,8 +23,17 @@ const fn is_crowded(queued: u32, bound: u32) -> bool {
 pub struct Facts {
     pub databases: Vec<DatabaseFact>,
     pub tunnels: Vec<TunnelFact>,
+    pub runtimes: Vec<RuntimeFact>,
     /// The sessions that can be ended, where somebody keeps a list of them.
     pub sessions: Option<HashSet<SessionId>>,
+}
+
+/// A runtime of this process.
+#[derive(Debug, Clone)]
+pub struct RuntimeFact {
+    pub name: String,
+    /// How long ago it turned.
+    pub still: Duration,
 }
 
 /// What the agent's own looks at a database say.
@@ -63,6 +75,8 @@ pub struct ActorLook {
     pub bound: u32,
     /// Since when its mailbox is crowded, as far as anybody looked.
     pub crowded_since: Option<Moment>,
+    /// Since when messages wait and it has taken none, as far as anybody looked.
+    pub stalled_since: Option<Moment>,
     pub in_hand: Option<InHand>,
     pub waits: Vec<Wait>,
     /// Further waits, which are only counted.
@@ -89,6 +103,7 @@ impl ActorLook {
             queued: seat.queued(),
             bound: seat.bound(),
             crowded_since: None,
+            stalled_since: None,
             in_hand: seat.in_hand(),
             waits,
             uncounted,
@@ -112,6 +127,10 @@ impl ActorLook {
 
     pub fn is_thread(&self) -> bool {
         self.rule == "thread"
+    }
+
+    fn may_be_stalled(&self) -> bool {
+        self.queued > 0 && self.in_hand.is_none() && !self.is_thread()
     }
 
     /// It works for this connection, as a whole or just now.
@@ -170,6 +189,8 @@ pub struct RelayLook {
     pub state_since: Moment,
     pub to_upstream: WayLook,
     pub to_client: WayLook,
+    /// The other side has said something since the client did.
+    pub answered: bool,
     pub lacks: Option<(Lacks, Moment)>,
 }
 
@@ -180,6 +201,22 @@ impl RelayLook {
     }
 }
 
+/// One runtime at one moment.
+#[derive(Debug, Clone)]
+pub struct RuntimeLook {
+    pub name: String,
+    /// How long it has not turned, while this process ran.
+    pub still: Duration,
+    /// Since when its actors can have seen what others send, as far as anybody looked.
+    pub attends_since: Moment,
+}
+
+impl RuntimeLook {
+    pub fn stands(&self) -> bool {
+        self.still > STANDS_AFTER
+    }
+}
+
 /// The process at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
@@ -187,12 +224,31 @@ pub struct Snapshot {
     /// In the order of their start.
     pub actors: Vec<ActorLook>,
     pub relays: Vec<RelayLook>,
+    pub runtimes: Vec<RuntimeLook>,
+    /// When the process went on after it had been stopped, as far as anybody looked.
+    pub woke: Moment,
     pub facts: Facts,
 }
 
 impl Snapshot {
     pub fn actor(&self, path: &str) -> Option<&ActorLook> {
         self.actors.iter().find(|actor| &*actor.path == path)
+    }
+
+    fn runtime_of(&self, actor: &ActorLook) -> Option<&RuntimeLook> {
+        let name = actor.runtime.as_deref()?;
+        self.runtimes.iter().find(|runtime| runtime.name == name)
+    }
+
+    /// Its runtime, where that does not turn.
+    pub fn stands_with(&self, actor: &ActorLook) -> Option<&RuntimeLook> {
+        self.runtime_of(actor).filter(|runtime| runtime.stands())
+    }
+
+    /// Since when this actor can have seen what others send. What it missed before is nobody's silence.
+    pub fn attends_since(&self, actor: Option<&ActorLook>) -> Moment {
+        let runtime = actor.and_then(|actor| self.runtime_of(actor));
+        runtime.map_or(self.woke, |runtime| runtime.attends_since)
     }
 
     /// How many other actors share its thread.
@@ -213,11 +269,17 @@ struct Seen {
     lacks: Option<(Lacks, Moment)>,
 }
 
-/// What is remembered between two looks: as much as there are relays, and crowded mailboxes.
+/// What is remembered between two looks: as much as there are relays, runtimes, and mailboxes in which something waits.
 #[derive(Debug, Default)]
 pub struct Memory {
     relays: HashMap<u64, Seen>,
     crowded: HashMap<Arc<str>, Moment>,
+    /// How many messages each had handled, and since when it is as many.
+    stalled: HashMap<Arc<str>, (u64, Moment)>,
+    last: Option<Moment>,
+    woke: Moment,
+    /// When each runtime was last seen not to turn.
+    stood: HashMap<String, Moment>,
 }
 
 impl Memory {
@@ -225,6 +287,7 @@ impl Memory {
     pub fn look(&mut self, gauges: Vec<Arc<Gauge>>, seats: &[Arc<Seat>], facts: Facts, now: Moment) -> Snapshot {
         let mut actors: Vec<ActorLook> = seats.iter().map(|seat| ActorLook::of(seat)).collect();
         self.note_crowded(&mut actors, now);
+        self.note_stalled(&mut actors, now);
         let served: HashSet<(Side, ConnectionId)> = actors.iter().filter_map(serves_side).collect();
         let mut seen = HashMap::with_capacity(gauges.len());
         let relays = gauges
@@ -237,10 +300,13 @@ impl Memory {
             })
             .collect();
         self.relays = seen;
+        let runtimes = self.note_turns(&facts.runtimes, now);
         Snapshot {
             now,
             actors,
             relays,
+            runtimes,
+            woke: self.woke,
             facts,
         }
     }
@@ -266,6 +332,7 @@ impl Memory {
             ),
         };
         RelayLook {
+            answered: gauge.has_answered(),
             gauge,
             state,
             state_since,
@@ -283,6 +350,43 @@ impl Memory {
             crowded.insert(actor.path.clone(), since);
         }
         self.crowded = crowded;
+    }
+
+    fn note_turns(&mut self, facts: &[RuntimeFact], now: Moment) -> Vec<RuntimeLook> {
+        // Whoever looks each second and did not was stopped, and all runtimes with it.
+        if self.last.is_some_and(|last| now.since(last) > STANDS_AFTER) {
+            self.woke = now;
+        }
+        self.last = Some(now);
+        let mut runtimes = Vec::with_capacity(facts.len());
+        for fact in facts {
+            let mut runtime = RuntimeLook {
+                name: fact.name.clone(),
+                still: fact.still.min(now.since(self.woke)),
+                attends_since: self.woke,
+            };
+            if runtime.stands() {
+                self.stood.insert(fact.name.clone(), now);
+            }
+            if let Some(stood) = self.stood.get(&fact.name) {
+                runtime.attends_since = self.woke.max(*stood);
+            }
+            runtimes.push(runtime);
+        }
+        runtimes
+    }
+
+    fn note_stalled(&mut self, actors: &mut [ActorLook], now: Moment) {
+        let mut stalled = HashMap::new();
+        for actor in actors.iter_mut().filter(|actor| actor.may_be_stalled()) {
+            let since = match self.stalled.get(&actor.path) {
+                Some((handled, since)) if *handled == actor.handled => *since,
+                _ => now,
+            };
+            actor.stalled_since = Some(since);
+            stalled.insert(actor.path.clone(), (actor.handled, since));
+        }
+        self.stalled = stalled;
     }
 }
 

@@ -152,6 +152,9 @@ fn concerning(found: Vec<Found>, connection: ConnectionId, actors: &[&ActorLook]
     }
     let runtimes: HashSet<&str> = actors.iter().filter_map(|actor| actor.runtime.as_deref()).collect();
     let shares_thread = |room: &str| {
+        if let Some(runtime) = room.strip_prefix("thread ") {
+            return runtimes.contains(runtime);
+        }
         let runtime = look.actor(room).and_then(|actor| actor.runtime.as_deref());
         runtime.is_some_and(|runtime| runtimes.contains(runtime))
     };

@@ -5,6 +5,7 @@
 
 use super::view::Side;
 use crate::model::{ConnectionId, Moment, SessionId};
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
@@ -107,12 +108,28 @@ impl Turn {
 pub struct Way {
     bytes: AtomicU64,
     waits_for: AtomicU8,
+    /// The number of its last move among those of its thread: of the two ways of a relay the greater moved last.
+    moved: AtomicU64,
+}
+
+thread_local! {
+    static MOVES: Cell<u64> = const { Cell::new(0) };
+}
+
+fn next_move() -> u64 {
+    MOVES.with(|moves| {
+        moves.set(moves.get().wrapping_add(1));
+        moves.get()
+    })
 }
 
 impl Way {
     /// At the end of a turn: how many bytes have passed in all, and what it waits for.
     pub fn stands(&self, bytes: u64, waits_for: WaitsFor) {
-        self.bytes.store(bytes, Ordering::Relaxed);
+        if self.bytes.load(Ordering::Relaxed) != bytes {
+            self.bytes.store(bytes, Ordering::Relaxed);
+            self.moved.store(next_move(), Ordering::Relaxed);
+        }
         self.waits_for.store(waits_for as u8, Ordering::Relaxed);
     }
 
@@ -199,6 +216,11 @@ impl Gauge {
         self.turn.store(turn as u8, Ordering::Relaxed);
     }
 
+    /// Something has come for the client since it spoke last.
+    pub fn has_answered(&self) -> bool {
+        self.to_client.moved.load(Ordering::Relaxed) > self.to_upstream.moved.load(Ordering::Relaxed)
+    }
+
     pub fn is_closing(&self) {
         self.closing.store(true, Ordering::Relaxed);
     }
@@ -254,6 +276,10 @@ mod tests {
         });
         gauge.to_client.stands(42, WaitsFor::Sink);
         assert_eq!(gauge.state(), "busy", "the start-up is to be answered");
+        assert!(gauge.has_answered());
+        gauge.to_upstream.stands(7, WaitsFor::Source);
+        gauge.to_client.stands(42, WaitsFor::Sink);
+        assert!(!gauge.has_answered(), "the client spoke last");
         gauge.turn(Turn::InTransaction);
         let other = seen().expect("begun");
         assert_eq!(
@@ -269,7 +295,7 @@ mod tests {
         let ended = ended.expect("it is remembered");
         assert_eq!(
             (ended.state, ended.to_client, ended.to_upstream),
-            ("idle in transaction", 42, 0)
+            ("idle in transaction", 42, 7)
         );
     }
 }

@@ -100,6 +100,26 @@ fn a_fault_that_meets_a_thousand_is_not_a_thousand_lines() {
     assert_eq!(count(&announcer, StuckRule::ReplyOverdue).open, 2000);
 }
 
+#[test]
+fn the_end_is_said_of_what_was_said_to_begin_and_of_nothing_else() {
+    let mut announcer = Announcer::default();
+    let all: Vec<_> = (0..LINES_MAX + 30)
+        .map(|number| found(StuckRule::ReplyOverdue, &format!("connection#{number}"), at(90)))
+        .collect();
+    assert_eq!(announcer.hear(&all, at(100)).len(), LINES_MAX + 1);
+    assert!(announcer.hear(&all, at(101)).is_empty(), "the others are counted once");
+    // Ends for which this look has no room are said by the next.
+    let others: Vec<_> = (0..5)
+        .map(|number| found(StuckRule::MailboxFull, &format!("actor#{number}"), at(105)))
+        .collect();
+    let kinds_of = |said: Vec<Said>, kind| kinds(&said).into_iter().filter(|said| *said == kind).count();
+    let said = announcer.hear(&others, at(111));
+    assert_eq!(said.len(), LINES_MAX);
+    assert_eq!(kinds_of(said, "ended"), LINES_MAX - 5);
+    assert_eq!(kinds_of(announcer.hear(&others, at(112)), "ended"), 5);
+    assert!(announcer.hear(&others, at(113)).is_empty());
+}
+
 fn count(announcer: &Announcer, rule: StuckRule) -> RuleCount {
     let counts = announcer.counts();
     counts.iter().find(|(other, _)| *other == rule).expect("each rule").1

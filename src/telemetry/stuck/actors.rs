@@ -1,16 +1,18 @@
 //! Actors whose thread is blocked, threads that wait for the disk, and mailboxes that are not emptied.
 
-use super::super::look::{ActorLook, Snapshot};
+use super::super::look::{ActorLook, RuntimeLook, Snapshot};
 use super::super::registry::InHand;
-use super::{CROWDED_AFTER, Found, HANDLER_SLOW_AFTER, STORE_SLOW_AFTER, StuckRule, few, lasting};
+use super::{CROWDED_AFTER, Found, HANDLER_SLOW_AFTER, STALLED_AFTER, STORE_SLOW_AFTER, StuckRule, few, lasting};
+use crate::model::Moment;
 
 pub fn find(look: &Snapshot, found: &mut Vec<Found>) {
+    found.extend(look.runtimes.iter().filter_map(|runtime| standing(runtime, look)));
     for actor in &look.actors {
         if works_with_the_disk(actor) {
             found.extend(disk(actor, look));
         } else {
             found.extend(handler(actor, look));
-            found.extend(mailbox(actor, look));
+            found.extend(mailbox(actor, look).or_else(|| stalled(actor, look)));
         }
     }
 }
@@ -36,6 +38,53 @@ pub fn blocker<'a>(actor: &ActorLook, look: &'a Snapshot) -> Option<&'a ActorLoo
     look.actors
         .iter()
         .find(|other| other.runtime.as_ref() == Some(runtime) && slow_in_hand(other, look).is_some())
+}
+
+pub fn thread_of(runtime: &RuntimeLook) -> String {
+    format!("thread {}", runtime.name)
+}
+
+pub fn not_turned(runtime: &RuntimeLook) -> String {
+    format!(
+        "{} of this node has not turned for {}",
+        thread_of(runtime),
+        lasting(runtime.still)
+    )
+}
+
+/// A runtime that does not turn although none of its actors has a message in hand for long: then the actor is the finding.
+fn standing(runtime: &RuntimeLook, look: &Snapshot) -> Option<Found> {
+    let of_it = look
+        .actors
+        .iter()
+        .filter(|actor| actor.runtime.as_deref() == Some(&*runtime.name));
+    if !runtime.stands() || of_it.clone().any(|actor| slow_in_hand(actor, look).is_some()) {
+        return None;
+    }
+    let thread = thread_of(runtime);
+    let others = match of_it.count() {
+        0 => String::new(),
+        1 => "; its one actor waits".to_owned(),
+        many => format!("; its {many} actors wait"),
+    };
+    let still = u64::try_from(runtime.still.as_nanos()).unwrap_or(u64::MAX);
+    Some(Found {
+        rule: StuckRule::HandlerSlow,
+        room: thread.clone(),
+        peer: thread.clone(),
+        sentence: format!(
+            "{}: something other than a message blocks it{others}",
+            not_turned(runtime)
+        ),
+        next: format!(
+            "is this machine out of memory or processor (uptime, vmstat 1)? If not, take a backtrace of {thread} before you restart \
+             the node"
+        ),
+        since: Moment::from_nanos(look.now.as_nanos().saturating_sub(still)),
+        connection: None,
+        side: None,
+        alarms: false,
+    })
 }
 
 fn handler(actor: &ActorLook, look: &Snapshot) -> Option<Found> {
@@ -77,19 +126,12 @@ fn mailbox(actor: &ActorLook, look: &Snapshot) -> Option<Found> {
             format!("it has had {} in hand for {age}", in_hand.what)
         }
         (None, Some(other)) => format!("{} blocks their thread", other.path),
-        (None, None) => format!("it has nothing in hand and is {}", actor.state),
+        (None, None) => match look.stands_with(actor) {
+            Some(runtime) => not_turned(runtime),
+            None => format!("it has nothing in hand and is {}", actor.state),
+        },
     };
-    let mut waiting: Vec<&str> = look
-        .actors
-        .iter()
-        .filter(|other| other.waits.iter().any(|wait| wait.for_whom == *path))
-        .map(|other| &*other.path)
-        .collect();
-    waiting.dedup();
-    let waiting = match waiting.as_slice() {
-        [] => String::new(),
-        names => format!("; it is waited for by {}", few(names)),
-    };
+    let waiting = waited_for_by(path, look);
     let peer = blocker.map_or(path, |other| &other.path);
     let age = match look.now.since(crowded_since) {
         // First seen by this look.
@@ -104,6 +146,49 @@ fn mailbox(actor: &ActorLook, look: &Snapshot) -> Option<Found> {
         next: format!("postern actor {peer}"),
         since: crowded_since,
         connection: None,
+        side: None,
+        alarms: false,
+    })
+}
+
+/// Who waits for this one, as the end of a sentence.
+fn waited_for_by(path: &str, look: &Snapshot) -> String {
+    let mut waiting: Vec<&str> = look
+        .actors
+        .iter()
+        .filter(|other| other.waits.iter().any(|wait| &*wait.for_whom == path))
+        .map(|other| &*other.path)
+        .collect();
+    waiting.dedup();
+    match waiting.as_slice() {
+        [] => String::new(),
+        names => format!("; it is waited for by {}", few(names)),
+    }
+}
+
+/// Messages wait, and the actor takes none, although nobody keeps it from its turn.
+fn stalled(actor: &ActorLook, look: &Snapshot) -> Option<Found> {
+    let since = actor.stalled_since?;
+    let waited = look.now.since(since);
+    if waited <= STALLED_AFTER || blocker(actor, look).is_some() || look.stands_with(actor).is_some() {
+        return None;
+    }
+    let (path, state, age) = (&actor.path, actor.state, lasting(waited));
+    let messages = match actor.queued {
+        1 => "1 message has".to_owned(),
+        many => format!("{many} messages have"),
+    };
+    let waiting = waited_for_by(path, look);
+    Some(Found {
+        rule: StuckRule::MailboxStalled,
+        room: path.to_string(),
+        peer: path.to_string(),
+        sentence: format!(
+            "{messages} waited for {path} for {age}, and it takes none: it is {state}, with nothing in hand{waiting}"
+        ),
+        next: format!("postern actor {path}"),
+        since,
+        connection: actor.connection,
         side: None,
         alarms: false,
     })

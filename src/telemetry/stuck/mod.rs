@@ -9,6 +9,8 @@ mod relays;
 #[cfg(test)]
 mod tests;
 mod tunnels;
+#[cfg(test)]
+mod turn_tests;
 mod waits;
 
 use super::drawn::micros;
@@ -31,6 +33,7 @@ pub enum StuckRule {
     HalfOpen,
     NoProgress,
     LeakedRelay,
+    MailboxStalled,
 }
 
 /// A turn of a handler takes microseconds; after this nobody else on its thread has been served for long enough to be felt.
@@ -39,11 +42,15 @@ pub const HANDLER_SLOW_AFTER: Duration = Duration::from_secs(1);
 pub const STORE_SLOW_AFTER: Duration = Duration::from_secs(1);
 /// A burst fills a mailbox for a moment; one that stays crowded for so long is not emptied.
 pub const CROWDED_AFTER: Duration = Duration::from_secs(1);
+/// Whoever has nothing in hand takes what waits within microseconds; two looks of each second see the same message.
+pub const STALLED_AFTER: Duration = Duration::from_secs(2);
 /// An answer is overdue at half of its deadline, so that it is seen before the asker gives up, and after this at the latest: the
 /// longest that anything within a cluster takes is the opening of a session, a second.
 pub const OVERDUE_AFTER: Duration = Duration::from_secs(5);
 /// A reader that takes nothing for so long is not just busy: it is longer than any pause of a scheduler, and shorter than people wait.
 pub const SINK_STILL_AFTER: Duration = Duration::from_secs(5);
+/// Who reads slowly takes nothing for as long as the buffers of two kernels last, some megabytes: 50 KB/s empty them in less.
+pub const SINK_STILL_ALARMS_AFTER: Duration = Duration::from_secs(60);
 /// Until then a query is a query. After it, whoever waits for it asks.
 pub const UPSTREAM_SILENT_AFTER: Duration = Duration::from_secs(30);
 /// The last words and a half-closed client each have 10 s at most.
@@ -57,10 +64,11 @@ pub const PEER_SILENT_AFTER: Duration = Duration::from_secs(3);
 
 impl StuckRule {
     /// The deepest cause first.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::StoreSlow,
         Self::HandlerSlow,
         Self::MailboxFull,
+        Self::MailboxStalled,
         Self::ReplyOverdue,
         Self::StreamBacklog,
         Self::UpstreamSilent,
@@ -82,6 +90,7 @@ impl StuckRule {
             Self::HalfOpen => "half_open",
             Self::NoProgress => "no_progress",
             Self::LeakedRelay => "leaked_relay",
+            Self::MailboxStalled => "mailbox_stalled",
         }
     }
 
@@ -89,9 +98,10 @@ impl StuckRule {
         Self::ALL.into_iter().find(|rule| rule.label() == label)
     }
 
-    /// Whether an operator is to act. A query that runs for long is told to whoever looks, and alarms nobody.
+    /// Whether an operator is always to act. A query that runs for long, a client that reads slowly, or one that pauses within a
+    /// request, is told to whoever looks, and alarms nobody.
     pub const fn is_alarm(self) -> bool {
-        !matches!(self, Self::UpstreamSilent)
+        !matches!(self, Self::UpstreamSilent | Self::ClientNotReading | Self::NoProgress)
     }
 }
 
@@ -165,12 +175,12 @@ fn by_age(rule: StuckRule, a: Moment, b: Moment) -> std::cmp::Ordering {
 }
 
 /// How near to the cause a finding is, the nearest first: by its rule, and of the two relays of one connection by who is nearer
-/// to the one that is waited for. That is the agent's on the way to PostgreSQL, and the proxy's on the way to the client.
+/// to the one that is waited for. That is the agent's on the way to PostgreSQL, and the proxy's where the client is waited for.
 pub fn by_depth(rule: &str, side: Option<Side>) -> (usize, bool) {
     let rule = StuckRule::labelled(rule);
     let place = rule.and_then(|rule| StuckRule::ALL.iter().position(|other| *other == rule));
     let nearer = match rule {
-        Some(StuckRule::ClientNotReading) => Side::Proxy,
+        Some(StuckRule::ClientNotReading | StuckRule::NoProgress) => Side::Proxy,
         _ => Side::Agent,
     };
     let is_farther = side.is_some_and(|side| side != nearer);

@@ -4,8 +4,8 @@ use super::super::look::{DatabaseFact, Lacks, RelayLook, Snapshot, side_of};
 use super::super::relays::{RelaySpec, WaitsFor};
 use super::super::view::Side;
 use super::{
-    Found, HALF_OPEN_AFTER, LEAKED_AFTER, NO_PROGRESS_AFTER, SINK_STILL_AFTER, StuckRule, UPSTREAM_SILENT_AFTER,
-    lasting, next_about,
+    Found, HALF_OPEN_AFTER, LEAKED_AFTER, NO_PROGRESS_AFTER, SINK_STILL_AFTER, SINK_STILL_ALARMS_AFTER, StuckRule,
+    UPSTREAM_SILENT_AFTER, lasting, next_about,
 };
 use crate::model::Moment;
 use std::collections::HashSet;
@@ -72,7 +72,7 @@ impl Seen<'_> {
         }
     }
 
-    /// What asks PostgreSQL about this session. On the proxy it is to be asked by way of the agent.
+    /// What asks PostgreSQL about this session.
     fn ask_postgres(&self) -> String {
         let (spec, pid) = (self.spec(), self.spec().process_id);
         let ask = format!(
@@ -80,7 +80,7 @@ impl Seen<'_> {
         );
         match spec.side {
             Side::Agent | Side::Auth => format!("on {}: {ask}", spec.upstream),
-            Side::Proxy => format!("postern trace {}; on that PostgreSQL: {ask}", spec.connection),
+            Side::Proxy => format!("on the PostgreSQL of {} behind {}: {ask}", spec.database, spec.upstream),
         }
     }
 
@@ -91,6 +91,11 @@ impl Seen<'_> {
             Side::Proxy => format!("client {}", spec.client),
             Side::Agent | Side::Auth => "the proxy".to_owned(),
         }
+    }
+
+    fn look_at_client(&self, at_what: &str) -> String {
+        let spec = self.spec();
+        format!("look at {}'s program at {}: {at_what}", spec.user, spec.client)
     }
 
     fn health(&self) -> Option<&DatabaseFact> {
@@ -110,6 +115,10 @@ impl Seen<'_> {
         let (upstream, whom, age) = (&self.spec().upstream, self.of_whom(), self.age(since));
         let said = format!("{upstream} has sent nothing for {age} to the query of {whom}");
         let sick = self.health().filter(|fact| !fact.healthy);
+        if relay.answered && sick.is_none() {
+            // A request without its end (Flush in place of Sync) is answered as far as it goes: then it is the client's turn.
+            return None;
+        }
         let (sentence, alarms) = match sick {
             Some(fact) => (
                 format!(
@@ -134,19 +143,18 @@ impl Seen<'_> {
         if way.waits_for != WaitsFor::Sink || self.look.now.since(way.since) <= SINK_STILL_AFTER {
             return None;
         }
-        let (spec, client, age, whom) = (self.spec(), self.client(), self.age(way.since), self.of_whom());
-        let next = match spec.side {
-            Side::Proxy => format!(
-                "look at {}'s program at {}: it does not read its result (a pager, a breakpoint), or its network is down",
-                spec.user, spec.client
-            ),
-            Side::Agent | Side::Auth => format!(
-                "postern trace {}: is it the client ({}) or the proxy that reads nothing?",
-                spec.connection, spec.client
-            ),
+        let (client, age, whom) = (self.client(), self.age(way.since), self.of_whom());
+        let next = match self.spec().side {
+            Side::Proxy => {
+                self.look_at_client("it reads slowly, or not at all (a pager, a breakpoint), or its network is slow")
+            }
+            Side::Agent | Side::Auth => self.look_at_client("does it read its result? If it does, look at the proxy"),
         };
-        let sentence = format!("{client} has read nothing for {age} of the result for {whom}");
-        Some(self.found(StuckRule::ClientNotReading, &client, way.since, sentence, next))
+        let sentence =
+            format!("{client} has taken nothing more of its result for {age}: it reads slowly, or not at all; {whom}");
+        let mut found = self.found(StuckRule::ClientNotReading, &client, way.since, sentence, next);
+        found.alarms = self.look.now.since(way.since) > SINK_STILL_ALARMS_AFTER;
+        Some(found)
     }
 
     fn upstream_takes_nothing(&self) -> Option<Found> {
@@ -217,19 +225,24 @@ impl Seen<'_> {
             return None;
         }
         let (age, whom, client) = (self.age(since), self.of_whom(), self.client());
-        let (peer, sentence) = match relay.state {
+        let (sentence, next, alarms) = match relay.state {
             "sending" if both_wait => (
-                client.clone(),
-                format!("{client} has sent nothing for {age} in the middle of a request of {whom}"),
+                format!("{client} has sent nothing more of its COPY or request for {age}: it pauses; {whom}"),
+                self.look_at_client(
+                    "it has begun a COPY or a request and does not go on (it waits for its own input, or is stopped)",
+                ),
+                false,
             ),
             "closing" => (
-                client.clone(),
                 format!("the session of {whom} has been ending for {age} without a byte"),
+                self.look_at_client("has it ended, and is its network up?"),
+                true,
             ),
             _ => return None,
         };
-        let next = format!("postern trace {}", self.spec().connection);
-        Some(self.found(StuckRule::NoProgress, &peer, since, sentence, next))
+        let mut found = self.found(StuckRule::NoProgress, &client, since, sentence, next);
+        found.alarms = alarms;
+        Some(found)
     }
 
     fn leaked(&self) -> Option<Found> {
@@ -243,7 +256,8 @@ impl Seen<'_> {
             Lacks::Session => "is in no list of sessions, so that nobody can end it",
         };
         let sentence = format!("the relay of {whom} {why} (for {age}): it is left over");
-        let next = format!("postern trace {connection}; this is a fault of postern: please report it with that output");
+        let next =
+            format!("this is a fault of postern: please report it with the output of postern trace {connection}");
         let owner = self
             .look
             .actors

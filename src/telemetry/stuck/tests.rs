@@ -32,6 +32,7 @@ fn actor(path: &str) -> ActorLook {
         queued: 0,
         bound: 10,
         crowded_since: None,
+        stalled_since: None,
         in_hand: None,
         waits: Vec::new(),
         uncounted: 0,
@@ -114,6 +115,7 @@ fn relay(side: Side, state: &'static str) -> RelayLook {
         state_since: ago(secs(3600)),
         to_upstream: way,
         to_client: way,
+        answered: false,
         lacks: None,
     }
 }
@@ -394,7 +396,39 @@ fn a_result_that_still_comes_is_no_silence() {
 }
 
 #[test]
-fn a_client_that_reads_nothing_is_named_by_its_address_and_by_the_agent_as_the_proxy() {
+fn a_request_without_its_end_is_not_owed_an_answer_once_it_has_one() {
+    let mut look = with(vec![relay(Side::Agent, "busy")]);
+    look.relays[0].answered = true;
+    nothing(&look);
+    look.facts.databases.push(DatabaseFact {
+        database: "aurora".to_owned(),
+        healthy: false,
+        detail: "no answer within 5s".to_owned(),
+    });
+    assert!(only(&look, StuckRule::UpstreamSilent).is_alarm());
+}
+
+#[test]
+fn a_client_that_takes_nothing_more_is_told_after_five_seconds_and_alarms_after_a_minute() {
+    let full = |age| {
+        let mut relay = relay(Side::Proxy, "busy");
+        relay.to_client = still(WaitsFor::Sink, age);
+        only(&with(vec![relay]), StuckRule::ClientNotReading)
+    };
+    let found = full(SINK_STILL_AFTER + JUST);
+    assert_eq!(
+        found.sentence,
+        "client 10.0.0.7:51000 has taken nothing more of its result for 5.0 s: it reads slowly, or not at all; bob (aurora, process \
+         4711)"
+    );
+    assert!(found.next.contains("bob's program at 10.0.0.7:51000"), "{}", found.next);
+    assert!(!found.is_alarm());
+    assert!(!full(SINK_STILL_ALARMS_AFTER).is_alarm());
+    assert!(full(SINK_STILL_ALARMS_AFTER + JUST).is_alarm());
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_named_by_its_address_and_by_the_agent_as_the_proxy() {
     let full = |side, age| {
         let mut relay = relay(side, "busy");
         relay.to_client = still(WaitsFor::Sink, age);
@@ -480,7 +514,25 @@ fn a_request_that_does_not_end_is_no_progress_after_a_minute() {
         with(vec![relay])
     };
     nothing(&sending(NO_PROGRESS_AFTER));
-    only(&sending(secs(61)), StuckRule::NoProgress);
+    let found = only(&sending(secs(65)), StuckRule::NoProgress);
+    assert_eq!(
+        found.sentence,
+        "client 10.0.0.7:51000 has sent nothing more of its COPY or request for 65 s: it pauses; bob (aurora, process 4711)"
+    );
+    assert!(found.next.starts_with("look at bob's program"), "{}", found.next);
+    assert!(!found.is_alarm(), "a client may pause");
+    let closing = only(&with(vec![relay(Side::Proxy, "closing")]), StuckRule::NoProgress);
+    assert!(closing.is_alarm(), "a session that ends may not");
+}
+
+#[test]
+fn of_two_relays_whose_client_pauses_the_proxys_names_the_client_first() {
+    let found = findings(&with(vec![
+        relay(Side::Agent, "sending"),
+        relay(Side::Proxy, "sending"),
+    ]));
+    let peers: Vec<_> = found.iter().map(|found| found.peer.as_str()).collect();
+    assert_eq!(peers, ["client 10.0.0.7:51000", "the proxy"]);
 }
 
 #[test]

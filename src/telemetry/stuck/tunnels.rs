@@ -11,7 +11,8 @@ pub fn find(look: &Snapshot, found: &mut Vec<Found>) {
 }
 
 fn silent(tunnel: &TunnelFact, look: &Snapshot) -> Option<Found> {
-    let silent = look.now.since(tunnel.heard);
+    let heard = tunnel.heard.max(look.attends_since(look.actor(&tunnel.path)));
+    let silent = look.now.since(heard);
     if silent <= PEER_SILENT_AFTER {
         return None;
     }
@@ -23,7 +24,7 @@ fn silent(tunnel: &TunnelFact, look: &Snapshot) -> Option<Found> {
             "{peer} has sent nothing for {age}; the connection to it is given up after {}",
             lasting(after)
         ),
-        tunnel.heard,
+        heard,
     ))
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::look::{ActorLook, Snapshot};
 use super::super::registry::Wait;
-use super::actors::{blocker, slow_in_hand};
+use super::actors::{blocker, not_turned, slow_in_hand, thread_of};
 use super::{Found, OVERDUE_AFTER, StuckRule, lasting, next_about};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub fn find(look: &Snapshot, found: &mut Vec<Found>) {
     for actor in &look.actors {
         // The oldest for each of those waited for: a hundred clients that wait for one are one finding for each asker.
         let mut named: Vec<&str> = Vec::new();
-        for wait in actor.waits.iter().filter(|wait| is_overdue(wait, look)) {
+        for wait in actor.waits.iter().filter(|wait| is_overdue(actor, wait, look)) {
             if named.contains(&&*wait.for_whom) {
                 continue;
             }
@@ -34,8 +34,9 @@ fn by_path(look: &Snapshot) -> Places<'_> {
     look.actors.iter().map(|actor| (&*actor.path, actor)).collect()
 }
 
-fn is_overdue(wait: &Wait, look: &Snapshot) -> bool {
-    look.now.since(wait.since) > OVERDUE_AFTER.min(wait.within / 2)
+fn is_overdue(actor: &ActorLook, wait: &Wait, look: &Snapshot) -> bool {
+    let since = wait.since.max(look.attends_since(Some(actor)));
+    look.now.since(since) > OVERDUE_AFTER.min(wait.within / 2)
 }
 
 /// The end of a chain of asks: who is waited for in the end, and what is known of them.
@@ -133,6 +134,10 @@ fn stands(actor: &ActorLook, look: &Snapshot) -> (String, String) {
     if let Some(other) = blocker(actor, look) {
         let why = format!("{} blocks the thread of {path}", other.path);
         return (other.path.to_string(), why);
+    }
+    if let Some(runtime) = look.stands_with(actor) {
+        let (thread, why) = (thread_of(runtime), not_turned(runtime));
+        return (thread, format!("{why}, and {path} is of it"));
     }
     let why = match actor.queued {
         0 => format!("{path} has taken it and not answered (it is {})", actor.state),

@@ -71,6 +71,13 @@ fn ended(exit: &ExitView) -> String {
     format!("{} ended at {}: {}", exit.path, exit.at, exit.why)
 }
 
+/// The process is looked at each second: what has moved since the last look moves.
+const MOVES_UNTIL_US: u64 = 1_000_000;
+
+fn moves(way: &WayView) -> bool {
+    way.still_us < MOVES_UNTIL_US
+}
+
 /// Where the bytes of a relay stand, as one would say it.
 fn relayed(relay: &RelayView) -> String {
     let waits = |way: &WayView, what: WaitsFor| way.waits_for == what.label();
@@ -85,8 +92,11 @@ fn relayed(relay: &RelayView) -> String {
         return format!("what was read has been held back for {age}: the audit trail takes no more");
     }
     if waits(down, WaitsFor::Sink) {
+        if moves(down) {
+            return format!("its result is coming: {} bytes to {client} so far", down.bytes);
+        }
         let age = length(down.still_us);
-        return format!("{client} has read nothing for {age}: its result waits until it takes more");
+        return format!("{client} has taken nothing more for {age}: its result waits until it takes more");
     }
     if waits(up, WaitsFor::Sink) {
         return format!(
@@ -105,8 +115,15 @@ fn relayed(relay: &RelayView) -> String {
     }
     let age = length(relay.state_age_us);
     if relay.state == Turn::Busy.label() {
-        let still = length(up.still_us.min(down.still_us));
-        format!("the client has waited for PostgreSQL for {age}; {upstream} has sent nothing for {still}")
+        let still = up.still_us.min(down.still_us);
+        let what = if moves(down) && down.still_us < relay.state_age_us {
+            format!("its result is coming: {} bytes to {client} so far", down.bytes)
+        } else if still < MOVES_UNTIL_US {
+            format!("it is {upstream}'s turn")
+        } else {
+            format!("{upstream} has sent nothing for {}", length(still))
+        };
+        format!("the client has waited for PostgreSQL for {age}; {what}")
     } else if relay.state == Turn::Idle.label() {
         format!("idle for {age}: all is answered, and nothing is asked")
     } else if relay.state == Turn::InTransaction.label() {

@@ -285,11 +285,11 @@ fn serving() -> ActorView {
 
 #[test]
 fn where_the_bytes_of_a_relay_stand_is_told_in_words() {
-    let told = |side: Side, state: &str, up: &str, down: &str| {
+    let told_after = |still_us: u64, side: Side, state: &str, up: &str, down: &str| {
         let way = |waits_for: &str| WayView {
             bytes: 7,
             waits_for: waits_for.to_owned(),
-            still_us: 42_000_000,
+            still_us,
         };
         let mut parts = parts();
         parts.truncate(1);
@@ -314,6 +314,7 @@ fn where_the_bytes_of_a_relay_stand_is_told_in_words() {
         assert_eq!((standing.side, standing.next), (side, None));
         standing.sentence
     };
+    let told = |side, state, up, down| told_after(42_000_000, side, state, up, down);
     let (proxy, agent) = (Side::Proxy, Side::Agent);
     for (said, expected) in [
         (
@@ -330,11 +331,19 @@ fn where_the_bytes_of_a_relay_stand_is_told_in_words() {
         ),
         (
             told(proxy, "busy", "source", "sink"),
-            "the client has read nothing for 42 s: its result waits until it takes more",
+            "the client has taken nothing more for 42 s: its result waits until it takes more",
         ),
         (
             told(agent, "busy", "source", "sink"),
-            "the proxy has read nothing for 42 s: its result waits until it takes more",
+            "the proxy has taken nothing more for 42 s: its result waits until it takes more",
+        ),
+        (
+            told_after(0, proxy, "busy", "source", "source"),
+            "the client has waited for PostgreSQL for 3 min; its result is coming: 7 bytes to the client so far",
+        ),
+        (
+            told_after(0, agent, "busy", "source", "sink"),
+            "its result is coming: 7 bytes to the proxy so far",
         ),
         (
             told(agent, "busy", "audit", "source"),
