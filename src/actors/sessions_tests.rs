@@ -16,6 +16,7 @@ struct Room {
     policy: ActorRef<Policy>,
     view: PolicyView,
     clock: Arc<HeldClock>,
+    #[cfg_attr(not(feature = "fault-points"), expect(dead_code, reason = "only faults need it"))]
     stock: SessionsStock,
 }
 
