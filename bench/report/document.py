@@ -18,8 +18,8 @@ ALTS = {
 
 
 def section(title, *parts):
-    parts = [part for part in parts if part]
-    return [f"## {title}", *parts] if parts else []
+    """Nothing where its table has nothing."""
+    return [f"## {title}", *parts] if parts[-1] else []
 
 
 def introduction(results):
@@ -79,7 +79,8 @@ def text(results):
         parts += section("Setting up", f"{sizes['setup']} connections, four at a time, before the stand-in, each with one question; cold: the agent has no certificate "
                          "for the database user, and auth makes one. Direct is what client and stand-in can do.", tables.setup())  # fmt: skip
     if has(FIRST):
-        parts += section("A person's first connection after a login", tables.first())
+        parts += section("A person's first connection after a login", f"µs, medians of {sizes['people']} people: the first · the next. Below, where the nodes had it, by "
+                         "`postern trace`.", tables.first())  # fmt: skip
     if has(BESIDE):
         parts += section("A download beside 50 clients with small statements", "1,000 statements/s of all fifty together, as they were due.", tables.beside())
     if AGAIN in results["targets"]:

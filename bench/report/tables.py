@@ -22,6 +22,22 @@ WORK_TITLES = {
 }
 
 
+FIRST_ROWS = [
+    ("to the first answer, as the client sees it", "total_us"),
+    ("· TCP", "tcp_us"),
+    ("· TLS", "tls_us"),
+    ("· start-up, to ReadyForQuery", "startup_us"),
+    ("proxy: TLS with the client, to its StartupMessage", "stages.greeting"),
+    ("proxy: certificate, decision, event on disk", "stages.authorising"),
+    ("tunnel, there and back", "stages.tunnel"),
+    ("agent: certificate, decision", "stages.deciding"),
+    ("agent: its own certificate for PostgreSQL", "stages.certificate"),
+    ("· of this auth, which makes it", "stages.of_auth"),
+    ("agent: TCP, TLS and start-up with PostgreSQL, event on disk", "stages.connecting"),
+    ("proxy: until bytes pass", "stages.answering"),
+]
+
+
 def number(value, form=None):
     """Three digits that count."""
     if value is None:
@@ -167,13 +183,17 @@ class Tables:
         return self.plain(BESIDE, rows)
 
     def first(self):
+        """First and later side by side, as what the first waits for is the matter."""
         columns = [name for name in self.columns if name in (DIRECT, APART, ONE)]
-        rows = [
-            (f"{title}{of}", f"{kind}.{path}_us", ".0f")
-            for kind, of in (("first", ", first"), ("later", ", later"))
-            for title, path in (("to the first answer, µs", "total"), ("· TCP", "tcp"), ("· TLS with the client", "tls"), ("· start-up to ReadyForQuery", "startup"))
-        ]
-        return self.plain(FIRST, rows, columns)
+
+        def cell(path):
+            def find(name):
+                first, later = (number(self.figures.median(FIRST, name, f"{kind}.{path}"), ".0f") for kind in ("first", "later"))
+                return f"{first} · {later}"
+
+            return find
+
+        return self.rows(FIRST, [(title, cell(path)) for title, path in FIRST_ROWS], columns)
 
     def idle_real(self):
         return self.idle(IDLE_REAL)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from machine import scratch as machine
 from work.crowd import Crowd
 from work.plan import FIRST
+from work.trace import stages
 
 
 def connection(scratch, door, look=None):
@@ -35,7 +36,7 @@ def person(scratch, target, name):
 
     found, trace = connection(scratch, door, look)
     again, trace_again = connection(scratch, door, look)
-    return {"first": found, "later": again, "trace": trace, "trace_again": trace_again}
+    return {"first": {**found, "stages": stages(trace)}, "later": {**again, "stages": stages(trace_again)}}
 
 
 def run(scratch, targets, plan, records):

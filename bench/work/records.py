@@ -24,10 +24,19 @@ class Records:
 
 
 def brief(found):
+    """The first figures of a record, for whoever watches."""
     if "error" in found:
         return f"ERROR {found['error']}"
-    shown = {name: value for name, value in found.items() if isinstance(value, (int, float))}
-    return "  ".join(f"{name} {value:,.{0 if abs(value) >= 100 else 2}f}" for name, value in list(shown.items())[:6])
+    shown = list(flat(found))[:6]
+    return "  ".join(f"{name} {value:,.{0 if abs(value) >= 100 else 2}f}" for name, value in shown)
+
+
+def flat(found, prefix=""):
+    for name, value in found.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        elif isinstance(value, (int, float)) and value:
+            yield prefix + name, value
 
 
 def say(text):
