@@ -111,6 +111,7 @@ class Scratch:
 
 def spawn(command, stop=signal.SIGTERM, account=None, **more):
     """A child that dies with us, and does not get the terminal's Ctrl-C: we end it in our own order."""
+
     def prepare():
         # What we ignore, or whoever started us, would be ignored by the child.
         for number in ENDING:

@@ -4,9 +4,9 @@ import json
 
 from report.figures import Figures
 from report.pictures import pictures
-from report.tables import TITLES, Tables, number, table
+from report.tables import Tables, number, table
 from report.verdicts import LINES
-from targets.all import AGAIN, ONE, PGBOUNCER
+from targets.all import AGAIN, HAPROXY, ONE, PGBOUNCER
 from work.plan import BESIDE, CALLS, FIRST, IDLE, IDLE_REAL, SETUP
 
 ALTS = {
@@ -42,19 +42,23 @@ def errors(results):
 
 
 def verdicts(figures):
+    measured = figures.results["targets"]
+    others = [name for name in (PGBOUNCER, HAPROXY) if name in measured]
     rows = []
     for line in LINES:
-        if line.target not in figures.results["targets"]:
+        if line.target not in measured:
             continue
-        value, verdict = line.verdict(figures)
+
+        def of(name, line=line):
+            return number(line.find(figures, name), line.form)
+
         must = number(line.must, line.form)
-        if line.or_pgbouncers and line.find(figures, PGBOUNCER) is not None:
-            must += f", or pgbouncer's {number(line.find(figures, PGBOUNCER), line.form)}"
-        others = [number(line.find(figures, name), line.form) for name in figures.results["targets"] if name in TITLES and name in ("pgbouncer", "haproxy")]
-        rows.append([("one process: " if line.target == ONE else "") + line.text, f"**{number(value, line.form)}**", *others,
-                     must, number(line.goal, line.form), verdict])  # fmt: skip
-    heads = ["", "Postern", *(name for name in ("pgbouncer", "haproxy") if name in figures.results["targets"]), "must", "goal", "reached"]
-    return table(heads, rows)
+        if line.or_pgbouncers and PGBOUNCER in measured:
+            must += f", or pgbouncer's {of(PGBOUNCER)}"
+        text = ("one process: " if line.target == ONE else "") + line.text
+        bounds = [must, number(line.goal, line.form), line.verdict(figures)[1]]
+        rows.append([text, f"**{of(line.target)}**", *map(of, others), *bounds])
+    return table(["", "Postern", *others, "must", "goal", "reached"], rows)
 
 
 def text(results):
@@ -68,7 +72,9 @@ def text(results):
     parts += section("CPU", "Seconds of the middle's processes (Postern apart: proxy and agent) · of the whole machine, client and PostgreSQL included; "
                      "for 100,000 transactions or connections, or for a GB.", tables.cpu())  # fmt: skip
     if has(CALLS):
-        parts += section("System calls", "Of the middle's processes (Postern apart: proxy and agent; in one process auth's threads are in it), by strace.", tables.calls())
+        parts += section(
+            "System calls", "Of the middle's processes (Postern apart: proxy and agent; in one process auth's threads are in it), by strace.", tables.calls()
+        )
     if has(IDLE):
         parts += section(f"{sizes['idle']:,} idle connections", "Before a stand-in for PostgreSQL, by fresh processes.", tables.idle(IDLE),
                          f"Then {sizes['idle_busy']} of them ask one question after another for {sizes['idle_busy_seconds']} s (client and stand-in are "
@@ -84,7 +90,11 @@ def text(results):
     if has(BESIDE):
         parts += section("A download beside 50 clients with small statements", "1,000 statements/s of all fifty together, as they were due.", tables.beside())
     if AGAIN in results["targets"]:
-        parts += section("How noisy the machine was", "A second instance of Postern with processes apart, measured as a target of its own: what differs is noise.", tables.noise())
+        parts += section(
+            "How noisy the machine was",
+            "A second instance of Postern with processes apart, measured as a target of its own: what differs is noise.",
+            tables.noise(),
+        )
     return "\n\n".join(parts) + "\n"
 
 

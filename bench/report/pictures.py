@@ -77,7 +77,7 @@ def pictures(figures):
         "cpu.svg": bars("CPU of what is between, 8 clients: less is better", of(costs, figures.per_unit), ".2f"),
     }
     if CALLS in measured:
-        calls = [(text, every(lambda name: figures.median(CALLS, name, path))) for text, path in counts]
+        calls = [(text, every(lambda name, path=path: figures.median(CALLS, name, path))) for text, path in counts]
         found["calls.svg"] = bars("System calls of what is between, 8 clients: less is better", calls, ".1f")
     if IDLE in measured:
         memory = [("per idle connection", every(lambda name: figures.median(IDLE, name, "kib")))]

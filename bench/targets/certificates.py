@@ -25,8 +25,7 @@ class Authority:
         prefix = self.directory / name
         extensions = prefix.with_suffix(".ext")
         extensions.write_text(
-            f"basicConstraints=CA:FALSE\nsubjectAltName={alternative_names}\n"
-            "keyUsage=digitalSignature\nextendedKeyUsage=serverAuth,clientAuth\n"
+            f"basicConstraints=CA:FALSE\nsubjectAltName={alternative_names}\nkeyUsage=digitalSignature\nextendedKeyUsage=serverAuth,clientAuth\n"
         )
         request = prefix.with_suffix(".csr")
         run(["openssl", "req", *NEW_KEY, "-subj", f"/CN={common_name}", "-keyout", prefix.with_suffix(".key"), "-out", request])

@@ -59,10 +59,7 @@ class Cluster:
         return until(f"{name} listens", listening, watched=[process])
 
     def auth_section(self):
-        return (
-            f"auth_service:\n  enabled: yes\n  cluster_name: {self.name}.example.com\n  listen_addr: 127.0.0.1:0\n"
-            f'  tokens: ["proxy,db:{self.token}"]\n'
-        )
+        return f'auth_service:\n  enabled: yes\n  cluster_name: {self.name}.example.com\n  listen_addr: 127.0.0.1:0\n  tokens: ["proxy,db:{self.token}"]\n'
 
     def joining(self, key, port):
         pin = json.loads(self.ctl("status", "--format", "json"))["ca_pins"][0]

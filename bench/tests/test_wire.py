@@ -45,9 +45,8 @@ class Sessions(unittest.TestCase):
 
     def test_whose_certificate_nobody_signed_is_turned_away(self):
         stranger = StandInUpstream(self.scratch, "stranger")
-        with Crowd(self.scratch, door(stranger, self.upstream.port)) as crowd:
-            with self.assertRaises(BenchError):
-                crowd.call(open=1, at_once=1)
+        with Crowd(self.scratch, door(stranger, self.upstream.port)) as crowd, self.assertRaises(BenchError):
+            crowd.call(open=1, at_once=1)
         stranger.end()
 
     def test_a_copy_that_is_refused_is_no_copy(self):

@@ -1,10 +1,9 @@
 """A whole run: what stands in front of what, in which order."""
 
-from machine.scratch import BenchError
 from targets import all as targets
 from targets.upstream import PostgreSql, StandInUpstream
 from work import beside, calls, first, idle, proof, rounds, setup
-from work.plan import ALONE, BESIDE, CALLS, FIRST, IDLE, IDLE_REAL, ROUNDS, SETUP
+from work.plan import BESIDE, CALLS, FIRST, IDLE, IDLE_REAL, ROUNDS, SETUP
 from work.records import say
 
 # pgbouncer lets in whose certificate names the database user, so that it cannot be asked for one after another.
@@ -16,7 +15,6 @@ def run(scratch, program, plan, records):
         before_postgresql(scratch, program, plan, records)
     if any(plan.has(work) for work in (IDLE, SETUP)):
         before_the_stand_in(scratch, program, plan, records)
-    assert set(ALONE) == {CALLS, BESIDE, FIRST, IDLE, IDLE_REAL, SETUP}
 
 
 def before_postgresql(scratch, program, plan, records):
@@ -69,9 +67,5 @@ def fresh(scratch, program, upstream, name, measure):
     target = targets.start(scratch, program, upstream, name)
     try:
         return measure(target)
-    except BenchError:
-        for process in target.processes():
-            process.check()
-        raise
     finally:
         target.end(scratch)
