@@ -37,7 +37,7 @@ def introduction(results):
 
 
 def errors(results):
-    lines = [f"* {record['work']}, {record['target']}, round {record['round'] + 1}: {record['error']}" for record in results["records"] if "error" in record]
+    lines = [f"* {record['work']}, {record['target']}, round {record['round'] + 1}: {record['error'].splitlines()[0]}" for record in results["records"] if "error" in record]
     return section("Errors: this run has no figures where they are", "\n".join(lines))
 
 

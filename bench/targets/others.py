@@ -12,7 +12,8 @@ CLIENTS_MAX = 6000
 # Real PostgreSQL has no more than CONNECTIONS_MAX of upstream.py; pgbouncer keeps its sessions there open.
 POOL_OF_POSTGRESQL = 300
 
-# Session pooling resets nothing between clients here (server_reset_query): one statement less for each connection.
+# What is not here has its default: above all server_reset_query, DISCARD ALL after each client, without which the next client's
+# prepared statements fail.
 PGBOUNCER = """\
 [databases]
 {name} = host=localhost port={upstream} dbname={name}
@@ -25,8 +26,6 @@ auth_file = {directory}/pgbouncer-{port}.txt
 pool_mode = session
 max_client_conn = {clients}
 default_pool_size = {pool}
-server_reset_query =
-server_round_robin = 0
 client_tls_sslmode = verify-full
 client_tls_ca_file = {directory}/root.crt
 client_tls_cert_file = {directory}/server.crt

@@ -26,7 +26,7 @@ class Records:
 def brief(found):
     """The first figures of a record, for whoever watches."""
     if "error" in found:
-        return f"ERROR {found['error']}"
+        return "ERROR " + found["error"].splitlines()[0]
     shown = list(flat(found))[:6]
     return "  ".join(f"{name} {value:,.{0 if abs(value) >= 100 else 2}f}" for name, value in shown)
 

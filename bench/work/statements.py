@@ -10,6 +10,9 @@ from machine.scratch import BenchError, run
 THREADS = 2
 # What a run may take beyond its time: 32 connections are opened first.
 SLACK = 60
+ERROR_CHARS = 500
+# pgbench's time begins before its connections are open, and this many take about a second of it.
+CONNECTIONS_A_SECOND = 32
 
 
 def percentile(values, share):
@@ -31,9 +34,13 @@ def pgbench(scratch, target, arguments, seconds, log=True):
     done = re.search(r"number of transactions actually processed: (\d+)", output)
     rate = re.search(r"tps = ([\d.]+)", output)
     failed = re.search(r"number of failed transactions: (\d+)", output)
-    if not (done and rate) or error.strip() or (failed and failed[1] != "0"):
-        raise BenchError(f"pgbench through {target.name} says:\n{(output + error).strip()[-1000:]}")
+    if error.strip():
+        raise BenchError(f"pgbench: {error.strip()[:ERROR_CHARS]}")
+    if not (done and rate) or (failed and failed[1] != "0"):
+        raise BenchError(f"pgbench: {output.strip()[:ERROR_CHARS]}")
     count = int(done[1])
+    if count == 0:
+        raise BenchError(f"no transaction in {seconds} s: opening the connections took as long (BENCH_SECONDS)")
     if log and len(latencies) != count:
         raise BenchError(f"pgbench through {target.name} logged {len(latencies)} transactions and counted {count}")
     found = {"rate": float(rate[1]), "count": count}
@@ -57,6 +64,7 @@ def select_arguments(mode, clients):
 
 
 def select(scratch, target, mode, clients, seconds):
+    seconds += clients // CONNECTIONS_A_SECOND
     usage = Usage(target)
     found = pgbench(scratch, target, [*select_arguments(mode, clients), "-T", str(seconds)], seconds)
     return {**found, **usage.taken(), "unit": "transactions/s"}
