@@ -1,5 +1,10 @@
 """From records to figures, verdicts, tables and pictures."""
 
+import json
+import os
+import pathlib
+import re
+import tempfile
 import unittest
 import xml.etree.ElementTree
 
@@ -75,9 +80,15 @@ class Document(unittest.TestCase):
             self.assertIn(f"## {title}\n", text)
         self.assertNotIn("None", text)
 
-    def test_results_are_json_again(self):
-        import json
+    def test_what_is_written_shows_the_pictures_that_are_beside_it(self):
+        with tempfile.TemporaryDirectory() as directory:
+            document.write(pathlib.Path(directory), whole())
+            text = (pathlib.Path(directory) / "RESULTS.md").read_text()
+            shown = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
+            self.assertIn("ratios.svg", shown)
+            self.assertEqual(sorted([*shown, "RESULTS.md"]), sorted(os.listdir(directory)))
 
+    def test_results_are_json_again(self):
         self.assertEqual(json.loads(document.compact(whole())), whole())
 
     def test_rows_have_as_many_cells_as_their_head(self):
