@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test campaign-agents campaign-large bench-messages fuzz lint build fmt clean-demo test-tools postgresql
+.PHONY: help demo test campaign-agents campaign-large bench bench-quick bench-tools bench-messages fuzz lint build fmt clean-demo test-tools postgresql
 
 target := $(or $(CARGO_TARGET_DIR),target)
 cargo ?= cargo
@@ -25,6 +25,15 @@ campaign-agents: build ## 300 agents, one process each, and a proxy that is rest
 
 campaign-large: postgresql test-tools ## a row of 500 MB, a statement of 512 MB and the like through nodes apart: time and memory of each node
 	@$(cargo) test --locked --features fault-points --test it -- --ignored --nocapture largest_things
+
+bench: build bench-tools ## Postern beside direct, pgbouncer and haproxy: half an hour; writes bench/RESULTS.md (BENCH_ONLY=…, see bench/README.md)
+	@POSTERN="$${POSTERN:-$(abspath $(target))/release/postern}" python3 -B bench/run.py
+
+bench-quick: build bench-tools ## the main table of it in less than three minutes, printed (BENCH_WRITE=1 writes it as well)
+	@POSTERN="$${POSTERN:-$(abspath $(target))/release/postern}" python3 -B bench/run.py --quick
+
+bench-tools: ## install what only the bench needs: pgbouncer, haproxy, strace
+	@bench/install.sh
 
 bench-messages: ## what a message between actors costs with the record on and off, and an actor at rest
 	@program=$$($(cargo) bench --locked --no-run --bench messages --message-format json | \

@@ -9,6 +9,8 @@ mod architecture;
 mod bad_start;
 /// PostgreSQL unreachable, without TLS, with a certificate that is not trusted, or distrusting ours.
 mod bad_upstream;
+/// What `make bench` stands on.
+mod bench;
 /// Whole databases and hundreds of megabytes through the gateway.
 mod bulk;
 /// Long campaigns, which `make test` leaves out.

@@ -1,0 +1,62 @@
+"""What was to be reached, and whether it was."""
+
+from dataclasses import dataclass
+
+from targets.all import APART, ONE, PGBOUNCER
+from work.plan import CALLS, CONNECT, DOWN, IDLE, UP
+
+
+@dataclass
+class Line:
+    """`more` is better, or less is. `find` takes Figures and a target's name. `form` is of the number."""
+
+    text: str
+    target: str
+    find: object
+    must: float
+    goal: float
+    more: bool = False
+    form: str = ".2f"
+    # pgbouncer's own figure of the same run is as good a bound as the number.
+    or_pgbouncers: bool = False
+
+    def verdict(self, figures):
+        value = self.find(figures, self.target)
+        if value is None:
+            return None, "not measured"
+        must = self.must
+        if self.or_pgbouncers:
+            must = max(must, self.find(figures, PGBOUNCER) or must)
+        reached = (lambda bound: value >= bound) if self.more else (lambda bound: value <= bound)
+        return value, "goal" if reached(self.goal) else "must" if reached(must) else "SHORT"
+
+
+def ratio(work):
+    return lambda figures, target: figures.ratio(work, target)
+
+
+def cpu(work):
+    return lambda figures, target: figures.per_unit(work, target)
+
+
+def plain(work, path):
+    return lambda figures, target: figures.median(work, target, path)
+
+
+LINES = [
+    Line("simple, 8 clients: ratio to direct", APART, ratio("simple8"), 0.40, 0.50, more=True),
+    Line("prepared, 8 clients: ratio to direct", APART, ratio("prepared8"), 0.37, 0.45, more=True),
+    Line("added to the p50 of one client, µs", APART, lambda figures, target: figures.added("simple1", target), 200, 120, form=".0f"),
+    Line("download: ratio to direct", APART, ratio(DOWN), 0.65, 0.75, more=True),
+    Line("upload: ratio to direct", APART, ratio(UP), 0.75, 0.88, more=True),
+    Line("CPU s per 100,000 transactions, 8 clients", APART, cpu("simple8"), 5.5, 4.4),
+    Line("CPU s per GB down", APART, cpu(DOWN), 2.2, 1.5),
+    Line("CPU s per GB up", APART, cpu(UP), 2.2, 1.5),
+    Line("system calls per transaction, 8 clients, connections included", APART, plain(CALLS, "inclusive"), 11, 9),
+    Line("system calls per MB down", APART, plain(CALLS, "per_mb_down"), 180, 125, form=".0f"),
+    Line("CPU s per 100,000 transactions, 8 clients", ONE, cpu("simple8"), 3.1, 2.5, or_pgbouncers=True),
+    Line("CPU s per GB down", ONE, cpu(DOWN), 1.5, 1.0),
+    Line("new connections: ratio to direct", APART, ratio(CONNECT), 0.80, 0.95, more=True),
+    Line("CPU ms per set-up of a session, PostgreSQL excluded", APART, plain(IDLE, "setup_cpu_ms"), 1.5, 1.0),
+    Line("KiB per idle connection, all processes", APART, plain(IDLE, "kib"), 48, 32, form=".0f"),
+]
