@@ -2,7 +2,9 @@
 
 use crate::harness::configuration::DB_TOKEN;
 use crate::harness::wait::until_ok;
-use crate::harness::{Form, Kind, NodeConfig, Output, PATIENCE, Process, TestDir, clean_environment, run, shared};
+use crate::harness::{
+    Form, Kind, NodeConfig, Output, PATIENCE, Process, TestDir, clean_environment, figure, run, shared,
+};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
@@ -271,7 +273,7 @@ fn a_start_that_cannot_know_what_to_run_asks_for_it() {
         .iter()
         .any(|file| Path::new(file).exists())
     {
-        eprintln!("this machine has a configuration of its own: what is said without one was not tried");
+        figure("NOT RUN: starting without a configuration: this machine has one of its own");
         return;
     }
     holds(&refusal(&directory, "teleport start"), &["--config", "configure"]);

@@ -25,7 +25,7 @@ const DRIVER: &str = "/usr/share/java/postgresql.jar";
 /// The compiled class; or nothing, where Java is not installed.
 static CLASSES: LazyLock<Option<TestDir>> = LazyLock::new(|| {
     if !Path::new(DRIVER).exists() || !Path::new("/usr/bin/javac").exists() {
-        figure("JDBC was not tried: javac or libpostgresql-jdbc-java is not installed");
+        figure("NOT RUN: JDBC: javac or libpostgresql-jdbc-java is not installed");
         return None;
     }
     let classes = TestDir::new();

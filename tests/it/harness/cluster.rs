@@ -2,7 +2,7 @@
 
 use super::configuration::{Join, NodeConfig, usual_database};
 use super::process::{Output, Process, TestDir, run};
-use super::wait::until_ok;
+use super::wait::{figure, until_ok};
 use super::{Client, PATIENCE, Postgres, postern};
 use serde_json::Value;
 use std::ops::Deref;
@@ -43,13 +43,19 @@ pub struct Node {
     process: Option<Process>,
     diag_port: Option<u16>,
     fault: Option<&'static str>,
-    /// How far its clock is off, as `+1h`.
-    clock_off: Option<&'static str>,
+    /// What makes its clock wrong, and how far it is off, as `+1h`.
+    clock_off: Option<(PathBuf, &'static str)>,
     directory: PathBuf,
 }
 
-/// Makes a process see another time; from Debian's package faketime.
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+/// What makes a process see another time, from Debian's package faketime, whatever the machine.
+fn faketime() -> Option<PathBuf> {
+    let triplets = std::fs::read_dir("/usr/lib").ok()?;
+    let mut files = triplets
+        .map_while(Result::ok)
+        .map(|triplet| triplet.path().join("faketime/libfaketime.so.1"));
+    files.find(|file| file.exists())
+}
 
 impl Node {
     pub fn new(directory: &Path, config: NodeConfig, fault: Option<&'static str>) -> Self {
@@ -66,11 +72,11 @@ impl Node {
     /// From its next start on its clock is off, as `+1h`. False where that cannot be done, which is said.
     #[must_use]
     pub fn put_clock_off(&mut self, by: &'static str) -> bool {
-        if !Path::new(FAKETIME).exists() {
-            eprintln!("not run: {FAKETIME} is not there (apt-get install faketime)");
+        let Some(library) = faketime() else {
+            figure("NOT RUN: a node whose clock is off: faketime is not installed (apt-get install faketime)");
             return false;
-        }
-        self.clock_off = Some(by);
+        };
+        self.clock_off = Some((library, by));
         true
     }
 
@@ -93,10 +99,10 @@ impl Node {
         if let Some(fault) = self.fault {
             command.env("POSTERN_FAULT", fault);
         }
-        if let Some(by) = self.clock_off {
+        if let Some((library, by)) = &self.clock_off {
             // Timers go on as they are: what is off is what the clock shows.
             command
-                .env("LD_PRELOAD", FAKETIME)
+                .env("LD_PRELOAD", library)
                 .env("FAKETIME", by)
                 .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
