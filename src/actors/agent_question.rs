@@ -101,3 +101,80 @@ pub async fn answer_proxy(
         tracing::debug!(%error, "the proxy did not wait for the part of a trace");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::frames::{read_frame, refuse};
+    use crate::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
+    use crate::protocol::tunnel::STREAM_ACCEPTED;
+    use tokio::io::AsyncWriteExt as _;
+
+    fn tunnel() -> (AgentWay, Inbound, Mux) {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let (mux, _, drive_near) = mux::start(near, MuxSide::Accepted);
+        let (agents_end, inbound, drive_far) = mux::start(far, MuxSide::Dialled);
+        tokio::spawn(drive_near);
+        tokio::spawn(drive_far);
+        let way = AgentWay {
+            node: NodeId::from_random([7; 16]),
+            name: "agent-1".parse().unwrap(),
+            transport: Transport::Tunnel(mux),
+        };
+        (way, inbound, agents_end)
+    }
+
+    async fn asked(way: &AgentWay) -> Result<Option<TracePart>, MissingPart> {
+        ask_agent(way, ConnectionId::from_random([1; 8]), &Origin::outside("test")).await
+    }
+
+    fn why(asked: Result<Option<TracePart>, MissingPart>) -> String {
+        let missing = asked.expect_err("no part");
+        assert_eq!(missing.node, "agent-1");
+        missing.why
+    }
+
+    /// Accepts the next stream, and reads what the proxy asks.
+    async fn accept(inbound: &mut Inbound) -> (MuxStream, Header) {
+        let mut stream = inbound.recv().await.unwrap();
+        stream.write_all(&[STREAM_ACCEPTED]).await.unwrap();
+        stream.flush().await.unwrap();
+        let question = read_frame::<ProxyToDb>(&mut stream).await.unwrap().unwrap();
+        assert!(matches!(question.body, Some(ProxyToDb::InspectConnection { .. })));
+        (stream, question.header)
+    }
+
+    async fn answers(inbound: &mut Inbound, body: DbToProxy) {
+        let (mut stream, header) = accept(inbound).await;
+        write_frame(&mut stream, &answer(header.id, body)).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_does_not_know_the_question_is_named_and_the_tunnel_lives() {
+        let (way, mut inbound, _agent) = tunnel();
+        let refuses = async {
+            let (mut stream, header) = accept(&mut inbound).await;
+            refuse::<DbToProxy>(&mut stream, Some(&header), "no").await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(asked(&way), refuses);
+        let older = "agent agent-1 does not know this question: it is of an older version; update it";
+        assert!(why(answer).starts_with(older));
+        let nothing = DbToProxy::Inspected { json: Vec::new() };
+        let (answer, ()) = tokio::join!(asked(&way), answers(&mut inbound, nothing));
+        assert_eq!(answer, Ok(None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_is_silent_or_shows_what_is_no_part_is_named() {
+        let (way, mut inbound, _agent) = tunnel();
+        let silent = why(asked(&way).await);
+        assert!(silent.starts_with("agent agent-1 did not answer within 2s"), "{silent}");
+        drop(inbound.recv().await);
+        let nonsense = DbToProxy::Inspected { json: b"{}".to_vec() };
+        let (answer, ()) = tokio::join!(asked(&way), answers(&mut inbound, nonsense));
+        assert!(why(answer).contains("with what is no part of a trace"));
+        let not_shown = DbToProxy::NotInspected { why: "no".to_owned() };
+        let (answer, ()) = tokio::join!(asked(&way), answers(&mut inbound, not_shown));
+        assert!(why(answer).starts_with("agent agent-1: no"));
+    }
+}

@@ -140,7 +140,9 @@ async fn exchange(linked: &Linked, question: Inspection) -> Result<Vec<u8>, NoAn
 
 /// Decodes by the enum of the node's kind, as its questions are.
 fn understand(kinds: &[NodeKind], bytes: &[u8]) -> Result<Vec<u8>, NoAnswer> {
-    let as_proxy = frame::dialect_of(bytes) == Some(Dialect::ProxyToAuth as u8) && kinds.contains(&NodeKind::Proxy);
+    let says = |dialect: Dialect| frame::dialect_of(bytes) == Some(dialect as u8);
+    let is = |kind: NodeKind| kinds.contains(&kind);
+    let as_proxy = is(NodeKind::Proxy) && (says(Dialect::ProxyToAuth) || !is(NodeKind::Db));
     let broken = |error: ReadFrameError| NoAnswer::Broken(error.to_string());
     let other = || NoAnswer::Broken("it answered another question".to_owned());
     if as_proxy {
@@ -232,5 +234,94 @@ async fn refused_by(stream: &mut MuxStream, kind: NodeKind, header: Option<&Head
     match kind {
         NodeKind::Proxy => refuse::<ProxyToAuth>(stream, header, why).await,
         _ => refuse::<DbToAuth>(stream, header, why).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Timestamp;
+    use crate::net::mux::{self, MuxSide};
+
+    /// A node that auth has a link with, and what auth opens on it.
+    fn linked(nodes: &LinkedNodes, kind: NodeKind) -> (LinkEntry, Inbound, HostIdentity) {
+        let peer = HostIdentity {
+            node_id: NodeId::from_random([7; 16]),
+            node_name: "peer".parse().unwrap(),
+            cluster: "test.example".parse().unwrap(),
+            kinds: vec![kind],
+            valid_until: Timestamp::from_secs(0),
+        };
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let (mux, _, drive_near) = mux::start(near, MuxSide::Accepted);
+        let (_, inbound, drive_far) = mux::start(far, MuxSide::Dialled);
+        tokio::spawn(drive_near);
+        tokio::spawn(drive_far);
+        (nodes.enter(&peer, mux), inbound, peer)
+    }
+
+    async fn asked(nodes: &LinkedNodes, peer: &HostIdentity) -> Result<Vec<u8>, NoAnswer> {
+        nodes.ask(peer.node_id, Inspection::Actors).await
+    }
+
+    /// Takes one stream, reads the question, and answers with this message.
+    async fn answers<B: Wire>(inbound: &mut Inbound, body: B) {
+        let mut stream = inbound.recv().await.unwrap();
+        let question = read_frame::<AuthToNode>(&mut stream).await.unwrap().unwrap();
+        assert!(matches!(question.body, Some(AuthToNode::Inspect { .. })));
+        write_frame(&mut stream, &answer(question.header.id, body))
+            .await
+            .unwrap();
+        stream.shutdown().await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_answers_in_the_dialect_of_its_kind() {
+        let nodes = LinkedNodes::default();
+        let (_entry, mut inbound, peer) = linked(&nodes, NodeKind::Proxy);
+        let json = b"{}".to_vec();
+        let shown = ProxyToAuth::Inspected { json: json.clone() };
+        let (answer, ()) = tokio::join!(asked(&nodes, &peer), answers(&mut inbound, shown));
+        assert_eq!(answer, Ok(json.clone()));
+        let why = "it is asked by too many".to_owned();
+        let not_shown = ProxyToAuth::NotInspected { why: why.clone() };
+        let (answer, ()) = tokio::join!(asked(&nodes, &peer), answers(&mut inbound, not_shown));
+        assert_eq!(answer, Err(NoAnswer::NotShown(why)));
+        let (answer, ()) = tokio::join!(
+            asked(&nodes, &peer),
+            answers(&mut inbound, DbToAuth::Inspected { json })
+        );
+        assert!(matches!(answer, Err(NoAnswer::Broken(_))), "it is no agent: {answer:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_takes_no_streams_or_refuses_the_question_is_of_an_older_version() {
+        let nodes = LinkedNodes::default();
+        let (_entry, mut inbound, peer) = linked(&nodes, NodeKind::Db);
+        let refuses = async {
+            let mut stream = inbound.recv().await.unwrap();
+            let question = read_frame::<AuthToNode>(&mut stream).await.unwrap().unwrap();
+            refused_by(&mut stream, NodeKind::Db, Some(&question.header), "no")
+                .await
+                .unwrap();
+            stream.shutdown().await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(asked(&nodes, &peer), refuses);
+        assert_eq!(answer, Err(NoAnswer::Older));
+        drop(inbound);
+        assert_eq!(asked(&nodes, &peer).await, Err(NoAnswer::Older));
+        assert_eq!(asked(&nodes, &peer).await, Err(NoAnswer::Older), "its link goes on");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_is_silent_is_waited_for_and_asked_by_a_few_at_a_time() {
+        let nodes = LinkedNodes::default();
+        let (entry, _inbound, peer) = linked(&nodes, NodeKind::Db);
+        let many = (0..=QUESTIONS_AT_ONCE).map(|_| asked(&nodes, &peer));
+        let mut answers = futures::future::join_all(many).await;
+        assert_eq!(answers.pop(), Some(Err(NoAnswer::Busy)));
+        assert_eq!(answers, vec![Err(NoAnswer::Silent); QUESTIONS_AT_ONCE]);
+        drop(entry);
+        assert_eq!(asked(&nodes, &peer).await, Err(NoAnswer::NotLinked));
     }
 }

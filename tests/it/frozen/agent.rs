@@ -2,7 +2,7 @@
 
 use super::{answered, bytes, join, next, refused, send, stage, tunnel, v1};
 use crate::harness::configuration::DB_TOKEN;
-use crate::harness::{Client, Output};
+use crate::harness::{Client, Kind, Output, Wire};
 use postern::net::mux::{Inbound, MuxStream};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -60,17 +60,26 @@ async fn opened(inbound: &mut Inbound) -> (MuxStream, u64, Vec<u8>) {
     (stream, header.id, cancel_secret)
 }
 
+const READY: &[u8] = b"Z\0\0\0\x05I";
+
 /// PostgreSQL, as far as one empty answer to one query.
 async fn play_postgresql(stream: &mut MuxStream, secret: &[u8]) {
-    let ready = b"Z\0\0\0\x05I";
-    let greeting = [b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\x12\x67", secret, ready].concat();
+    greet(stream, secret).await;
+    answer_a_query(stream).await;
+}
+
+async fn greet(stream: &mut MuxStream, secret: &[u8]) {
+    let greeting = [b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\x12\x67", secret, READY].concat();
     send(stream, &greeting).await;
+}
+
+async fn answer_a_query(stream: &mut MuxStream) {
     assert_eq!(stream.read_u8().await.expect("a query"), b'Q');
     let length = stream.read_u32().await.expect("its length");
     let mut text = vec![0; length as usize - 4];
     stream.read_exact(&mut text).await.expect("the query");
     assert_eq!(text, b"select 1\0");
-    send(stream, &[b"I\0\0\0\x04", &ready[..]].concat()).await;
+    send(stream, &[b"I\0\0\0\x04", READY].concat()).await;
     // Terminate, or nothing.
     let mut rest = Vec::new();
     let _either = stream.read_to_end(&mut rest).await;
@@ -114,10 +123,44 @@ fn an_agent_of_version_1_serves_clients_of_todays_proxy() {
         play_postgresql(&mut stream, &secret).await;
         let output = served.await.expect("psql ran");
         assert_eq!(output.code, 0, "{}", output.stderr);
+        does_not_know_what_a_trace_asks(&client, &mut inbound).await;
         assert!(!announcing.is_finished(), "every announcement was answered");
         the_next_agent_is_asked(&client, &mut inbound).await;
         announcing.abort();
     });
+}
+
+/// `postern trace` at the proxy of an open session: the agent refuses the question, which is said, and the session goes on.
+async fn does_not_know_what_a_trace_asks(client: &Client, inbound: &mut Inbound) {
+    let connects = client.clone();
+    let connecting = tokio::task::spawn_blocking(move || Wire::connect(&connects).expect("let in"));
+    let (mut session, id, secret) = opened(inbound).await;
+    send(&mut session, &bytes::answer("DbToProxy::RelayOpened", id)).await;
+    greet(&mut session, &secret).await;
+    let mut wire = connecting.await.expect("it connected");
+
+    let proxy = stage().cluster.node(Kind::Proxy);
+    let tracing = tokio::task::spawn_blocking(|| super::looks_at(proxy, &["trace", "--user", "alice"]).ok());
+    let mut question = inbound.recv().await.expect("the proxy asks");
+    send(&mut question, &ACCEPTED).await;
+    let v1::Said::Unknown { id } = next::<v1::ProxyToDb>(&mut question).await else {
+        panic!("version 1 knows what a trace asks");
+    };
+    send(&mut question, &bytes::refused(v1_dialect(), id)).await;
+    let trace = tracing.await.expect("it ends");
+    for part in [
+        "alice as app to orders",
+        "agent frozen-agent does not know this question: it is of an older version; update it",
+        "OpenRelay -> agent frozen-agent",
+    ] {
+        // Lines are broken where the terminal ends.
+        let said = trace.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains(part), "{part}: {trace}");
+    }
+
+    let querying = tokio::task::spawn_blocking(move || wire.query("select 1"));
+    answer_a_query(&mut session).await;
+    assert_eq!(querying.await.expect("it asked"), Ok(Vec::new()));
 }
 
 /// Of two agents of the database, whichever is asked first does not know the question.

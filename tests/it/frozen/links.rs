@@ -1,7 +1,9 @@
 //! Nodes of version 1 at today's auth: every question that version 1 has, answered in a form that version 1 reads.
 
 use super::v1::AuthToNode;
-use super::{agents_link, answered, asks, block_on, bytes, next, proxys_link, send, stage, v1};
+use super::{agents_link, answered, asks, block_on, bytes, looks_at, next, proxys_link, send, stage, v1};
+use crate::harness::wait::until_ok;
+use crate::harness::{Kind, PATIENCE};
 use postern::net::mux::Mux;
 use postern::node::Identity;
 use postern::pki::{PeerUsage, PrivateKey, verify_host};
@@ -140,6 +142,44 @@ fn a_proxy_of_version_1_is_answered_by_todays_auth() {
                 panic!("{question}: {answer:?}");
             };
             assert!(matches!(kind, v1::AccountRefusal::NoInvite), "{question}: {kind:?}");
+        }
+    });
+}
+
+/// What auth asks of nodes is newer than version 1, whose nodes take no streams of auth's.
+#[test]
+fn auth_says_of_nodes_of_version_1_that_they_do_not_know_what_is_asked_and_their_links_live() {
+    block_on(async {
+        let links = [
+            (agents_link().await, "DbToAuth::Heartbeat", "frozen-agent"),
+            (proxys_link().await, "ProxyToAuth::Heartbeat", "frozen-proxy"),
+        ];
+        for (link, heartbeat, name) in links {
+            // So that it is listed.
+            let heard = asks(&link, &bytes::ask(heartbeat, 4), 4).await;
+            assert!(matches!(heard, AuthToNode::Heard { .. }), "{heard:?}");
+            for what in [&["actors"][..], &["actor", "agent"], &["trace", "--user", "nobody"]] {
+                let looking = tokio::task::spawn_blocking(move || {
+                    let auth = stage().cluster.node(Kind::Auth);
+                    let words = [what, &["--node", name]].concat();
+                    // Other tests have links of the same node, of which auth asks the newest.
+                    until_ok("the node is asked", PATIENCE, || {
+                        let said = looks_at(auth, &words).failed_with(1);
+                        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+                        if said.contains("does not know this question") {
+                            Ok(said)
+                        } else {
+                            Err(said)
+                        }
+                    })
+                });
+                let said = looking.await.expect("it ends");
+                let why = "does not know this question: it is of an older version; update it";
+                let named = format!("node {name} (version");
+                assert!(said.contains(&named) && said.contains(why), "{what:?}: {said}");
+            }
+            let heard = asks(&link, &bytes::ask(heartbeat, 5), 5).await;
+            assert!(matches!(heard, AuthToNode::Heard { .. }), "the link lives: {heard:?}");
         }
     });
 }

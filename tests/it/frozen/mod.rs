@@ -14,8 +14,9 @@ mod proxy;
 mod unknown;
 mod v1;
 
+use crate::harness::cluster::Node;
 use crate::harness::configuration::{DB_TOKEN, PROXY_TOKEN};
-use crate::harness::{Cluster, Form, Kind, PATIENCE, Process, TestDir, postern};
+use crate::harness::{Cluster, Form, Kind, Output, PATIENCE, Process, TestDir, postern, run};
 use postern::model::{Endpoint, NodeKind, SharedClock, SystemClock};
 use postern::net::BoxStream;
 use postern::net::auth_dialer::{AuthDialer, AuthRoute};
@@ -221,6 +222,14 @@ impl Port {
             }
         }
     }
+}
+
+/// What an administrator types at a node of today, to look into it or others.
+fn looks_at(node: &Node, arguments: &[&str]) -> Output {
+    let home = TestDir::new();
+    let mut command = postern(home.path());
+    command.args(arguments).arg("--data-dir").arg(&node.config.data_dir);
+    run(command, PATIENCE)
 }
 
 /// Starts a node of today, and does not wait for it to be up.
