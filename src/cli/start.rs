@@ -45,7 +45,7 @@ pub struct ProcessFlags {
     /// Where the process id is written to.
     #[arg(long, value_name = "FILE")]
     pid_file: Option<String>,
-    /// Where /healthz and /readyz are served, over plain HTTP: 127.0.0.1:3000 in most cases.
+    /// Where /healthz, /readyz and /metrics are served, over plain HTTP: 127.0.0.1:3000 in most cases.
     #[arg(long, value_name = "ADDRESS")]
     diag_addr: Option<String>,
     /// At the first contact with a cluster, through a proxy and without a CA pin, believe whatever answers. What has joined

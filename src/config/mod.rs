@@ -76,7 +76,7 @@ pub struct Config {
     /// Where this node joins; `None` only where auth runs in this process.
     pub join: Option<JoinAddress>,
     pub log: LogConfig,
-    /// Where `/healthz` and `/readyz` are served; nowhere by default.
+    /// Where `/healthz`, `/readyz` and `/metrics` are served; nowhere by default.
     pub diag_addr: Option<ListenAddr>,
     /// How long sessions may go on after SIGTERM.
     pub shutdown_grace: Duration,

@@ -32,7 +32,7 @@ pub enum RecordKind {
     Arrived,
     /// An actor began, or began anew.
     Started,
-    /// An actor ended, or its state was given up.
+    /// An actor ended; one that is rebuilt has not.
     Exited,
     /// An actor went into another state.
     State,

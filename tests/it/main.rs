@@ -37,15 +37,17 @@ mod fault_table;
 mod faults;
 /// What the proxy's port answers to those who do not speak as they should.
 mod first_bytes;
-/// Peers of version 1 of the node protocol, as it was frozen, with the nodes of today.
+/// The example that follows a connection.
 mod followed;
+/// Peers of version 1 of the node protocol, as it was frozen, with the nodes of today.
 mod frozen;
 /// The corpus of the fuzz targets, with small changes.
 mod fuzzed;
 /// `docs/guide.md`, typed as it stands, on hosts in namespaces of their own.
 mod guide;
-/// What the tests stand on.
+/// What hangs, and the one command that says why.
 mod hangs;
+/// What the tests stand on.
 mod harness;
 /// An administrator's program that hangs up before it is answered.
 mod hung_up;
