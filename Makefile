@@ -35,7 +35,7 @@ bench-quick: build bench-tools ## the main table of it in less than three minute
 bench-tools: ## install what only the bench needs: pgbouncer, haproxy, strace
 	@bench/install.sh
 
-bench-messages: ## what a message between actors costs with the record on and off, and an actor at rest
+bench-messages: ## what a message between actors costs with the record on and off, and an actor at rest; fails beyond a bound
 	@program=$$($(cargo) bench --locked --no-run --bench messages --message-format json | \
 		sed -n 's/.*"executable":"\([^"]*messages[^"]*\)".*/\1/p' | tail -1); scripts/bench-messages.sh "$$program"
 
