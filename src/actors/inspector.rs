@@ -11,7 +11,7 @@ use crate::model::{ConnectionId, NodeId};
 use crate::protocol::tunnel::{Inspection, PART_MAX_BYTES};
 use crate::telemetry::observe::{ActorAnswer, ConnectionFilter, Observer, SharedObserver};
 use crate::telemetry::panics;
-use crate::telemetry::view::{ConnectionView, Finding, MissingPart, NodeView, Side, Trace, TracePart};
+use crate::telemetry::view::{ConnectionView, LeftOut, MissingPart, NodeView, Side, Trace, TracePart};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -181,53 +181,117 @@ fn bounded_part(mut part: TracePart) -> Result<(TracePart, Vec<u8>), NotShown> {
     }
 }
 
-/// Actors of connections with nothing to do go first, and relays that are idle; that they did is said.
-fn bounded_view(mut view: NodeView) -> Result<Vec<u8>, NotShown> {
+/// Actors of connections with nothing to do go first, and relays that are idle; how many is said.
+fn bounded_view(view: NodeView) -> Result<Vec<u8>, NotShown> {
+    bounded_view_of(view, ANSWER_MAX_BYTES)
+}
+
+fn bounded_view_of(mut view: NodeView, max_bytes: usize) -> Result<Vec<u8>, NotShown> {
     let bytes = json(&view)?;
-    if bytes.len() <= ANSWER_MAX_BYTES {
+    if bytes.len() <= max_bytes {
         return Ok(bytes);
     }
-    let (actors, relays) = (view.actors.len(), view.relays.len());
+    let count = |view: &NodeView| LeftOut {
+        actors: view.actors.len(),
+        exits: view.exits.len(),
+        relays: view.relays.len(),
+        findings: view.findings.len(),
+    };
+    let all = count(&view);
     view.actors
         .retain(|actor| actor.rule != "temporary" || actor.in_hand.is_some() || !actor.waits.is_empty());
     view.relays.retain(|relay| relay.state != "idle");
     loop {
-        let (shown, relays_shown) = (view.actors.len(), view.relays.len());
-        let cut = Finding {
-            rule: "cut".to_owned(),
-            room: view.node.clone(),
-            peer: String::new(),
-            sentence: format!(
-                "this view is cut: it has {shown} of {actors} actors and {relays_shown} of {relays} relays; those that are at rest \
-                 are left out first"
-            ),
-            next: "ask for one actor by its path, or on the machine of the node: postern actors".to_owned(),
-            age_us: 0,
-            connection: None,
+        let shown = count(&view);
+        view.left_out = LeftOut {
+            actors: all.actors - shown.actors,
+            exits: all.exits - shown.exits,
+            relays: all.relays - shown.relays,
+            findings: all.findings - shown.findings,
         };
-        view.findings.insert(0, cut);
         let bytes = json(&view)?;
-        if bytes.len() <= ANSWER_MAX_BYTES {
+        if bytes.len() <= max_bytes || shown == LeftOut::default() {
             return Ok(bytes);
         }
-        view.findings.truncate(view.findings.len().div_ceil(2));
-        view.findings.remove(0);
-        view.actors.truncate(shown / 2);
-        view.relays.truncate(relays_shown / 2);
-        view.exits.truncate(view.exits.len() / 2);
+        view.actors.truncate(shown.actors / 2);
+        view.exits.truncate(shown.exits / 2);
+        view.relays.truncate(shown.relays / 2);
+        view.findings.truncate(shown.findings / 2);
     }
 }
 
 fn bounded_list(connections: Vec<ConnectionView>) -> Result<Vec<u8>, NotShown> {
+    bounded_list_of(connections, ANSWER_MAX_BYTES)
+}
+
+fn bounded_list_of(connections: Vec<ConnectionView>, max_bytes: usize) -> Result<Vec<u8>, NotShown> {
     let left_out = 0;
     let mut list = ConnectionList { connections, left_out };
     loop {
         let bytes = json(&list)?;
-        if bytes.len() <= ANSWER_MAX_BYTES {
+        if bytes.len() <= max_bytes || list.connections.is_empty() {
             return Ok(bytes);
         }
         let kept = list.connections.len() / 2;
         list.left_out += list.connections.len() - kept;
         list.connections.truncate(kept);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::host::{Behavior, Spec, run_system, start_on};
+    use crate::telemetry::observe::About;
+
+    struct Quiet;
+
+    impl Behavior for Quiet {
+        const MAILBOX: usize = 1;
+    }
+
+    /// A look at a process with at least so many actors at rest, whatever else lives in it.
+    fn crowded(actors: usize) -> NodeView {
+        run_system(1, |runtimes| async move {
+            let start = |number| {
+                let spec = Spec::temporary(&format!("quiet#{number}"));
+                start_on(&runtimes.control, spec, Arc::new(|_| {}), || Quiet)
+            };
+            let _all: Vec<_> = (0..actors).map(start).collect();
+            Observer::new(About::default()).look()
+        })
+    }
+
+    #[test]
+    fn a_view_that_is_too_long_leaves_out_those_at_rest_first_and_says_how_many() {
+        let view = crowded(200);
+        let all = view.actors.len();
+        let whole = json(&view).expect("JSON").len();
+        let bytes = bounded_view_of(view.clone(), whole).expect("it fits");
+        assert_eq!(parse::<NodeView>(&bytes).expect("a view"), view);
+        for max_bytes in [whole - 1, 2000, 1] {
+            let bytes = bounded_view_of(view.clone(), max_bytes).expect("cut");
+            let cut: NodeView = parse(&bytes).expect("a view");
+            assert!(bytes.len() <= max_bytes || cut.actors.is_empty(), "{max_bytes}");
+            assert!(cut.left_out.actors >= 200 && cut.actors.len() + cut.left_out.actors == all);
+            let invented = cut.findings.iter().filter(|finding| !view.findings.contains(finding));
+            assert_eq!(invented.count(), 0);
+        }
+    }
+
+    #[test]
+    fn a_list_of_connections_that_is_too_long_says_how_many_are_left_out() {
+        let one = |number: u64| ConnectionView {
+            connection: format!("{number:016x}"),
+            node: "proxy-1".to_owned(),
+            side: Side::Proxy,
+            relay: None,
+            state: "opening".to_owned(),
+            age_us: number,
+        };
+        let bytes = bounded_list_of((0..100).map(one).collect(), 2000).expect("cut");
+        let list: ConnectionList = parse(&bytes).expect("a list");
+        assert!(bytes.len() <= 2000 && !list.connections.is_empty());
+        assert_eq!(list.connections.len() + list.left_out, 100);
     }
 }

@@ -3,7 +3,7 @@
 use super::actors::{Shown, SortBy};
 use super::terminal::{fitted, grouped, lasted, one_line, wrapped};
 use crate::audit::WRITER_THREAD;
-use crate::telemetry::view::{ActorView, Finding, NodeView};
+use crate::telemetry::view::{ActorView, Finding, LeftOut, NodeView};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -31,6 +31,7 @@ const HEADER: [&str; 7] = [
 /// The whole page.
 pub fn page(view: &NodeView, shown: &Shown, width: Option<usize>) -> String {
     let mut out = wrapped("", &head(view), width);
+    out.push_str(&left_out(view.left_out, width));
     out.push_str(&findings(&view.findings, width));
     let rows = rows(view, shown);
     let count = rows.len();
@@ -57,6 +58,32 @@ fn head(view: &NodeView) -> String {
         lasted(view.uptime_us),
         one_line(&view.at)
     )
+}
+
+/// That the answer of a node elsewhere was too long.
+fn left_out(left_out: LeftOut, width: Option<usize>) -> String {
+    let LeftOut {
+        actors,
+        exits,
+        relays,
+        findings,
+    } = left_out;
+    let parts = [
+        (findings, "findings"),
+        (actors, "actors"),
+        (relays, "relays"),
+        (exits, "ends"),
+    ];
+    let parts: Vec<_> = parts.iter().filter(|(count, _)| *count > 0).collect();
+    if parts.is_empty() {
+        return String::new();
+    }
+    let counted: Vec<_> = parts.iter().map(|(count, what)| format!("{count} {what}")).collect();
+    let said = format!(
+        "{} did not fit into the answer, those at rest first; on the machine of the node all are shown: postern actors",
+        counted.join(", ")
+    );
+    wrapped("CUT    ", &said, width)
 }
 
 /// What is stuck, each with its next step; also that nothing is.

@@ -86,6 +86,7 @@ fn node() -> NodeView {
             connection: None,
         }],
         records: 5,
+        left_out: LeftOut::default(),
     }
 }
 
@@ -194,4 +195,21 @@ fn a_queue_of_bytes_is_told_in_their_unit() {
         .map(|queued| mailbox(&spool(queued)))
         .into();
     assert_eq!(told, ["0/8 MiB", "1 KiB/8 MiB", "293 KiB/8 MiB", "8 MiB/8 MiB"]);
+}
+
+#[test]
+fn what_did_not_fit_into_the_answer_of_a_node_elsewhere_is_told_before_what_is_stuck() {
+    let mut view = node();
+    view.left_out = LeftOut {
+        actors: 1_190,
+        relays: 3,
+        ..LeftOut::default()
+    };
+    let page = page(&view, &Shown::default(), None);
+    let second = page.lines().nth(1).expect("a line");
+    assert_eq!(
+        second,
+        "CUT    1190 actors, 3 relays did not fit into the answer, those at rest first; on the machine of the node all are shown: \
+         postern actors"
+    );
 }

@@ -104,6 +104,12 @@ impl DebugClient {
         for silent in &found.missing {
             eprintln!("{}: {}", one_line(&silent.node), one_line(&silent.why));
         }
+        if found.left_out > 0 {
+            eprintln!(
+                "{} more connections did not fit into the answer; say of whom or to which: --user, --db, --state",
+                found.left_out
+            );
+        }
         let agent = format!("agent {node}");
         let leads_through = |view: &ConnectionView| {
             let upstream = view.relay.as_ref().map(|relay| relay.upstream.as_str());

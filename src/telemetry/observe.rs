@@ -9,7 +9,7 @@ use super::look::{Facts, Memory, Snapshot, side_of};
 use super::part;
 use super::record;
 use super::stuck::{self, Found, StuckRule};
-use super::view::{ActorView, ConnectionView, NodeView, RecordView, Side, TracePart};
+use super::view::{ActorView, ConnectionView, LeftOut, NodeView, RecordView, Side, TracePart};
 use super::{registry, relays};
 use crate::model::{ConnectionId, Moment};
 use serde::{Deserialize, Serialize};
@@ -139,6 +139,7 @@ impl Observer {
                 .map(|found| found.to_finding(now))
                 .collect(),
             records: record::written(),
+            left_out: LeftOut::default(),
         }
     }
 

@@ -25,6 +25,18 @@ pub struct NodeView {
     pub findings: Vec<Finding>,
     /// Records ever made in this process.
     pub records: u64,
+    /// What did not fit into an answer for another machine; those at rest are left out first.
+    #[serde(default)]
+    pub left_out: LeftOut,
+}
+
+/// How many of each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    pub actors: usize,
+    pub exits: usize,
+    pub relays: usize,
+    pub findings: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -2,9 +2,11 @@
 
 use crate::harness::process::{Output, run};
 use crate::harness::wait::until_ok;
-use crate::harness::{Cluster, Form, Kind, PATIENCE, Session, postern, shared};
+use crate::harness::wire::dial;
+use crate::harness::{Cluster, Form, Kind, PATIENCE, Process, Session, postern, shared};
 use regex::Regex;
 use serde_json::Value;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 
 /// Runs `postern WORDS` at the debug socket of a node.
@@ -60,12 +62,51 @@ fn every_node_shows_its_actors_at_a_socket_of_its_owner() {
 #[test]
 fn the_log_level_of_a_node_is_changed_while_it_runs() {
     let cluster = shared(Form::Apart);
-    let before = ask(&cluster, Kind::Agent, &["debug", "get-log-level"]).ok();
-    let set = ask(&cluster, Kind::Agent, &["debug", "set-log-level", "debug"]).ok();
+    let proxy = cluster.node(Kind::Proxy).process();
+    // What is no protocol at all is worth a line of `debug`, with the address that it came from.
+    let nonsense = || {
+        let mut socket = dial(cluster.proxy_port());
+        let from = socket.local_addr().expect("connected").to_string();
+        drop(socket.write_all(b"nonsense\n"));
+        drop(socket.read_to_end(&mut Vec::new()));
+        from
+    };
+    let before = ask(&cluster, Kind::Proxy, &["debug", "get-log-level"]).ok();
+    let set = ask(&cluster, Kind::Proxy, &["debug", "set-log-level", "debug"]).ok();
     holds(&set, &["debug"]);
-    ask(&cluster, Kind::Agent, &["debug", "set-log-level", "nonsense=nonsense"]).failed_with(1);
-    let again = ask(&cluster, Kind::Agent, &["debug", "set-log-level", before.trim()]).ok();
+    let from = nonsense();
+    until_ok("the log has a line of this level", PATIENCE, || {
+        let log = proxy.log_text();
+        let is_it = |line: &str| line.contains("DEBUG") && line.contains("connection closed") && line.contains(&from);
+        if log.lines().any(is_it) { Ok(()) } else { Err(log) }
+    });
+    ask(&cluster, Kind::Proxy, &["debug", "set-log-level", "nonsense=nonsense"]).failed_with(1);
+    let again = ask(&cluster, Kind::Proxy, &["debug", "set-log-level", before.trim()]).ok();
     assert_eq!(again, before);
+    let from = nonsense();
+    // It is handled when the port has answered somebody who came later.
+    cluster.client("alice", "app", "app").psql("select 1").ok();
+    assert!(!proxy.log_text().contains(&from), "and none any more");
+}
+
+#[test]
+fn who_watches_the_actors_of_a_node_is_shown_them_again_each_second() {
+    let cluster = shared(Form::Apart);
+    let mut command = postern(cluster.directory.path());
+    command
+        .args(["actors", "--watch", "--kind", "tunnels", "--data-dir"])
+        .arg(&cluster.node(Kind::Proxy).config.data_dir);
+    let log = cluster.directory.join("watch.log");
+    let mut watching = Process::start("watch", command, log);
+    until_ok("a third look", PATIENCE, || {
+        let text = watching.log_text();
+        let looks = text.matches("Node proxy-1 (").count();
+        if looks >= 3 { Ok(()) } else { Err(text) }
+    });
+    assert_eq!(watching.exit_code(), None, "until it is told to end");
+    let text = watching.log_text();
+    assert!(!text.contains("\u{1b}"), "a file is no terminal: {text:?}");
+    assert!(text.matches("\ntunnels ").count() >= 2, "{text}");
 }
 
 #[test]
@@ -85,7 +126,6 @@ fn a_connection_that_is_not_known_and_a_node_that_is_not_there_are_said_in_words
 /// Does something to an actor of the node, at its debug socket.
 #[cfg(feature = "fault-points")]
 fn inject(cluster: &Cluster, kind: Kind, fault: &Value) {
-    use std::io::{Read as _, Write as _};
     let socket = cluster.node(kind).config.data_dir.join("debug.sock");
     let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("a socket");
     let body = fault.to_string();
@@ -179,6 +219,10 @@ fn a_connection_is_one_tree_through_proxy_and_agent_until_it_has_ended_and_after
             "GetUpstreamClient -> agent",
         ],
     );
+    let idle = ask(&cluster, Kind::Proxy, &["trace", "--user", "alice", "--state", "idle"]).ok();
+    holds(&idle, &[&format!("Connection {id}: ")]);
+    let busy = ask(&cluster, Kind::Proxy, &["trace", "--user", "alice", "--state", "busy"]).ok();
+    holds(&busy, &["No open connection of node proxy-1 fits."]);
     assert!(!text.contains("STUCK"), "{text}");
     assert!(text.lines().count() < 40, "more than a screen: {text}");
     let narrow = {

@@ -158,7 +158,7 @@ fn typed(cluster: &Cluster, person: &str, words: &[&str]) -> Output {
 #[test]
 fn the_commands_look_into_a_node_elsewhere_as_far_as_the_roles_allow() {
     let cluster = shared(Form::Apart);
-    let (_otto, _session, id) = watched(&cluster);
+    let (_otto, session, id) = watched(&cluster);
     let actors = typed(&cluster, "otto", &["actors"]).ok();
     assert!(
         actors.contains("Node proxy-1 (") && actors.contains("tunnels"),
@@ -175,6 +175,14 @@ fn the_commands_look_into_a_node_elsewhere_as_far_as_the_roles_allow() {
     ] {
         assert!(trace.contains(part), "{part}: {trace}");
     }
+    let file = TestDir::new();
+    let saved = file.join("trace.json").display().to_string();
+    typed(&cluster, "otto", &["trace", &id, "--save", &saved]).ok();
+    let saved: Value = serde_json::from_str(&std::fs::read_to_string(&saved).expect("a file")).expect("JSON");
+    assert_eq!(
+        (&saved["connection"], nodes(&saved["parts"])[0]),
+        (&id.clone().into(), "proxy-1")
+    );
     let listed = typed(&cluster, "otto", &["trace", "--user", "alice", "--format=json"]).ok();
     assert!(listed.contains(&id), "{listed}");
     let none = typed(&cluster, "otto", &["trace", "--user", "nobody"]).ok();
@@ -189,4 +197,10 @@ fn the_commands_look_into_a_node_elsewhere_as_far_as_the_roles_allow() {
         .args(["trace", &id, "--node", "proxy-1", "--data-dir"])
         .arg(&cluster.node(Kind::Auth).config.data_dir);
     assert!(run(at_auth, PATIENCE).ok().contains("OpenRelay"));
+    let followed = std::thread::scope(|scope| {
+        let following = scope.spawn(|| typed(&cluster, "otto", &["trace", &id, "--follow"]));
+        drop(session);
+        following.join().expect("it ends with the connection").ok()
+    });
+    assert!(followed.contains("The connection has ended at "), "{followed}");
 }
