@@ -41,6 +41,7 @@ impl Trap {
 /// Faults of the actors that live, whichever they are.
 #[cfg(feature = "fault-points")]
 mod actors {
+    use crate::telemetry::label::Label;
     use std::collections::BTreeMap;
     use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
     use std::time::Duration;
@@ -50,6 +51,8 @@ mod actors {
     pub enum Fault {
         /// A panic in a handler.
         Handler,
+        /// A panic in the handler of the next message of this kind, whose asker reads of it.
+        Message(Label),
         /// A panic in a future of `Ctx::run`.
         Future,
         /// As `Handler`, and a panic at each of the next builds, as many as are named.
@@ -154,7 +157,9 @@ mod trap {
             match fault {
                 None => {}
                 Some(Fault::Block(time) | Fault::Hold(time)) => std::thread::sleep(time),
-                Some(Fault::Handler | Fault::Future | Fault::Start { .. }) => panic!("fault point: in a thread"),
+                Some(Fault::Handler | Fault::Message(_) | Fault::Future | Fault::Start { .. }) => {
+                    panic!("fault point: in a thread")
+                }
             }
         }
     }

@@ -45,6 +45,13 @@ impl Label {
         (usize::from(number) < table.names.len()).then_some(Self(number))
     }
 
+    /// The label of a name that is in use already.
+    #[cfg(feature = "fault-points")]
+    pub fn known(name: &str) -> Option<Self> {
+        let table = TABLE.read().unwrap_or_else(PoisonError::into_inner);
+        table.numbers.get(name).copied().map(Self)
+    }
+
     pub fn name(self) -> &'static str {
         let table = TABLE.read().unwrap_or_else(PoisonError::into_inner);
         table.names.get(usize::from(self.0)).copied().unwrap_or("?")

@@ -40,6 +40,8 @@ pub(super) struct Adapter<B: Behavior> {
     #[cfg(feature = "fault-points")]
     pub failing_builds: u32,
     #[cfg(feature = "fault-points")]
+    pub failing_message: Option<Label>,
+    #[cfg(feature = "fault-points")]
     registration: Option<crate::telemetry::fault::Registration>,
 }
 
@@ -131,6 +133,8 @@ impl<B: Behavior> Adapter<B> {
             end: None,
             #[cfg(feature = "fault-points")]
             failing_builds: 0,
+            #[cfg(feature = "fault-points")]
+            failing_message: None,
             #[cfg(feature = "fault-points")]
             registration: None,
         }
@@ -364,7 +368,11 @@ impl<B: Handle<M>, M: Message> actix::Handler<Delivery<M>> for Adapter<B> {
             connection: meta.origin.connection,
         };
         self.seat.takes(M::label(), meta.origin.connection, begin);
-        let reply = self.with_behavior(ctx, here, |behavior, ctx| behavior.handle(message, ctx));
+        let reply = self.with_behavior(ctx, here, |behavior, ctx| {
+            #[cfg(feature = "fault-points")]
+            ctx.adapter.message_may_fail(M::label());
+            behavior.handle(message, ctx)
+        });
         let end = Moment::now();
         self.seat.is_done(end.since(begin));
         let mut handled = meta.record(RecordKind::Handled, end, M::label(), self.seat.path());

@@ -138,6 +138,24 @@ fn an_asker_whose_work_failed_reads_so_and_nobody_else_notices() {
 }
 
 #[test]
+fn a_message_whose_handler_fails_costs_its_asker_the_answer_and_others_none() {
+    run_system(1, |runtimes| async move {
+        let (branch, _) = start_branch(&runtimes, "branch-e");
+        assert_eq!(builds(&branch).await, 1);
+        inject("branch-e", Fault::Message(Builds::label())).unwrap();
+        let origin = Origin::outside("test");
+        let other = branch.address().ask(&origin, FailForOne, SOON).await;
+        assert!(
+            matches!(&other, Err(AskError::Failed { .. })),
+            "by its own fault: {other:?}"
+        );
+        let failed = branch.address().ask(&origin, Builds, SOON).await;
+        assert!(matches!(failed, Err(AskError::Failed { .. })), "{failed:?}");
+        assert_eq!(builds(&branch).await, 2, "only the one that was meant");
+    });
+}
+
+#[test]
 fn an_actor_that_is_held_takes_no_messages_and_then_all_that_waited() {
     run_system(1, |runtimes| async move {
         let (branch, _) = start_branch(&runtimes, "branch-c");

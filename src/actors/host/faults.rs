@@ -26,6 +26,7 @@ impl<B: Behavior> actix::Handler<Injected> for Adapter<B> {
         let origin = Origin::outside("fault");
         match fault {
             Fault::Handler => _ = self.with_behavior(ctx, origin, |_, _| panic!("fault point: in a handler")),
+            Fault::Message(kind) => self.failing_message = Some(kind),
             Fault::Start { builds } => {
                 self.failing_builds = builds;
                 _ = self.with_behavior(ctx, origin, |_, _| panic!("fault point: before a start"));
@@ -48,6 +49,14 @@ impl<B: Behavior> actix::Handler<Injected> for Adapter<B> {
 }
 
 impl<B: Behavior> Adapter<B> {
+    /// In front of each message's handler.
+    pub(super) fn message_may_fail(&mut self, kind: Label) {
+        if self.failing_message == Some(kind) {
+            self.failing_message = None;
+            panic!("fault point: in the handler of a message");
+        }
+    }
+
     /// In front of each build.
     pub(super) fn build_may_fail(&mut self) {
         if let Some(left) = self.failing_builds.checked_sub(1) {

@@ -140,6 +140,7 @@ async fn trace(State(asked): State<Asked>, Path(id): Path<String>) -> Answer<Tra
 mod faults {
     use super::{Answer, Json, bad};
     use crate::telemetry::fault::{self, Fault};
+    use crate::telemetry::label::Label;
     use serde::{Deserialize, Serialize};
     use std::time::Duration;
 
@@ -147,6 +148,7 @@ mod faults {
     #[serde(rename_all = "snake_case")]
     enum How {
         Handler,
+        Message,
         Future,
         Start,
         Block,
@@ -158,6 +160,9 @@ mod faults {
         /// A path.
         actor: String,
         how: How,
+        /// Of `message`: its kind, one that was sent before.
+        #[serde(default)]
+        message: String,
         /// Of `start`: at how many builds.
         #[serde(default)]
         times: u32,
@@ -173,6 +178,10 @@ mod faults {
         let lasting = Duration::from_secs(wanted.seconds);
         let fault = match wanted.how {
             How::Handler => Fault::Handler,
+            How::Message => {
+                let kind = Label::known(&wanted.message);
+                Fault::Message(kind.ok_or_else(|| bad(format!("no message {:?} was ever sent", wanted.message)))?)
+            }
             How::Future => Fault::Future,
             How::Start => Fault::Start { builds: wanted.times },
             How::Block => Fault::Block(lasting),
