@@ -195,3 +195,32 @@ fn six_failures_at_a_start_exhaust_the_actor() {
         drop(branch);
     });
 }
+
+#[test]
+fn a_child_that_is_exhausted_has_its_parent_rebuilt_and_the_other_children_live_on() {
+    run_system(1, |runtimes| async move {
+        let (branch, exits) = start_branch(&runtimes, "branch-f");
+        assert_eq!(builds(&branch).await, 1);
+        while of("branch-f").len() < 4 {
+            tokio::task::yield_now().await;
+        }
+        // A path is made for each actor: one that is the same is of the same actor.
+        let before = of("branch-f");
+        inject("branch-f/one", Fault::Start { builds: 5 }).unwrap();
+        while builds(&branch).await < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        while of("branch-f").len() < 4 {
+            tokio::task::yield_now().await;
+        }
+        let after = of("branch-f");
+        assert_eq!(before, after);
+        let lives_on: Vec<_> = before.iter().zip(&after).map(|(a, b)| Arc::ptr_eq(a, b)).collect();
+        assert_eq!(
+            lives_on,
+            [true, false, true, true],
+            "but `one`, which the rebuilt state started anew"
+        );
+        assert!(exits.lock().unwrap().is_empty(), "it goes no further up");
+    });
+}
