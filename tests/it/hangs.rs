@@ -66,6 +66,30 @@ fn a_query_whose_postgresql_has_stopped_is_said_to_wait_for_it() {
 }
 
 #[test]
+fn a_connection_that_hangs_while_it_connects_is_found_by_its_person_and_its_database() {
+    let cluster = Cluster::start(Form::Apart);
+    let client = cluster.client("alice", "app", "app");
+    cluster.postgres.freeze();
+    let mut psql = Session::open(&client);
+    psql.say("select 'con' || 'nected';");
+    let server = format!("PostgreSQL at localhost:{}", cluster.postgres.port);
+    let stuck = format!("for the answer of {server} to SSLRequest; it gives up in");
+    let parts = [
+        ": alice as app to orders (database app)\n",
+        ": there is no session yet\n",
+        "\nSTUCK  agent/upstream#",
+        &*stuck,
+        "\nSTUCK  listener/connection#",
+        "for the answer of agent agent-1 to OpenRelay; it gives up in",
+    ];
+    says(&cluster, Kind::Proxy, &["trace", "--user", "alice"], SOON, &parts);
+    says(&cluster, Kind::Proxy, &["trace", "--db", "orders"], SOON, &parts);
+    says(&cluster, Kind::Agent, &["trace", "--user", "alice"], SOON, &parts[..4]);
+    cluster.postgres.thaw();
+    psql.hears("connected", SOON);
+}
+
+#[test]
 fn a_query_whose_agent_has_stopped_is_said_to_wait_for_it() {
     let cluster = Cluster::start(Form::Apart);
     let client = cluster.client("alice", "app", "app");

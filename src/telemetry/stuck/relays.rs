@@ -51,7 +51,10 @@ impl Seen<'_> {
     /// Whose it is, as people and `pg_stat_activity` call it.
     fn of_whom(&self) -> String {
         let spec = self.spec();
-        format!("{} ({}, process {})", spec.user, spec.database, spec.process_id)
+        format!(
+            "{} ({}, process {})",
+            spec.whose.user, spec.whose.database, spec.process_id
+        )
     }
 
     fn age(&self, since: Moment) -> String {
@@ -80,7 +83,10 @@ impl Seen<'_> {
         );
         match spec.side {
             Side::Agent | Side::Auth => format!("on {}: {ask}", spec.upstream),
-            Side::Proxy => format!("on the PostgreSQL of {} behind {}: {ask}", spec.database, spec.upstream),
+            Side::Proxy => format!(
+                "on the PostgreSQL of {} behind {}: {ask}",
+                spec.whose.database, spec.upstream
+            ),
         }
     }
 
@@ -88,19 +94,24 @@ impl Seen<'_> {
     fn client(&self) -> String {
         let spec = self.spec();
         match spec.side {
-            Side::Proxy => format!("client {}", spec.client),
+            Side::Proxy => format!("client {}", spec.whose.client),
             Side::Agent | Side::Auth => "the proxy".to_owned(),
         }
     }
 
     fn look_at_client(&self, at_what: &str) -> String {
         let spec = self.spec();
-        format!("look at {}'s program at {}: {at_what}", spec.user, spec.client)
+        format!(
+            "look at {}'s program at {}: {at_what}",
+            spec.whose.user, spec.whose.client
+        )
     }
 
     fn health(&self) -> Option<&DatabaseFact> {
         let databases = &self.look.facts.databases;
-        databases.iter().find(|fact| fact.database == self.spec().database)
+        databases
+            .iter()
+            .find(|fact| fact.database == self.spec().whose.database)
     }
 
     fn upstream_silent(&self) -> Option<Found> {

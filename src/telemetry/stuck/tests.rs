@@ -2,6 +2,7 @@ use super::super::label::Label;
 use super::super::look::{ActorLook, DatabaseFact, Lacks, RelayLook, TunnelFact, WayLook};
 use super::super::registry::{InHand, Seat, Wait};
 use super::super::relays::{Gauge, RelaySpec, WaitsFor};
+use super::super::view::Whose;
 use super::*;
 use crate::model::SessionId;
 
@@ -41,6 +42,7 @@ fn actor(path: &str) -> ActorLook {
         restarts: 0,
         last_failure: None,
         connection: None,
+        whose: None,
     }
 }
 
@@ -96,11 +98,13 @@ fn relay(side: Side, state: &'static str) -> RelayLook {
         connection: connection(),
         session: SessionId::from_random([3; 16]),
         side,
-        user: "bob".to_owned(),
-        database: "aurora".to_owned(),
-        db_user: "bob".to_owned(),
-        db_name: "postgres".to_owned(),
-        client: "10.0.0.7:51000".to_owned(),
+        whose: Whose {
+            user: "bob".to_owned(),
+            database: "aurora".to_owned(),
+            db_user: "bob".to_owned(),
+            db_name: "postgres".to_owned(),
+            client: "10.0.0.7:51000".to_owned(),
+        },
         upstream: upstream.to_owned(),
         process_id: 4711,
     });

@@ -49,6 +49,7 @@ impl Process {
             actors: Vec::new(),
             relays: Vec::new(),
             ended: Vec::new(),
+            whose: None,
             findings: Vec::new(),
         }
     }
@@ -280,6 +281,7 @@ fn serving() -> ActorView {
         restarts: 0,
         last_failure: None,
         connection: Some(CONNECTION.to_owned()),
+        whose: None,
     }
 }
 
