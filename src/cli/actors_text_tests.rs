@@ -177,6 +177,13 @@ fn lists_are_sorted_and_filtered_and_name_whole_paths() {
         ..Shown::default()
     };
     assert_eq!(names(&stuck), ["ca"]);
+    let of_json: Vec<String> = stuck
+        .of_json(node.clone())
+        .actors
+        .into_iter()
+        .map(|actor| actor.path)
+        .collect();
+    assert_eq!(of_json, ["ca"], "for programs, too");
     let all = Shown {
         all: true,
         ..Shown::default()
