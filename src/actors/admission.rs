@@ -11,7 +11,7 @@ use super::certificate_words::certificate_refusal;
 use super::sessions::{RegisterSession, SessionClosed, Watched};
 use super::trail::About;
 use crate::audit::{EventBuilder, EventKind, SessionFields};
-use crate::model::{ConnectionId, DbName, DbUser, Refusal, RefusalKind, Secret, ServiceName, SessionId};
+use crate::model::{ConnectionId, DbName, DbUser, PersonName, Refusal, RefusalKind, Secret, ServiceName, SessionId};
 use crate::net::BoxStream;
 use crate::net::upstream::{self, UpstreamAnswer};
 use crate::pki::verify_person;
@@ -19,7 +19,7 @@ use crate::policy::{AccessRequest, Permit, decide};
 use crate::protocol::postgres::backend::backend_key_data;
 use crate::protocol::postgres::parameters::ParameterRule;
 use crate::telemetry::relays::RelaySpec;
-use crate::telemetry::view::Side;
+use crate::telemetry::view::{Side, Whose};
 use rustls_pki_types::CertificateDer;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -273,11 +273,7 @@ async fn attempt(
         connection: ask.connection,
         session: ask.session,
         side: Side::Agent,
-        user: permit.person().to_string(),
-        database: permit.service().to_string(),
-        db_user: permit.db_user().to_string(),
-        db_name: permit.db_name().to_string(),
-        client: ask.client_address.clone(),
+        whose: whose(ask, permit.person()),
         upstream: peer.to_string(),
         process_id,
     };
@@ -303,6 +299,8 @@ async fn authorise(parts: &AgentParts, ask: &OpenRelay, origin: &Origin) -> Resu
         tracing::warn!(%error, "the proxy forwarded a certificate that does not verify here");
         certificate_refusal(&error)
     })?;
+    let client_ip = client_ip(&ask.client_address)?;
+    origin.from.is_for(whose(ask, &principal.name));
     let database = parts
         .databases
         .get(&ask.service)
@@ -314,7 +312,7 @@ async fn authorise(parts: &AgentParts, ask: &OpenRelay, origin: &Origin) -> Resu
         db_user: ask.db_user.clone(),
         db_name: ask.db_name.clone(),
         nodes: vec![(parts.trail.node, parts.trail.node_name.clone())],
-        client_ip: Some(client_ip(&ask.client_address)?),
+        client_ip: Some(client_ip),
     };
     let snapshot = parts.policy.current()?;
     match decide(&snapshot, &request, now) {
@@ -330,6 +328,17 @@ async fn authorise(parts: &AgentParts, ask: &OpenRelay, origin: &Origin) -> Resu
                 audited: true,
             })
         }
+    }
+}
+
+/// As the views show it; who the person is has been verified here.
+fn whose(ask: &OpenRelay, person: &PersonName) -> Whose {
+    Whose {
+        user: person.to_string(),
+        database: ask.service.to_string(),
+        db_user: ask.db_user.to_string(),
+        db_name: ask.db_name.to_string(),
+        client: ask.client_address.clone(),
     }
 }
 

@@ -181,7 +181,6 @@ impl Dialer {
 
     fn serve(&mut self, connected: Connected, ctx: &mut Ctx<'_, Self>) {
         tracing::info!(actor = %ctx.name(), proxy = %connected.proxy_name, "tunnel up");
-        self.parts.phase.ready();
         ctx.state("up");
         let Connected {
             mux,
@@ -197,6 +196,7 @@ impl Dialer {
         let origin = ctx.origin();
         // One future for the life of the tunnel: whichever part ends first ends it.
         let up = METRICS.dialers.enter();
+        self.parts.phase.ready();
         let life = async move {
             let _up = up;
             let why = tokio::select! {

@@ -102,14 +102,7 @@ impl PolicyView {
         }
     }
 
-    /// Whether auth has said within this time that these rules are the newest; it does so every second.
-    pub fn confirmed_within(&self, limit: Duration) -> bool {
-        let held = self.held.borrow();
-        held.as_ref()
-            .is_some_and(|held| self.clock.now().since(held.confirmed_at) <= limit)
-    }
-
-    /// How long ago auth said so.
+    /// How long ago auth has said that these rules are the newest; it does so every second.
     pub fn confirmed_ago(&self) -> Option<Duration> {
         let held = self.held.borrow();
         held.as_ref().map(|held| self.clock.now().since(held.confirmed_at))

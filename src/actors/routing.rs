@@ -23,7 +23,7 @@ use crate::protocol::postgres::StartupMessage;
 use crate::protocol::postgres::startup::CancelRequest;
 use crate::protocol::tunnel::{DbToProxy, Frame, FrameKind, Header, ProxyToDb, STREAM_ACCEPTED};
 use crate::telemetry::relays::RelaySpec;
-use crate::telemetry::view::Side;
+use crate::telemetry::view::{Side, Whose};
 use rustls_pki_types::CertificateDer;
 use std::io;
 use std::net::SocketAddr;
@@ -107,7 +107,7 @@ pub async fn open_session(parts: &Arc<ConnectionParts>, client: &Client, origin:
     Err(failed.refusal)
 }
 
-/// What a client says of itself before anybody knows it, for the audit log: as much of it as a name can have.
+/// What a client says of itself before it is checked, for the audit log and the views: as much of it as a name can have.
 fn shortened(text: &str) -> &str {
     let end = (0..=text.len().min(MAX_IDENTIFIER_BYTES))
         .rev()
@@ -123,6 +123,7 @@ async fn attempt(
 ) -> Result<Opened, Failed> {
     let proxy = parts.proxy.as_ref().ok_or_else(not_a_proxy)?;
     let principal = identify(parts, client).await?;
+    origin.from.is_for(whose(client, &principal));
     let parameters = client.startup.passed_parameters()?;
     let service = service_of(&principal)?;
     let mut candidates = candidates(parts, proxy, client, &service)?;
@@ -211,11 +212,13 @@ async fn attempt(
         connection: client.connection,
         session,
         side: Side::Proxy,
-        user: permit.person().to_string(),
-        database: permit.service().to_string(),
-        db_user: permit.db_user().to_string(),
-        db_name: permit.db_name().to_string(),
-        client: client.peer.to_string(),
+        whose: Whose {
+            user: permit.person().to_string(),
+            database: permit.service().to_string(),
+            db_user: permit.db_user().to_string(),
+            db_name: permit.db_name().to_string(),
+            client: client.peer.to_string(),
+        },
         upstream: agent_peer(&candidate.node_name).to_string(),
         process_id,
     };
@@ -250,6 +253,19 @@ async fn identify(parts: &ConnectionParts, client: &Client) -> Result<Principal,
     // Strangers can cause this one; it must not cost them nothing and us a write to disk each.
     parts.trail.note(event).await;
     Err(Failed::audited(certificate_refusal(&error)))
+}
+
+/// As the views show it before there is a session: the person is known, and what they ask for is not decided yet.
+fn whose(client: &Client, principal: &Principal) -> Whose {
+    let route = principal.route.as_ref();
+    let db_user = client.startup.user();
+    Whose {
+        user: principal.name.to_string(),
+        database: route.map(|route| route.service.to_string()).unwrap_or_default(),
+        db_user: shortened(db_user).to_owned(),
+        db_name: shortened(client.startup.database().unwrap_or(db_user)).to_owned(),
+        client: client.peer.to_string(),
+    }
 }
 
 fn service_of(principal: &Principal) -> Result<ServiceName, Refusal> {

@@ -162,7 +162,7 @@ mod tests {
     use crate::policy::SessionOptions;
     use crate::telemetry::record;
     use crate::telemetry::relays::{RelaySpec, WaitsFor};
-    use crate::telemetry::view::Side;
+    use crate::telemetry::view::{Side, Whose};
     use std::time::Duration;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -171,11 +171,13 @@ mod tests {
             connection,
             session: SessionId::from_random([4; 16]),
             side: Side::Agent,
-            user: "alice".into(),
-            database: "aurora".into(),
-            db_user: "alice".into(),
-            db_name: "postgres".into(),
-            client: "127.0.0.1:5000".into(),
+            whose: Whose {
+                user: "alice".into(),
+                database: "aurora".into(),
+                db_user: "alice".into(),
+                db_name: "postgres".into(),
+                client: "127.0.0.1:5000".into(),
+            },
             upstream: "PostgreSQL at localhost:5432".into(),
             process_id: 7,
         })

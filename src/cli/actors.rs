@@ -4,7 +4,7 @@ use super::debug_client::{DebugClient, WhichNode};
 use super::names::Program;
 use super::terminal::{emphasised, printable_json, width};
 use super::{Failure, Outcome, actors_text, output};
-use crate::telemetry::view::NodeView;
+use crate::telemetry::view::{ActorView, NodeView};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 use std::io::IsTerminal as _;
@@ -71,6 +71,49 @@ pub struct Shown {
     pub all: bool,
 }
 
+impl Shown {
+    /// Those that are asked for, in the order that is asked for.
+    pub fn chosen<'a>(&self, view: &'a NodeView) -> Vec<&'a ActorView> {
+        let asked_for = |actor: &&ActorView| self.is_asked_for(actor, view);
+        let mut actors: Vec<&ActorView> = view.actors.iter().filter(asked_for).collect();
+        if self.sort != SortBy::Path {
+            actors.sort_by_key(|actor| std::cmp::Reverse(weight(actor, self.sort)));
+        }
+        actors
+    }
+
+    fn is_asked_for(&self, actor: &ActorView, view: &NodeView) -> bool {
+        let is_stuck = || {
+            let mut named = view.findings.iter().flat_map(|finding| [&finding.room, &finding.peer]);
+            named.any(|room| *room == actor.path)
+                || actor.connection.as_ref().is_some_and(|connection| {
+                    view.findings
+                        .iter()
+                        .any(|finding| finding.connection.as_ref() == Some(connection))
+                })
+        };
+        self.kind.as_ref().is_none_or(|kind| *kind == actor.kind)
+            && self.state.as_ref().is_none_or(|state| *state == actor.state)
+            && (!self.stuck || is_stuck())
+    }
+
+    /// The same for programs: what is stuck, the relays and the ends are the node's all the same.
+    pub fn of_json(&self, mut view: NodeView) -> NodeView {
+        view.actors = self.chosen(&view).into_iter().cloned().collect();
+        view
+    }
+}
+
+fn weight(actor: &ActorView, by: SortBy) -> u64 {
+    match by {
+        SortBy::Path => 0,
+        SortBy::Mailbox => actor.queued.into(),
+        SortBy::Busy => actor.busy_us,
+        SortBy::Restarts => actor.restarts.into(),
+        SortBy::Age => actor.age_us,
+    }
+}
+
 pub async fn run(program: Program, args: ActorsArgs) -> Outcome {
     let client = DebugClient::of(&args.which, program).await?;
     let shown = Shown {
@@ -83,7 +126,7 @@ pub async fn run(program: Program, args: ActorsArgs) -> Outcome {
     loop {
         let view: NodeView = client.get("/actors", &Value::Null).await?;
         if args.format == Format::Json {
-            return print_json(&view);
+            return print_json(&shown.of_json(view));
         }
         if args.watch && std::io::stdout().is_terminal() {
             print!("{CLEAR}");

@@ -108,13 +108,8 @@ fn findings(findings: &[Finding], width: Option<usize>) -> String {
 }
 
 fn rows(view: &NodeView, shown: &Shown) -> Vec<[String; 7]> {
-    let mut actors: Vec<&ActorView> = view
-        .actors
-        .iter()
-        .filter(|actor| is_asked_for(actor, view, shown))
-        .collect();
+    let actors = shown.chosen(view);
     if shown.sort != SortBy::Path {
-        actors.sort_by_key(|actor| std::cmp::Reverse(weight(actor, shown.sort)));
         return actors.iter().map(|actor| row(one_line(&actor.path), actor)).collect();
     }
     let is_whole_tree = shown.kind.is_none() && shown.state.is_none() && !shown.stuck;
@@ -122,31 +117,6 @@ fn rows(view: &NodeView, shown: &Shown) -> Vec<[String; 7]> {
         return actors.iter().map(|actor| row(one_line(&actor.path), actor)).collect();
     }
     tree(&actors, shown.all)
-}
-
-fn is_asked_for(actor: &ActorView, view: &NodeView, shown: &Shown) -> bool {
-    let is_stuck = || {
-        let mut named = view.findings.iter().flat_map(|finding| [&finding.room, &finding.peer]);
-        named.any(|room| *room == actor.path)
-            || actor.connection.as_ref().is_some_and(|connection| {
-                view.findings
-                    .iter()
-                    .any(|finding| finding.connection.as_ref() == Some(connection))
-            })
-    };
-    shown.kind.as_ref().is_none_or(|kind| *kind == actor.kind)
-        && shown.state.as_ref().is_none_or(|state| *state == actor.state)
-        && (!shown.stuck || is_stuck())
-}
-
-fn weight(actor: &ActorView, by: SortBy) -> u64 {
-    match by {
-        SortBy::Path => 0,
-        SortBy::Mailbox => actor.queued.into(),
-        SortBy::Busy => actor.busy_us,
-        SortBy::Restarts => actor.restarts.into(),
-        SortBy::Age => actor.age_us,
-    }
 }
 
 /// The tree: children below their parents, and many of a kind in one line.

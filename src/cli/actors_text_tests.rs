@@ -31,6 +31,7 @@ pub fn actor(path: &str) -> ActorView {
         restarts: 0,
         last_failure: None,
         connection: None,
+        whose: None,
     }
 }
 
@@ -45,7 +46,7 @@ fn idle(path: &str, state: &str) -> ActorView {
     }
 }
 
-fn node() -> NodeView {
+pub fn node() -> NodeView {
     let mut listener = idle("proxy-listener", "serving");
     listener.restarts = 1;
     listener.last_failure = Some(FailureView {
@@ -74,6 +75,7 @@ fn node() -> NodeView {
             failed: true,
             connection: None,
             relay: None,
+            whose: None,
         }],
         relays: Vec::new(),
         findings: vec![Finding {
@@ -176,6 +178,13 @@ fn lists_are_sorted_and_filtered_and_name_whole_paths() {
         ..Shown::default()
     };
     assert_eq!(names(&stuck), ["ca"]);
+    let of_json: Vec<String> = stuck
+        .of_json(node.clone())
+        .actors
+        .into_iter()
+        .map(|actor| actor.path)
+        .collect();
+    assert_eq!(of_json, ["ca"], "for programs, too");
     let all = Shown {
         all: true,
         ..Shown::default()

@@ -112,8 +112,8 @@ impl DebugClient {
         }
         let agent = format!("agent {node}");
         let leads_through = |view: &ConnectionView| {
-            let upstream = view.relay.as_ref().map(|relay| relay.upstream.as_str());
-            view.node == *node || upstream == Some(&agent)
+            let upstream = view.relay.as_ref().map(|relay| &relay.upstream);
+            view.node == *node || upstream == Some(&agent) || view.waits_for.contains(&agent)
         };
         Ok(found.connections.into_iter().filter(leads_through).collect())
     }

@@ -4,7 +4,7 @@
 use super::ctl::table;
 use super::terminal::{fitted, grouped, lasted, one_line, wrapped};
 use crate::telemetry::tree::{Line, Section, Standing, TraceTree, since_begin};
-use crate::telemetry::view::{ConnectionView, ExitView, NodeView, RelayView, Side, Trace};
+use crate::telemetry::view::{ConnectionView, ExitView, NodeView, RelayView, Side, Trace, Whose};
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
@@ -69,16 +69,27 @@ fn head(trace: &Trace, tree: &TraceTree) -> String {
     let began = tree.began.as_deref().map(|began| format!("since {}", one_line(began)));
     let Some((relay, is_over)) = relay(trace) else {
         let began = began.unwrap_or_else(|| "of which nothing is in the record any more".to_owned());
-        return format!("Connection {id}, {began}: there is no session yet, or there was none\n");
+        let session = if is_over(trace) {
+            "there was no session"
+        } else {
+            "there is no session yet"
+        };
+        return match trace.parts.iter().find_map(|part| part.whose.as_ref()) {
+            Some(whose) => {
+                let client = one_line(&whose.client);
+                format!(
+                    "Connection {id}: {}\n  from {client}, {began}: {session}\n",
+                    for_what(whose)
+                )
+            }
+            None => format!("Connection {id}, {began}: {session}, and it is not known whose it is\n"),
+        };
     };
     let lasting = lasted(relay.age_us);
     let since = began.map_or_else(|| "since".to_owned(), |began| format!("{began}, for"));
     let mut out = format!(
-        "Connection {id}: {} as {} to {} (database {})\n  from {}, {since} {lasting}\n",
-        one_line(&relay.user),
-        one_line(&relay.db_user),
-        one_line(&relay.database),
-        one_line(&relay.db_name),
+        "Connection {id}: {}\n  from {}, {since} {lasting}\n",
+        for_what(&relay.whose()),
         one_line(&relay.client),
     );
     let all = trace.parts.iter().flat_map(|part| &part.relays);
@@ -98,6 +109,16 @@ fn head(trace: &Trace, tree: &TraceTree) -> String {
         if is_over { "" } else { " so far" },
     );
     out
+}
+
+/// Who it is, as whom, and to what.
+fn for_what(whose: &Whose) -> String {
+    let to = match whose.database.as_str() {
+        "" => "no database that the certificate names".to_owned(),
+        database => one_line(database),
+    };
+    let [user, db_user, db_name] = [&whose.user, &whose.db_user, &whose.db_name].map(|name| one_line(name));
+    format!("{user} as {db_user} to {to} (database {db_name})")
 }
 
 fn standing(trace: &Trace, tree: &TraceTree, width: Option<usize>) -> String {
@@ -168,18 +189,15 @@ pub fn several(found: &[ConnectionView], flags: &str, width: Option<usize>) -> S
         let mut sides: Vec<&str> = of_it().map(|view| view.side.label()).collect();
         sides.sort_unstable_by(|a, b| b.cmp(a));
         sides.dedup();
-        let relay = nearest
-            .relay
-            .as_ref()
-            .or_else(|| of_it().find_map(|view| view.relay.as_ref()));
-        let of = |field: fn(&RelayView) -> &String| relay.map_or_else(String::new, |relay| one_line(field(relay)));
+        let whose = of_it().find_map(ConnectionView::whose);
+        let of = |field: fn(&Whose) -> &String| whose.as_ref().map_or_else(String::new, |whose| one_line(field(whose)));
         [
             lasted(nearest.age_us),
             sides.join(", "),
-            of(|relay| &relay.user),
-            of(|relay| &relay.database),
+            of(|whose| &whose.user),
+            of(|whose| &whose.database),
             one_line(&nearest.state),
-            of(|relay| &relay.client),
+            of(|whose| &whose.client),
             trace_with(&nearest.connection, flags),
         ]
     });
@@ -226,15 +244,11 @@ pub struct Meant<'a> {
 }
 
 impl Meant<'_> {
-    /// Of one that never had a session nobody knows whose it was.
+    /// The state is that of the relay; one that never had a session ended in none.
     fn fits(&self, exit: &ExitView) -> bool {
         let relay = exit.relay.as_deref();
-        let is = |wanted: Option<&str>, of: &[fn(&RelayView) -> &String]| {
-            wanted.is_none_or(|wanted| relay.is_some_and(|relay| of.iter().any(|field| field(relay) == wanted)))
-        };
-        is(self.user, &[|relay| &relay.user])
-            && is(self.database, &[|relay| &relay.database, |relay| &relay.db_name])
-            && is(self.state, &[|relay| &relay.state])
+        let was = |state: &str| relay.is_some_and(|relay| relay.state == state);
+        Whose::fits(exit.whose().as_ref(), self.user, self.database) && self.state.is_none_or(was)
     }
 }
 
@@ -253,13 +267,13 @@ pub fn none_fits(node: &NodeView, meant: &Meant<'_>, flags: &str, width: Option<
     }
     out.push_str("Ended lately, the last one first:\n");
     let rows = ended.iter().take(ENDED_SHOWN).map(|(exit, connection)| {
-        let relay = exit.relay.as_deref();
-        let of = |field: fn(&RelayView) -> &String| relay.map_or_else(String::new, |relay| one_line(field(relay)));
+        let (whose, relay) = (exit.whose(), exit.relay.as_deref());
+        let of = |field: fn(&Whose) -> &String| whose.as_ref().map_or_else(String::new, |whose| one_line(field(whose)));
         [
             one_line(&exit.at),
-            of(|relay| &relay.user),
-            of(|relay| &relay.database),
-            of(|relay| &relay.state),
+            of(|whose| &whose.user),
+            of(|whose| &whose.database),
+            relay.map_or_else(String::new, |relay| one_line(&relay.state)),
             one_line(&exit.why),
             trace_with(connection, flags),
         ]

@@ -1,6 +1,7 @@
+use super::super::actors_text::tests::actor;
 use super::*;
 use crate::telemetry::record::RecordKind;
-use crate::telemetry::view::{Finding, MissingPart, RecordView, Side, TracePart, WayView};
+use crate::telemetry::view::{Finding, MissingPart, RecordView, Side, TracePart, WayView, Whose};
 
 fn record(kind: RecordKind, what: &str, id: u64, cause: Option<u64>) -> RecordView {
     RecordView {
@@ -61,6 +62,7 @@ pub fn trace() -> Trace {
             relays: vec![relay()],
             findings: Vec::new(),
             ended: Vec::new(),
+            whose: None,
         }],
         missing: vec![MissingPart {
             node: "db-1".to_owned(),
@@ -106,6 +108,8 @@ fn several_connections_are_listed_with_what_to_type() {
         node: "proxy-1".to_owned(),
         side: Side::Proxy,
         relay: Some(relay()),
+        whose: None,
+        waits_for: Vec::new(),
         state: "busy".to_owned(),
         age_us: 65_000_000,
     };
@@ -132,4 +136,63 @@ fn several_connections_are_listed_with_what_to_type() {
     let narrow = several(&found, "", Some(90));
     assert!(narrow.lines().all(|line| line.chars().count() <= 90), "{narrow}");
     assert!(narrow.contains("postern trace 00000000deadbeef"), "{narrow}");
+}
+
+fn whose() -> Whose {
+    relay().whose()
+}
+
+#[test]
+fn a_connection_is_of_whom_its_certificate_names_also_before_there_is_a_session() {
+    let mut trace = trace();
+    let part = &mut trace.parts[0];
+    part.relays.clear();
+    part.whose = Some(whose());
+    part.actors = vec![actor("listener/connection#1")];
+    let said = page(&trace, None);
+    let head =
+        "Connection 00000000deadbeef: alice\\u{1b} as app to aurora (database orders)\n  from 10.0.0.7:5000, since ";
+    assert!(said.starts_with(head), "{said}");
+    assert!(said.contains(": there is no session yet\n"), "{said}");
+    trace.parts[0].actors.clear();
+    assert!(page(&trace, None).contains(": there was no session\n"));
+    trace.parts[0].whose = None;
+    let nobody = page(&trace, None);
+    assert!(nobody.contains("it is not known whose it is"), "{nobody}");
+    let no_database = Whose {
+        database: String::new(),
+        ..whose()
+    };
+    trace.parts[0].whose = Some(no_database);
+    assert!(page(&trace, None).contains("to no database that the certificate names"));
+}
+
+#[test]
+fn where_none_is_open_a_refused_one_is_listed_under_its_person_and_database() {
+    let exit = |connection: &str, whose: Option<Whose>| ExitView {
+        path: format!("listener/connection#{connection}"),
+        at: "2026-01-31T11:58:00.000Z".to_owned(),
+        why: "agent unreachable: 08001".to_owned(),
+        failed: false,
+        connection: Some(connection.to_owned()),
+        relay: None,
+        whose,
+    };
+    let mut node = super::super::actors_text::tests::node();
+    node.exits = vec![exit("00000000deadbeef", Some(whose())), exit("00000000cafecafe", None)];
+    let listed = |user: Option<&str>, database: Option<&str>, state: Option<&str>| {
+        let meant = Meant { user, database, state };
+        none_fits(&node, &meant, "", None)
+    };
+    for said in [
+        listed(Some("alice\u{1b}"), None, None),
+        listed(None, Some("aurora"), None),
+        listed(None, Some("orders"), None),
+    ] {
+        assert!(said.contains("alice\\u{1b}") && said.contains("aurora"), "{said}");
+        assert!(said.contains("postern trace 00000000deadbeef"), "{said}");
+        assert!(!said.contains("cafecafe"), "{said}");
+    }
+    assert!(listed(Some("bob"), None, None).contains("None that ended lately does, either"));
+    assert!(listed(None, None, Some("busy")).contains("None that ended lately does, either"));
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::model::{ConnectionId, RefusalKind, SessionId};
 use crate::telemetry::relays::RelaySpec;
-use crate::telemetry::view::Side;
+use crate::telemetry::view::{Side, Whose};
 use std::cell::Cell;
 use tokio::io::{DuplexStream, duplex};
 
@@ -20,11 +20,13 @@ fn gauge() -> Arc<Gauge> {
         connection: ConnectionId::from_random(*b"copytest"),
         session: SessionId::from_random([3; 16]),
         side: Side::Agent,
-        user: "alice".into(),
-        database: "aurora".into(),
-        db_user: "alice".into(),
-        db_name: "postgres".into(),
-        client: "127.0.0.1:5000".into(),
+        whose: Whose {
+            user: "alice".into(),
+            database: "aurora".into(),
+            db_user: "alice".into(),
+            db_name: "postgres".into(),
+            client: "127.0.0.1:5000".into(),
+        },
         upstream: "PostgreSQL at localhost:5432".into(),
         process_id: 7,
     })

@@ -6,7 +6,7 @@ use crate::actors::address::Origin;
 use crate::actors::inspector::Inspector;
 use crate::config::Config;
 use crate::model::NodeId;
-use crate::telemetry::observe::{About, Observer, SharedObserver};
+use crate::telemetry::observe::{About, Observer, SharedObserver, Watch};
 use crate::web::debug::{AskOthers, DebugParts, DebugService, nobody};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -27,6 +27,8 @@ pub(crate) fn others_of(inspector: Inspector) -> AskOthers {
 pub(crate) struct Debug {
     /// `None` where the socket could not be bound.
     _service: Option<DebugService>,
+    /// The look of each second is the service's; this one's where there is none.
+    _watch: Option<Watch>,
     observer: SharedObserver,
     others: watch::Sender<AskOthers>,
 }
@@ -49,11 +51,22 @@ impl Debug {
         let path = data_dir.debug_socket();
         let service = DebugService::start(&path, parts)
             .inspect_err(|error| {
-                tracing::error!(path = %path.display(), %error, "there is no debug socket: this node cannot be looked into");
+                tracing::error!(
+                    path = %path.display(), %error,
+                    "there is no debug socket: this node cannot be looked into; what is stuck is in its log and metrics all the same"
+                );
             })
             .ok();
+        let watch = match &service {
+            Some(_) => None,
+            None => observer
+                .watch()
+                .inspect_err(|error| tracing::error!(%error, "nobody looks at what is stuck"))
+                .ok(),
+        };
         Self {
             _service: service,
+            _watch: watch,
             observer,
             others,
         }
@@ -73,5 +86,38 @@ impl Debug {
 
     pub fn asks_others(&self, others: AskOthers) {
         self.others.send_replace(others);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Moment;
+    use crate::telemetry::label::Label;
+    use crate::telemetry::registry::Seat;
+    use crate::telemetry::stuck::StuckRule;
+    use std::time::Duration;
+
+    #[test]
+    fn what_is_stuck_is_counted_and_logged_also_where_the_debug_socket_cannot_be() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let data_dir = DataDir::open(directory.path()).expect("ours");
+        // What is in its place is no socket that an earlier process left.
+        std::fs::create_dir_all(data_dir.debug_socket().join("occupied")).expect("ours");
+        let config = Config::parse("auth_service: {enabled: yes}", "debug-tests").expect("a configuration");
+        let debug = Debug::start(&config, &data_dir);
+        assert!(debug._service.is_none(), "the place is taken");
+        let thread = Seat::of_thread("store-of-debug-tests", 8);
+        thread.takes(Label::of("write"), None, Moment::now());
+        let began = || {
+            let counts = debug.observer().observer().counts().into_iter();
+            let slow = counts.filter(|(rule, _)| *rule == StuckRule::StoreSlow);
+            slow.map(|(_, count)| count.began).sum::<u64>()
+        };
+        let deadline = Moment::now();
+        while began() == 0 {
+            assert!(Moment::now().since(deadline) < Duration::from_secs(30), "nobody looks");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 }

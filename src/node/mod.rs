@@ -272,6 +272,7 @@ pub async fn start(
         identity: common.in_use.clone(),
         databases: common.databases.view(),
         clock: common.clock.clone(),
+        needs_tunnel: common.config.db.is_some() && !(common.config.proxy.is_some() && in_process == InProcess::Direct),
     });
     let received = policy.address::<PolicyReceived>();
     let confirmed = policy.address::<PolicyConfirmed>();

@@ -1,6 +1,6 @@
 //! The store of auth with a clock at its door: how long each operation took, and whether it failed.
 
-use crate::model::Timestamp;
+use crate::model::{Moment, Timestamp};
 use crate::store::{Item, Store, StoreError, StoreFuture, Watch};
 use crate::telemetry::metrics::{METRICS, StoreOperation};
 use futures::FutureExt as _;
@@ -20,6 +20,7 @@ fn observed<'a, T: Send + 'a>(operation: StoreOperation, work: StoreFuture<'a, T
             Err(StoreError::Failed { .. } | StoreError::Panicked { .. } | StoreError::Closed)
         ) {
             METRICS.store_errors.of(operation).one_more();
+            METRICS.store_failed.happens(Moment::now());
         }
         done
     }

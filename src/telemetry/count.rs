@@ -1,5 +1,6 @@
 //! What is counted: plain atomics, that cost a few nanoseconds where they are written and are read when somebody asks.
 
+use crate::model::Moment;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -53,6 +54,28 @@ impl Level {
 impl Drop for Present {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// When something happened last; what never did is not there.
+#[derive(Debug, Default)]
+pub struct Latest(AtomicU64);
+
+impl Latest {
+    pub const fn never() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    pub fn happens(&self, now: Moment) {
+        // The moment at which the process began is none at which anything happens.
+        self.0.store(now.as_nanos().max(1), Ordering::Relaxed);
+    }
+
+    pub fn ago(&self, now: Moment) -> Option<Duration> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => None,
+            at => Some(now.since(Moment::from_nanos(at))),
+        }
     }
 }
 

@@ -52,6 +52,7 @@ pub fn actor(look: &ActorLook, now: Moment) -> ActorView {
             why: failure.why.to_string(),
         }),
         connection: look.connection.map(|connection| connection.to_string()),
+        whose: look.whose.as_deref().cloned(),
     }
 }
 
@@ -96,11 +97,11 @@ fn named(spec: &RelaySpec) -> RelayView {
         connection: spec.connection.to_string(),
         session: spec.session.to_string(),
         side: spec.side,
-        user: spec.user.clone(),
-        database: spec.database.clone(),
-        db_user: spec.db_user.clone(),
-        db_name: spec.db_name.clone(),
-        client: spec.client.clone(),
+        user: spec.whose.user.clone(),
+        database: spec.whose.database.clone(),
+        db_user: spec.whose.db_user.clone(),
+        db_name: spec.whose.db_name.clone(),
+        client: spec.whose.client.clone(),
         upstream: spec.upstream.clone(),
         process_id: spec.process_id,
         age_us: 0,
@@ -133,6 +134,7 @@ pub fn exit(exit: &Exit, all: &[Ended]) -> ExitView {
         failed: exit.failed,
         connection: exit.connection.map(|connection| connection.to_string()),
         relay: fits.next().map(|relay| Box::new(ended(relay))),
+        whose: exit.whose.as_deref().cloned(),
     }
 }
 

@@ -4,7 +4,7 @@
 use super::label::Label;
 use super::registry::{Failure, InHand, Seat, Wait};
 use super::relays::{Gauge, WaitsFor, Way};
-use super::view::Side;
+use super::view::{Side, Whose};
 use crate::model::{ConnectionId, Moment, SessionId};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -86,6 +86,7 @@ pub struct ActorLook {
     pub restarts: u32,
     pub last_failure: Option<Failure>,
     pub connection: Option<ConnectionId>,
+    pub whose: Option<Arc<Whose>>,
 }
 
 impl ActorLook {
@@ -112,6 +113,7 @@ impl ActorLook {
             restarts,
             last_failure: if restarts > 0 { seat.last_failure() } else { None },
             connection: seat.connection(),
+            whose: seat.whose(),
         }
     }
 

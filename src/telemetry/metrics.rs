@@ -1,6 +1,6 @@
 //! Everything that this process counts, in one place: the rooms that do something count it here, and `/metrics` shows it.
 
-use super::count::{Counter, Counters, Durations, DurationsOf, Labels, Level, Present, labels};
+use super::count::{Counter, Counters, Durations, DurationsOf, Labels, Latest, Level, Present, labels};
 use crate::model::RefusalKind;
 
 labels! {
@@ -135,6 +135,8 @@ pub struct Metrics {
     pub audit_fsync: Durations,
     pub store: DurationsOf<StoreOperation, 7>,
     pub store_errors: Counters<StoreOperation, 7>,
+    /// The last of these errors.
+    pub store_failed: Latest,
     /// Of a proxy, with agents.
     pub tunnels: Level,
     /// Of auth, with nodes.
@@ -158,6 +160,7 @@ pub static METRICS: Metrics = Metrics {
     audit_fsync: Durations::zero(),
     store: DurationsOf::zero(),
     store_errors: Counters::zero(),
+    store_failed: Latest::never(),
     tunnels: Level::new(),
     links: Level::new(),
     dialers: Level::new(),

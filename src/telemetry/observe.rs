@@ -9,7 +9,7 @@ use super::look::{Facts, Memory, Snapshot, side_of};
 use super::part;
 use super::record;
 use super::stuck::{self, Found, StuckRule};
-use super::view::{ActorView, ConnectionView, LeftOut, NodeView, RecordView, Side, TracePart};
+use super::view::{ActorView, ConnectionView, LeftOut, NodeView, RecordView, Side, TracePart, WAITS_SHOWN, Whose};
 use super::{registry, relays};
 use crate::model::{ConnectionId, Moment};
 use serde::{Deserialize, Serialize};
@@ -160,6 +160,8 @@ impl Observer {
             node: node.clone(),
             side: relay.gauge.spec.side,
             relay: Some(drawn::relay(relay, now)),
+            whose: Some(relay.gauge.spec.whose.clone()),
+            waits_for: Vec::new(),
             state: relay.state.to_owned(),
             age_us: drawn::micros(now.since(relay.gauge.since)),
         });
@@ -175,6 +177,13 @@ impl Observer {
                 node: node.clone(),
                 side,
                 relay: None,
+                whose: actor.whose.as_deref().cloned(),
+                waits_for: actor
+                    .waits
+                    .iter()
+                    .take(WAITS_SHOWN)
+                    .map(|wait| wait.for_whom.to_string())
+                    .collect(),
                 state: actor.state.name().to_owned(),
                 age_us: drawn::micros(now.since(actor.since)),
             })
@@ -233,12 +242,9 @@ impl Observer {
 
 impl ConnectionFilter {
     fn fits(&self, view: &ConnectionView) -> bool {
-        let is = |wanted: &Option<String>, held: &str| wanted.as_ref().is_none_or(|wanted| wanted == held);
-        let relay = view.relay.as_ref();
-        let of_user = self.user.is_none() || relay.is_some_and(|relay| is(&self.user, &relay.user));
-        let of_database = self.database.is_none()
-            || relay.is_some_and(|relay| is(&self.database, &relay.database) || is(&self.database, &relay.db_name));
-        of_user && of_database && is(&self.state, &view.state) && self.side.is_none_or(|side| side == view.side)
+        let of_whom = Whose::fits(view.whose.as_ref(), self.user.as_deref(), self.database.as_deref());
+        let in_state = self.state.as_ref().is_none_or(|wanted| *wanted == view.state);
+        of_whom && in_state && self.side.is_none_or(|side| side == view.side)
     }
 }
 

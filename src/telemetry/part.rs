@@ -7,7 +7,7 @@ use super::record::{self, Record};
 use super::registry;
 use super::relays;
 use super::stuck::{self, Found};
-use super::view::{ExitView, RecordView, Side, TracePart};
+use super::view::{ExitView, RecordView, Side, TracePart, Whose};
 use crate::model::{ConnectionId, MessageId};
 use std::collections::{HashMap, HashSet};
 
@@ -29,6 +29,7 @@ pub fn of(node: &str, connection: ConnectionId, look: &Snapshot) -> Option<Trace
     if records.is_empty() && actors.is_empty() && relays.is_empty() && ended.is_empty() {
         return None;
     }
+    let whose = whose(&relays, &actors, &ended);
     let findings = concerning(stuck::findings(look), connection, &actors, look);
     Some(TracePart {
         node: node.to_owned(),
@@ -40,7 +41,16 @@ pub fn of(node: &str, connection: ConnectionId, look: &Snapshot) -> Option<Trace
         relays: relays.iter().map(|relay| drawn::relay(relay, now)).collect(),
         findings: findings.iter().map(|found| found.to_finding(now)).collect(),
         ended,
+        whose,
     })
+}
+
+/// As the one who knows most says it.
+fn whose(relays: &[&RelayLook], actors: &[&ActorLook], ended: &[ExitView]) -> Option<Whose> {
+    let relayed = relays.iter().map(|relay| &relay.gauge.spec.whose);
+    let served = actors.iter().filter_map(|actor| actor.whose.as_deref());
+    let was = ended.iter().filter_map(|exit| exit.whose.as_ref());
+    relayed.chain(served).chain(was).next().cloned()
 }
 
 /// How the actors of the connection ended, newest first.

@@ -5,6 +5,7 @@
 
 use super::label::Label;
 use super::record::{self, Record, RecordKind};
+use super::view::Whose;
 use crate::model::{ConnectionId, MessageId, Moment};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -45,6 +46,7 @@ pub struct Seat {
     in_hand_for: AtomicU64,
     /// The connection that the whole actor serves; zero is none.
     serves: AtomicU64,
+    whose: OnceLock<Arc<Whose>>,
     handled: AtomicU64,
     busy_ns: AtomicU64,
     restarts: AtomicU32,
@@ -65,6 +67,7 @@ pub struct Exit {
     pub path: Arc<str>,
     pub at: Moment,
     pub connection: Option<ConnectionId>,
+    pub whose: Option<Arc<Whose>>,
     /// `finished`, or what it says of its end (`agent lost: 08006`); `stopped`, or what it failed with.
     pub why: Arc<str>,
     pub failed: bool,
@@ -192,6 +195,7 @@ impl Seat {
             in_hand: AtomicU64::new(0),
             in_hand_for: AtomicU64::new(0),
             serves: AtomicU64::new(0),
+            whose: OnceLock::new(),
             handled: AtomicU64::new(0),
             busy_ns: AtomicU64::new(0),
             restarts: AtomicU32::new(0),
@@ -323,6 +327,15 @@ impl Seat {
         some_connection(self.serves.load(Ordering::Relaxed))
     }
 
+    /// Whose the connection that it serves is, once that is known.
+    pub fn is_for(&self, whose: Whose) {
+        let _known_already = self.whose.set(Arc::new(whose));
+    }
+
+    pub fn whose(&self) -> Option<Arc<Whose>> {
+        self.whose.get().cloned()
+    }
+
     /// Its state was lost and it is built anew.
     pub fn restarts_after(&self, why: &str) {
         self.restarts.fetch_add(1, Ordering::Relaxed);
@@ -350,6 +363,7 @@ impl Seat {
             path: self.spec.path.clone(),
             at: Moment::now(),
             connection: self.connection(),
+            whose: self.whose(),
             why: why.into(),
             failed,
         });

@@ -3,7 +3,7 @@
 //! A relay writes a few plain atomic stores for each of its turns, and never asks the time; whoever looks at it now and then
 //! sees since when nothing has moved.
 
-use super::view::Side;
+use super::view::{Side, Whose};
 use crate::model::{ConnectionId, Moment, SessionId};
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
@@ -20,13 +20,7 @@ pub struct RelaySpec {
     pub connection: ConnectionId,
     pub session: SessionId,
     pub side: Side,
-    pub user: String,
-    /// The database service.
-    pub database: String,
-    pub db_user: String,
-    pub db_name: String,
-    /// The client's address.
-    pub client: String,
+    pub whose: Whose,
     /// `agent NAME`, or `PostgreSQL at HOST:PORT`.
     pub upstream: String,
     /// PostgreSQL's process id of the session: what `pg_stat_activity` calls it.
@@ -266,11 +260,7 @@ mod tests {
             connection,
             session: SessionId::from_random([1; 16]),
             side: Side::Proxy,
-            user: "alice".into(),
-            database: "aurora".into(),
-            db_user: "alice".into(),
-            db_name: "postgres".into(),
-            client: "127.0.0.1:5000".into(),
+            whose: Whose::default(),
             upstream: "agent db-1".into(),
             process_id: 7,
         });

@@ -39,6 +39,19 @@ pub struct LeftOut {
     pub findings: usize,
 }
 
+/// Whose a connection is, and what it is to. It is known from when the person's certificate is verified, long before there is a
+/// relay; what is not known is empty.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Whose {
+    pub user: String,
+    /// The database service.
+    pub database: String,
+    pub db_user: String,
+    pub db_name: String,
+    /// Where the client is.
+    pub client: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ActorView {
     pub path: String,
@@ -61,6 +74,21 @@ pub struct ActorView {
     pub restarts: u32,
     pub last_failure: Option<FailureView>,
     pub connection: Option<String>,
+    /// Of an actor that serves one connection.
+    #[serde(default)]
+    pub whose: Option<Whose>,
+}
+
+impl Whose {
+    /// Of this person, and to this database service or database; what is not wanted does not matter. Of a connection of which it
+    /// is not known (yet), nothing that is wanted fits.
+    pub fn fits(whose: Option<&Self>, user: Option<&str>, database: Option<&str>) -> bool {
+        let of_user = |wanted: &str| whose.is_some_and(|whose| whose.user == wanted);
+        let of_database = |wanted: &str| {
+            whose.is_some_and(|whose| [&whose.database, &whose.db_name].iter().any(|name| *name == wanted))
+        };
+        user.is_none_or(of_user) && database.is_none_or(of_database)
+    }
 }
 
 /// Waits of one actor that a view has.
@@ -99,6 +127,9 @@ pub struct ExitView {
     /// Of the connection's actor: its relay as it was when it ended, where it had come so far.
     #[serde(default)]
     pub relay: Option<Box<RelayView>>,
+    /// Likewise.
+    #[serde(default)]
+    pub whose: Option<Whose>,
 }
 
 /// Whom a process stands beside on a connection's way: the client, or PostgreSQL; or neither, as it is only asked.
@@ -145,6 +176,34 @@ pub struct RelayView {
     pub state_age_us: u64,
     pub to_upstream: WayView,
     pub to_client: WayView,
+}
+
+impl RelayView {
+    pub fn whose(&self) -> Whose {
+        Whose {
+            user: self.user.clone(),
+            database: self.database.clone(),
+            db_user: self.db_user.clone(),
+            db_name: self.db_name.clone(),
+            client: self.client.clone(),
+        }
+    }
+}
+
+impl ExitView {
+    /// A node of an older version says it of its relay only.
+    pub fn whose(&self) -> Option<Whose> {
+        let relay = || self.relay.as_ref().map(|relay| relay.whose());
+        self.whose.clone().or_else(relay)
+    }
+}
+
+impl ConnectionView {
+    /// Likewise.
+    pub fn whose(&self) -> Option<Whose> {
+        let relay = || self.relay.as_ref().map(RelayView::whose);
+        self.whose.clone().or_else(relay)
+    }
 }
 
 /// One direction of a relay.
@@ -209,6 +268,9 @@ pub struct TracePart {
     /// Actors of the connection that have ended, and how, newest first.
     #[serde(default)]
     pub ended: Vec<ExitView>,
+    /// As far as this process knows.
+    #[serde(default)]
+    pub whose: Option<Whose>,
 }
 
 impl TracePart {
@@ -241,6 +303,12 @@ pub struct ConnectionView {
     pub side: Side,
     /// The relay, where it has come so far.
     pub relay: Option<RelayView>,
+    /// Where it is known yet.
+    #[serde(default)]
+    pub whose: Option<Whose>,
+    /// Whom it waits for before it has a relay, e.g. the agent that is to open it.
+    #[serde(default)]
+    pub waits_for: Vec<String>,
     /// Of the actor, where there is no relay yet.
     pub state: String,
     pub age_us: u64,

@@ -6,10 +6,13 @@
 //! itself, it goes on with the same socket.
 
 use super::metrics::{self, CONTENT_TYPE, Sources};
-use crate::actors::auth_link::AUTH_SILENT_AFTER;
 use crate::actors::phase::{Phase, PhaseView};
+use crate::audit::SpoolState;
+use crate::model::Moment;
 use crate::net::socket::{self, Listener};
 use crate::telemetry::fault::Trap;
+use crate::telemetry::metrics::METRICS;
+use crate::telemetry::registry::{self, InHand};
 use crate::telemetry::{panics, pulse};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -37,6 +40,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Between a fault of the thread's own and its next beginning.
 const REBUILD_PAUSE: Duration = Duration::from_millis(100);
 
+/// A write of the store takes milliseconds. One that takes longer than any pause of a disk holds up whoever wants a login, a
+/// certificate or a change.
+const STORE_STANDS_AFTER: Duration = Duration::from_secs(3);
+/// After an error of the store's own it is to be believed again: as long as two probes of a load balancer.
+const STORE_FAILED_FOR: Duration = Duration::from_secs(10);
+
 /// What the node's state is read from.
 #[derive(Clone)]
 pub struct Health {
@@ -45,15 +54,61 @@ pub struct Health {
 }
 
 impl Health {
-    /// Why the node is not ready.
+    /// Why nobody new is served here.
     fn not_ready(&self) -> Option<&'static str> {
         match self.phase.now() {
-            Phase::Starting => Some("starting"),
-            Phase::Draining => Some("draining"),
-            Phase::Ready if !self.sources.policy.confirmed_within(AUTH_SILENT_AFTER) => Some("no connection to auth"),
-            Phase::Ready => None,
+            Phase::Starting => return Some("starting"),
+            Phase::Draining => return Some("draining"),
+            Phase::Ready => {}
         }
+        // As for a session: auth may be away for as long as the rules that it gave may be relied on.
+        if self.sources.policy.current().is_err() {
+            return Some("no connection to auth");
+        }
+        let parts = self.sources.parts.get()?;
+        lacks(&Has {
+            spool: parts.spool.state(),
+            store: store_in_hand(),
+            store_failed: METRICS.store_failed.ago(Moment::now()),
+            tunnel: !parts.needs_tunnel || METRICS.dialers.get() > 0,
+        })
     }
+}
+
+/// What somebody new needs, as it is.
+struct Has {
+    spool: SpoolState,
+    /// How long the store has been at what it has in hand, where it has something.
+    store: Option<Duration>,
+    /// How long ago it failed.
+    store_failed: Option<Duration>,
+    tunnel: bool,
+}
+
+fn lacks(has: &Has) -> Option<&'static str> {
+    match has.spool {
+        SpoolState::Open => {}
+        SpoolState::Blocked { .. } => return Some("the audit spool is blocked"),
+        SpoolState::Failed { .. } => return Some("the audit spool has failed"),
+    }
+    if has.store.is_some_and(|age| age > STORE_STANDS_AFTER) {
+        return Some("the store does not answer");
+    }
+    if has.store_failed.is_some_and(|ago| ago < STORE_FAILED_FOR) {
+        return Some("the store fails");
+    }
+    (!has.tunnel).then_some("no tunnel")
+}
+
+/// The longest of the store's threads; a node without the auth service has none.
+fn store_in_hand() -> Option<Duration> {
+    let now = Moment::now();
+    let age = |in_hand: InHand| now.since(in_hand.since);
+    let seats = registry::seats();
+    let store = seats
+        .iter()
+        .filter(|seat| seat.rule() == "thread" && seat.name().starts_with("store-"));
+    store.filter_map(|seat| seat.in_hand().map(age)).max()
 }
 
 /// The port, served until this is dropped.
@@ -202,7 +257,9 @@ mod tests {
     use super::*;
     use crate::actors::phase::NodePhase;
     use crate::actors::policy::PolicyStock;
+    use crate::audit::{Spool, SpoolLimits};
     use crate::model::SystemClock;
+    use crate::pki::entropy;
     use crate::telemetry::observe::{About, Observer};
     use std::io::{Read as _, Write as _};
 
@@ -226,6 +283,55 @@ mod tests {
         assert_eq!(health.not_ready(), Some("no connection to auth"));
         phase.drain();
         assert_eq!(health.not_ready(), Some("draining"));
+    }
+
+    fn well() -> Has {
+        Has {
+            spool: SpoolState::Open,
+            store: Some(STORE_STANDS_AFTER),
+            store_failed: Some(STORE_FAILED_FOR),
+            tunnel: true,
+        }
+    }
+
+    #[test]
+    fn a_node_that_would_let_nobody_in_is_not_ready_and_says_for_want_of_what() {
+        assert_eq!(lacks(&well()), None);
+        let without = |change: fn(&mut Has)| {
+            let mut has = well();
+            change(&mut has);
+            lacks(&has)
+        };
+        assert_eq!(without(|has| has.tunnel = false), Some("no tunnel"));
+        let stands = |has: &mut Has| has.store = Some(STORE_STANDS_AFTER + Duration::from_millis(1));
+        assert_eq!(without(stands), Some("the store does not answer"));
+        let fails = |has: &mut Has| has.store_failed = Some(Duration::from_secs(1));
+        assert_eq!(without(fails), Some("the store fails"));
+        let failed = |has: &mut Has| has.spool = SpoolState::Failed { why: String::new() };
+        assert_eq!(without(failed), Some("the audit spool has failed"));
+    }
+
+    #[tokio::test]
+    async fn a_node_whose_audit_spool_takes_no_more_is_not_ready() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let limits = SpoolLimits {
+            disk_bytes: 0,
+            ..SpoolLimits::default()
+        };
+        let clock = SystemClock::shared();
+        let spool = Spool::open(directory.path(), limits, clock, entropy::fill).expect("opened");
+        let says = |spool: &Spool| {
+            let spool = spool.state();
+            lacks(&Has { spool, ..well() })
+        };
+        assert_eq!(says(&spool), None);
+        let mut state = spool.watch_state();
+        while spool.enter("{}".to_owned()).await.is_ok() {
+            if *state.borrow_and_update() != SpoolState::Open {
+                break;
+            }
+        }
+        assert_eq!(says(&spool), Some("the audit spool is blocked"));
     }
 
     fn ask(diag: &Diag, path: &str) -> String {

@@ -14,7 +14,7 @@ use crate::audit::EventKind;
 use crate::model::{ConnectionId, NodeKind, PersonName};
 use crate::policy::{ResourceKind, Verb};
 use crate::protocol::tunnel::Inspection;
-use crate::telemetry::view::{MissingPart, Trace, TracePart};
+use crate::telemetry::view::{ActorView, MissingPart, Trace, TracePart};
 use axum::Json;
 use axum::extract::{Path, Query as UrlQuery, State};
 use axum::http::StatusCode;
@@ -124,7 +124,7 @@ pub(super) async fn trace(State(api): State<Api>, Path(id): Path<String>) -> Ans
     drop(place);
     let trace = match permitted {
         Ok(()) => gathered,
-        Err(denied) => own(&api, gathered).ok_or(denied)?,
+        Err(denied) => own(gathered, |user| is_caller(&api, Some(user))).ok_or(denied)?,
     };
     if trace.parts.is_empty() && trace.missing.is_empty() {
         let why = format!(
@@ -251,21 +251,30 @@ fn merged(connection: ConnectionId, answers: Vec<Result<Trace, MissingPart>>) ->
     }
 }
 
-/// What a person sees of a connection of their own without a rule: how far it has come, and what is wrong with it.
-fn own(api: &Api, mut trace: Trace) -> Option<Trace> {
-    // A part without a relay is of nobody that is known.
+/// What a person sees of a connection of their own without a rule: how far it has come, and what is wrong with it, for as long as it
+/// is open.
+fn own(mut trace: Trace, is_caller: impl Fn(&str) -> bool) -> Option<Trace> {
+    let serves = |actor: &ActorView| actor.whose.is_some() && actor.connection.as_ref() == Some(&trace.connection);
     let is_own = |part: &TracePart| {
-        let mut relays = part.relays.iter();
-        !part.relays.is_empty() && relays.all(|relay| is_caller(api, Some(&relay.user)))
+        let relayed = part.relays.iter().map(|relay| &relay.user);
+        let served = part.actors.iter().filter_map(|actor| actor.whose.as_ref());
+        let ended = part.ended.iter().filter_map(|exit| exit.whose.as_ref());
+        let known = served.chain(ended).chain(&part.whose).map(|whose| &whose.user);
+        let is_open = !part.relays.is_empty() || part.actors.iter().any(serves);
+        // One of which nobody knows yet whose it is, is nobody's.
+        is_open && relayed.chain(known).all(|user| is_caller(user))
     };
-    if !trace.parts.iter().any(is_own) {
+    trace.parts.retain(is_own);
+    if trace.parts.is_empty() {
         return None;
     }
-    trace.parts.retain(is_own);
     for part in &mut trace.parts {
         part.records.clear();
-        part.actors.clear();
         part.ended.clear();
+        part.actors.retain(serves);
+        for actor in &mut part.actors {
+            actor.last_failure = None;
+        }
         part.findings
             .retain(|finding| finding.connection.as_ref() == Some(&trace.connection));
     }
@@ -275,6 +284,7 @@ fn own(api: &Api, mut trace: Trace) -> Option<Trace> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::view::{Side, Whose};
 
     #[test]
     fn those_without_a_rule_look_two_at_a_time_and_one_more_reads_what_to_do() {
@@ -288,5 +298,64 @@ mod tests {
         assert!(why.contains("in a few seconds"), "{why}");
         drop(places);
         assert!(looks.begin().is_ok());
+    }
+
+    fn whose(user: &str) -> Option<Whose> {
+        let user = user.to_owned();
+        Some(Whose {
+            user,
+            ..Whose::default()
+        })
+    }
+
+    fn actor(path: &str, connection: &str, of: Option<Whose>) -> ActorView {
+        let actor = serde_json::json!({
+            "path": path, "kind": "connection", "rule": "temporary", "runtime": null, "state": "opening", "state_age_us": 1,
+            "age_us": 1, "queued": 0, "bound": 4, "in_hand": null, "waits": [], "waiting": 0, "handled": 0, "busy_us": 0,
+            "restarts": 0, "last_failure": null, "connection": connection, "whose": of,
+        });
+        serde_json::from_value(actor).expect("an actor")
+    }
+
+    fn trace(actors: Vec<ActorView>, of: Option<Whose>) -> Trace {
+        let part = TracePart {
+            node: "proxy-1".to_owned(),
+            side: Side::Proxy,
+            at: String::new(),
+            records: Vec::new(),
+            whole_since: None,
+            actors,
+            relays: Vec::new(),
+            findings: Vec::new(),
+            ended: Vec::new(),
+            whose: of,
+        };
+        Trace {
+            connection: "00000000deadbeef".to_owned(),
+            parts: vec![part],
+            missing: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_connection_of_ones_own_is_seen_before_its_relay_and_nothing_of_others() {
+        let is_alice = |user: &str| user == "alice";
+        let id = "00000000deadbeef";
+        let opening = || actor("listener/connection#1", id, whose("alice"));
+        let helper = actor("ca", "", None);
+        let seen = own(trace(vec![opening(), helper], whose("alice")), is_alice).expect("hers");
+        let paths: Vec<&str> = seen.parts[0].actors.iter().map(|actor| &*actor.path).collect();
+        assert_eq!(paths, ["listener/connection#1"]);
+
+        let of_bob = actor("listener/connection#1", id, whose("bob"));
+        assert!(own(trace(vec![of_bob], whose("bob")), is_alice).is_none());
+        let of_nobody = actor("listener/connection#1", id, None);
+        assert!(
+            own(trace(vec![of_nobody], None), is_alice).is_none(),
+            "nobody knows yet whose it is"
+        );
+        assert!(own(trace(Vec::new(), whose("alice")), is_alice).is_none(), "it is over");
+        let of_two = actor("agent/upstream#1", id, whose("bob"));
+        assert!(own(trace(vec![opening(), of_two], whose("alice")), is_alice).is_none());
     }
 }

@@ -19,7 +19,7 @@ fn cluster(form: Form, process: &'static str) -> Cluster {
 }
 
 /// Status and body of an answer of the diagnostic port.
-fn probe(cluster: &Cluster, kind: Kind, path: &str) -> (u16, String) {
+pub fn probe(cluster: &Cluster, kind: Kind, path: &str) -> (u16, String) {
     let mut socket = dial(cluster.node(kind).diag_port());
     write!(
         socket,
@@ -174,16 +174,34 @@ fn a_second_signal_ends_the_sessions_that_are_left_at_once() {
 }
 
 #[test]
-fn a_node_that_does_not_hear_of_auth_any_more_says_so_and_is_alive() {
-    let mut cluster = cluster(Form::Apart, "  diag_addr: 127.0.0.1:0\n");
+fn a_node_without_auth_is_ready_for_as_long_as_it_lets_people_in_and_says_so_when_it_does_not() {
+    let options = Options {
+        process: "  diag_addr: 127.0.0.1:0\n",
+        auth: "  policy_max_age: 12s\n",
+        ..Options::default()
+    };
+    let mut cluster = Cluster::start_with(Form::Apart, options);
+    let client = cluster.client("alice", "app", "app");
+    drop(Wire::connect(&client).expect("allowed"));
     cluster.node_mut(Kind::Auth).kill9();
+    let away = Stopwatch::start();
     for kind in [Kind::Proxy, Kind::Agent] {
         until("/readyz says that auth is away", PATIENCE, || {
-            (probe(&cluster, kind, "/readyz") == (503, r#"{"status":"no connection to auth"}"#.to_owned()))
-                .then_some(())
+            match probe(&cluster, kind, "/readyz") {
+                (503, said) if said == r#"{"status":"no connection to auth"}"# => Some(()),
+                (200, _) => None,
+                other => panic!("{other:?}"),
+            }
         });
+        // Its last word was a second before its end at most, and what it said is good for twelve.
+        assert!(
+            away.elapsed() > Duration::from_secs(10),
+            "{kind:?} was ready for too short"
+        );
         assert_eq!(probe(&cluster, kind, "/healthz").0, 200);
     }
+    let refused = until("nobody is let in any more", PATIENCE, || Wire::connect(&client).err());
+    assert_eq!(refused.code, "57P03", "{refused:?}");
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! A connection hangs, for five different reasons: one command says in which room, because of whom, and what to do next. These
 //! are the cases of docs/operating.md, "A connection hangs: what to type".
 
+use crate::drained::probe;
+use crate::harness::cluster::Options;
 use crate::harness::process::{Output, run};
 use crate::harness::wait::until_ok;
-use crate::harness::{Cluster, Form, Kind, PATIENCE, Session, Wire, postern};
+use crate::harness::{Cluster, Form, Kind, PATIENCE, Session, Wire, postern, until};
 use nix::sys::signal::Signal;
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 /// Runs `postern WORDS` at the debug socket of a node.
@@ -34,10 +34,48 @@ fn says(cluster: &Cluster, kind: Kind, words: &[&str], within: Duration, parts: 
     said
 }
 
+/// With metrics.
+fn cluster() -> Cluster {
+    let options = Options {
+        process: "  diag_addr: 127.0.0.1:0\n",
+        ..Options::default()
+    };
+    Cluster::start_with(Form::Apart, options)
+}
+
+/// What is stuck is a line in the log, once, and counted by its rule.
+#[track_caller]
+fn is_in_the_log_and_the_metrics(cluster: &Cluster, kind: Kind, rule: &str, sentence: &str) {
+    let (line, rule) = (format!("stuck: {sentence}"), format!("rule=\"{rule}\""));
+    until_ok("it is counted and logged", SOON, || {
+        let (counted, log) = (
+            found(cluster, kind, "total", &rule),
+            cluster.node(kind).process().log_text(),
+        );
+        let lines: Vec<&str> = log.lines().filter(|other| other.contains(&line)).collect();
+        match lines.as_slice() {
+            [one] if counted >= 1.0 => {
+                assert!(one.contains(&rule) && one.contains("next="), "{one}");
+                Ok(())
+            }
+            [] | [_] => Err(format!("{counted} {log}")),
+            _ => panic!("it is said once: {log}"),
+        }
+    });
+}
+
+/// A metric of what is stuck: `open`, or `total`; `rule` as a label.
+fn found(cluster: &Cluster, kind: Kind, which: &str, rule: &str) -> f64 {
+    let (_, metrics) = probe(cluster, kind, "/metrics");
+    let name = format!("postern_stuck_findings_{which}{{{rule}}} ");
+    let value = metrics.lines().find_map(|line| line.strip_prefix(&name));
+    value.and_then(|value| value.parse().ok()).expect("it is counted")
+}
+
 /// Long enough for what is stuck to count as stuck, on a machine that does other things, too.
 const SOON: Duration = Duration::from_secs(30);
-/// A query counts as silent after 30 s: until then it is a query.
-const AFTER_THE_SILENCE: Duration = Duration::from_secs(60);
+/// The agent looks at PostgreSQL each 30 s, and waits 5 s for it.
+const AFTER_A_LOOK: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_query_whose_postgresql_has_stopped_is_said_to_wait_for_it() {
@@ -47,22 +85,51 @@ fn a_query_whose_postgresql_has_stopped_is_said_to_wait_for_it() {
     psql.ask("select 'con' || 'nected';", "connected");
     cluster.postgres.freeze();
     psql.say("select count(*) from orders;");
-    let parts = [
-        "STUCK",
-        "PostgreSQL at localhost:",
-        "has sent nothing for",
-        "pg_stat_activity",
+    let port = cluster.postgres.port;
+    // Until the agent has looked, its finding says that it may be a query; from then on that it is not.
+    let [silent, looks, next] = [
+        format!("\nSTUCK  PostgreSQL at localhost:{port} has sent nothing for "),
+        format!("), and the agent's own looks at it fail, too: no answer from localhost:{port} within 5s\n"),
+        format!(
+            "\n       next: on the agent's machine: pg_isready -h localhost -p {port}. If that has no answer, on the machine of \
+             localhost:{port}: systemctl status postgresql, ps -C postgres -o pid,stat,wchan,args"
+        ),
     ];
-    let said = says(
-        &cluster,
-        Kind::Proxy,
-        &["trace", "--user", "alice"],
-        AFTER_THE_SILENCE,
-        &parts,
-    );
+    let whose = " s to the query of alice (orders, process ";
+    let parts = [&*silent, whose, &looks, &next, "\n  agent  agent-1  "];
+    let trace = ["trace", "--user", "alice"];
+    says(&cluster, Kind::Proxy, &trace, AFTER_A_LOOK, &parts);
     cluster.postgres.thaw();
-    assert!(said.contains("agent-1"), "the room is on the agent: {said}");
     psql.hears("3", SOON);
+}
+
+#[test]
+fn a_connection_that_hangs_while_it_connects_is_found_by_its_person_and_its_database() {
+    let cluster = Cluster::start(Form::Apart);
+    let client = cluster.client("alice", "app", "app");
+    cluster.postgres.freeze();
+    let mut psql = Session::open(&client);
+    psql.say("select 'con' || 'nected';");
+    let server = format!("PostgreSQL at localhost:{}", cluster.postgres.port);
+    let stuck = format!("for the answer of {server} to SSLRequest; it gives up in");
+    let parts = [
+        ": alice as app to orders (database app)\n",
+        ": there is no session yet\n",
+        "\nSTUCK  agent/upstream#",
+        &*stuck,
+        "\nSTUCK  listener/connection#",
+        "for the answer of agent agent-1 to OpenRelay; it gives up in",
+    ];
+    says(&cluster, Kind::Proxy, &["trace", "--user", "alice"], SOON, &parts);
+    says(&cluster, Kind::Proxy, &["trace", "--db", "orders"], SOON, &parts);
+    let of_agent = [
+        &parts[..4],
+        &["not shown: the part of proxy proxy-1, as this was asked at the agent"][..],
+    ]
+    .concat();
+    says(&cluster, Kind::Agent, &["trace", "--user", "alice"], SOON, &of_agent);
+    cluster.postgres.thaw();
+    psql.hears("connected", SOON);
 }
 
 #[test]
@@ -87,7 +154,7 @@ fn a_query_whose_agent_has_stopped_is_said_to_wait_for_it() {
 
 #[test]
 fn what_waits_for_a_locked_store_is_said_to_wait_for_it() {
-    let cluster = Cluster::start(Form::Apart);
+    let cluster = cluster();
     let file = cluster.node(Kind::Auth).config.data_dir.join("backend/state.sqlite");
     let other = rusqlite::Connection::open(&file).expect("the store");
     other.execute_batch("begin immediate").expect("nobody writes");
@@ -97,9 +164,21 @@ fn what_waits_for_a_locked_store_is_said_to_wait_for_it() {
         .args(["ctl", "tokens", "add", "--type=db", "--data-dir"])
         .arg(&cluster.node(Kind::Auth).config.data_dir);
     let waiting = std::thread::spawn(move || run(command, PATIENCE));
-    let parts = ["STUCK", "store-writer", "has had", "in hand for", "next:"];
+    let parts = [
+        "\nSTUCK  store-writer has had ",
+        " in hand for ",
+        " [store_slow]\n       where: store-writer, because of the disk\n       next: does another program hold the store (fuser -v ",
+    ];
     says(&cluster, Kind::Auth, &["actors"], SOON, &parts);
+    is_in_the_log_and_the_metrics(&cluster, Kind::Auth, "store_slow", "store-writer has had ");
+    until("auth says that it is not ready", SOON, || {
+        let (status, said) = probe(&cluster, Kind::Auth, "/readyz");
+        (status == 503 && said.contains("the store ")).then_some(())
+    });
     other.execute_batch("rollback").expect("given back");
+    until("auth is ready again", SOON, || {
+        (probe(&cluster, Kind::Auth, "/readyz").0 == 200).then_some(())
+    });
     drop(waiting.join().expect("it ended"));
 }
 
@@ -109,14 +188,23 @@ fn a_client_that_stops_reading_is_said_to_be_the_one_who_is_waited_for() {
     let client = cluster.client("alice", "app", "app");
     let mut wire = Wire::connect(&client).expect("allowed");
     wire.begin_query("select repeat('x', 1000) from generate_series(1, 1000000)");
-    let parts = ["STUCK", "127.0.0.1:", "takes", "next:"];
-    let said = says(&cluster, Kind::Proxy, &["trace", "--user", "alice"], SOON, &parts);
-    assert!(said.contains("client"), "{said}");
+    let address = wire.local_address();
+    let parts = [
+        &*format!("\nSTUCK  client {address} has taken nothing more of its result for "),
+        " s: it reads slowly, or not at all; alice (orders, process ",
+        &*format!(
+            "\n       next: look at alice's program at {address}: it reads slowly, or not at all (a pager, a breakpoint)"
+        ),
+    ];
+    says(&cluster, Kind::Proxy, &["trace", "--user", "alice"], SOON, &parts);
 }
 
+#[cfg(feature = "fault-points")]
 #[test]
 fn an_actor_whose_mailbox_is_full_is_named_with_its_bound() {
-    let cluster = Cluster::start(Form::Apart);
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixStream;
+    let cluster = cluster();
     let data_dir = &cluster.node(Kind::Auth).config.data_dir;
     let hold = r#"{"actor":"tokens","how":"hold","seconds":60}"#;
     let request = |verb: &str, path: &str, body: &str| {
@@ -137,6 +225,18 @@ fn an_actor_whose_mailbox_is_full_is_named_with_its_bound() {
     let _askers: Vec<_> = (0..64)
         .map(|_| ask_at("admin.sock", request("GET", "/v1/tokens", "")))
         .collect();
-    let parts = ["STUCK", "tokens", "(64 of 64)", "next:"];
+    let parts = [
+        "\nSTUCK  the mailbox of tokens has been full",
+        " (64 of 64): ",
+        " [mailbox_full]\n       where: tokens\n       next: postern actor tokens\n",
+    ];
     says(&cluster, Kind::Auth, &["actors"], SOON, &parts);
+    is_in_the_log_and_the_metrics(
+        &cluster,
+        Kind::Auth,
+        "mailbox_full",
+        "the mailbox of tokens has been full",
+    );
+    let open = found(&cluster, Kind::Auth, "open", "rule=\"mailbox_full\"");
+    assert!(open >= 1.0, "it lasts");
 }

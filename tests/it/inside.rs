@@ -53,6 +53,36 @@ fn every_node_shows_its_actors_at_a_socket_of_its_owner() {
     let json = ask(&cluster, Kind::Auth, &["actors", "--format=json"]).ok();
     let view: Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(view["node"], "auth-1");
+    let list = |flags: &[&str]| -> Vec<Value> {
+        let json = ask(
+            &cluster,
+            Kind::Auth,
+            &[&["actors", "--format=json"][..], flags].concat(),
+        )
+        .ok();
+        let view: Value = serde_json::from_str(&json).expect("JSON");
+        view["actors"].as_array().expect("a list").clone()
+    };
+    let of_kind = |flags: &[&str], kind: &str| {
+        let actors = list(flags);
+        assert!(actors.iter().all(|actor| actor["kind"] == kind), "{actors:?}");
+        actors.len()
+    };
+    assert_eq!(of_kind(&["--kind", "ca"], "ca"), 1);
+    assert_eq!(
+        of_kind(&["--kind", "link", "--state", "up"], "link"),
+        2,
+        "proxy and agent"
+    );
+    assert_eq!(of_kind(&["--kind", "ca", "--state", "closing"], "ca"), 0);
+    let ages = |flags: &[&str]| -> Vec<u64> {
+        list(flags)
+            .iter()
+            .filter_map(|actor| actor["age_us"].as_u64())
+            .collect()
+    };
+    let falls = |ages: &[u64]| ages.is_sorted_by(|one, next| one >= next);
+    assert!(falls(&ages(&["--sort", "age"])) && !falls(&ages(&[])));
     let text = ask(&cluster, Kind::Auth, &["actor", "ca"]).ok();
     holds(&text, &["ca (permanent)", "mailbox", "Lately, oldest first:"]);
     let said = ask(&cluster, Kind::Auth, &["actor", "nobody"]).failed_with(1);

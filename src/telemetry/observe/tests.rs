@@ -18,11 +18,7 @@ fn gauge(connection: ConnectionId, side: Side, user: &str) -> Arc<Gauge> {
         connection,
         session: SessionId::from_random([7; 16]),
         side,
-        user: user.to_owned(),
-        database: "aurora".to_owned(),
-        db_user: "reader".to_owned(),
-        db_name: "shop".to_owned(),
-        client: "127.0.0.1:50000".to_owned(),
+        whose: whose(user),
         upstream: "agent db-1".to_owned(),
         process_id: 4711,
     })
@@ -111,67 +107,81 @@ fn a_relay_that_never_moved_is_still_since_its_beginning() {
     assert_eq!(relay.expect("listed").to_client.still_us, 40_000_000);
 }
 
+fn whose(user: &str) -> Whose {
+    Whose {
+        user: user.to_owned(),
+        database: "aurora".to_owned(),
+        db_user: "reader".to_owned(),
+        db_name: "shop".to_owned(),
+        client: "127.0.0.1:50000".to_owned(),
+    }
+}
+
 #[test]
 fn connections_are_found_by_user_database_state_and_side_also_before_their_relay() {
-    let (relayed, early) = (connection(b"obsconn1"), connection(b"obsconn2"));
+    let [relayed, early, unknown] = [b"obsconn1", b"obsconn2", b"obsconn3"].map(connection);
     let _gauge = gauge(relayed, Side::Agent, "carol-of-observe");
-    let seat = seat("observe-listener/connection#obsconn2");
-    seat.serves(early);
-    seat.enter(Label::of("observe-greeting"), None, None);
-    let mut observer = observer();
-    let mut found = |filter: ConnectionFilter| -> Vec<String> {
-        let ids = [relayed.to_string(), early.to_string()];
-        let all = observer.connections(&filter);
-        all.into_iter()
-            .map(|view| view.connection)
-            .filter(|id| ids.contains(id))
-            .collect()
+    let greeting = |id: ConnectionId| {
+        let seat = seat(&format!("observe-listener/connection#{id}"));
+        seat.serves(id);
+        seat.enter(Label::of("observe-greeting"), None, None);
+        seat
     };
-    let some = |text: &str| Some(text.to_owned());
-    let filter = ConnectionFilter::default;
-    assert_eq!(found(filter()).len(), 2);
+    let _nobody_knows_whose = greeting(unknown);
+    let opening = greeting(early);
+    opening.is_for(Whose {
+        database: "billing-of-observe".to_owned(),
+        ..whose("dora-of-observe")
+    });
+    opening.enter(Label::of("observe-opening"), None, None);
+    let agent = "agent db-1".into();
+    let _asks = opening.waits(Label::of("OpenRelay"), agent, LOOK_EVERY, Some(early), Moment::now());
+    let mut observer = observer();
+    let opens = observer.connections(&ConnectionFilter::default());
+    let opens = opens.into_iter().find(|view| view.connection == early.to_string());
+    assert_eq!(opens.map(|view| view.waits_for), Some(vec!["agent db-1".to_owned()]));
+    let mut found = |user: Option<&str>, database: Option<&str>, state: Option<&str>, side: Option<Side>| {
+        let ids = [relayed, early, unknown].map(|id| id.to_string());
+        let filter = ConnectionFilter {
+            user: user.map(str::to_owned),
+            database: database.map(str::to_owned),
+            state: state.map(str::to_owned),
+            side,
+        };
+        let all = observer.connections(&filter).into_iter().map(|view| view.connection);
+        all.filter(|id| ids.contains(id)).collect::<Vec<String>>()
+    };
+    let [relayed, early, unknown] = [relayed, early, unknown].map(|id| id.to_string());
+    assert_eq!(found(None, None, None, None).len(), 3);
+    assert_eq!(found(Some("carol-of-observe"), None, None, None), [&*relayed]);
+    assert_eq!(found(Some("dora-of-observe"), None, None, None), [&*early]);
+    assert_eq!(found(None, Some("aurora"), None, None), [&*relayed]);
+    assert_eq!(found(None, Some("billing-of-observe"), None, None), [&*early]);
     assert_eq!(
-        found(ConnectionFilter {
-            user: some("carol-of-observe"),
-            ..filter()
-        }),
-        [relayed.to_string()]
+        found(None, Some("shop"), None, None),
+        [&*relayed, &*early],
+        "the database's own name"
     );
-    assert_eq!(
-        found(ConnectionFilter {
-            database: some("shop"),
-            ..filter()
-        }),
-        [relayed.to_string()]
-    );
-    assert_eq!(
-        found(ConnectionFilter {
-            database: some("aurora"),
-            ..filter()
-        }),
-        [relayed.to_string()]
-    );
-    assert!(
-        found(ConnectionFilter {
-            database: some("other"),
-            ..filter()
-        })
-        .is_empty()
-    );
-    assert_eq!(
-        found(ConnectionFilter {
-            state: some("observe-greeting"),
-            ..filter()
-        }),
-        [early.to_string()]
-    );
-    assert_eq!(
-        found(ConnectionFilter {
-            side: Some(Side::Proxy),
-            ..filter()
-        }),
-        [early.to_string()]
-    );
+    assert!(found(None, Some("other"), None, None).is_empty());
+    assert!(found(Some("carol-of-observe"), Some("billing-of-observe"), None, None).is_empty());
+    assert_eq!(found(None, None, Some("observe-opening"), None), [&*early]);
+    assert_eq!(found(None, None, Some("observe-greeting"), None), [&*unknown]);
+    assert_eq!(found(None, Some("shop"), None, Some(Side::Proxy)), [&*early]);
+}
+
+#[test]
+fn of_a_connection_that_never_had_a_session_it_is_remembered_whose_it_was() {
+    let id = connection(b"obsgone1");
+    let refused = seat("observe-listener/connection#obsgone1");
+    refused.serves(id);
+    refused.is_for(whose("erin-of-observe"));
+    let open = observer().part(id).expect("known").whose;
+    assert_eq!(open.as_ref().map(|whose| &*whose.user), Some("erin-of-observe"));
+    refused.ends("access denied: 28000", false);
+    drop(refused);
+    let part = observer().part(id).expect("it has ended");
+    assert_eq!(part.whose, open);
+    assert_eq!(part.ended[0].whose, open);
 }
 
 #[test]

@@ -53,6 +53,8 @@ pub const SINK_STILL_AFTER: Duration = Duration::from_secs(5);
 pub const SINK_STILL_ALARMS_AFTER: Duration = Duration::from_secs(60);
 /// Until then a query is a query. After it, whoever waits for it asks.
 pub const UPSTREAM_SILENT_AFTER: Duration = Duration::from_secs(30);
+/// Where the agent's own looks at PostgreSQL fail as well, nobody has to ask whether it is a long query: as long as a reader's pause.
+pub const UPSTREAM_SICK_AFTER: Duration = SINK_STILL_AFTER;
 /// The last words and a half-closed client each have 10 s at most.
 pub const HALF_OPEN_AFTER: Duration = Duration::from_secs(10);
 /// A client in the middle of a request, or a relay that ends: neither takes a minute of silence.
@@ -210,14 +212,22 @@ fn few(names: &[&str]) -> String {
     }
 }
 
+/// What to type where a PostgreSQL does not even greet: one that is asked by SQL would not answer that, either.
+fn ask_its_machine(server: &str) -> String {
+    let (host, port) = server.rsplit_once(':').unwrap_or((server, "5432"));
+    let host = host.trim_matches(['[', ']']);
+    format!(
+        "on the agent's machine: pg_isready -h {host} -p {port}. If that has no answer, on the machine of {server}: systemctl status \
+         postgresql, ps -C postgres -o pid,stat,wchan,args (T is stopped, D waits for a disk), df -h, and the end of its log"
+    )
+}
+
 /// What to type or to look at when this one is waited for.
 fn next_about(peer: &str) -> String {
     if let Some(agent) = peer.strip_prefix("agent ") {
         format!("postern actors --node {agent}, or postern actors on the machine of agent {agent}")
     } else if let Some(server) = peer.strip_prefix("PostgreSQL at ") {
-        format!(
-            "is {server} reachable from the agent's machine, and does it take connections? See its log and pg_stat_activity"
-        )
+        ask_its_machine(server)
     } else if let Some(proxy) = peer.strip_prefix("proxy ") {
         format!("postern actors --node {proxy}, or postern actors on the machine of proxy {proxy}")
     } else if peer.starts_with("auth") && !peer.contains(['/', '-']) {

@@ -5,7 +5,7 @@ use super::super::relays::{RelaySpec, WaitsFor};
 use super::super::view::Side;
 use super::{
     Found, HALF_OPEN_AFTER, LEAKED_AFTER, NO_PROGRESS_AFTER, SINK_STILL_AFTER, SINK_STILL_ALARMS_AFTER, StuckRule,
-    UPSTREAM_SILENT_AFTER, lasting, next_about,
+    UPSTREAM_SICK_AFTER, UPSTREAM_SILENT_AFTER, lasting, next_about,
 };
 use crate::model::Moment;
 use std::collections::HashSet;
@@ -51,7 +51,10 @@ impl Seen<'_> {
     /// Whose it is, as people and `pg_stat_activity` call it.
     fn of_whom(&self) -> String {
         let spec = self.spec();
-        format!("{} ({}, process {})", spec.user, spec.database, spec.process_id)
+        format!(
+            "{} ({}, process {})",
+            spec.whose.user, spec.whose.database, spec.process_id
+        )
     }
 
     fn age(&self, since: Moment) -> String {
@@ -80,7 +83,10 @@ impl Seen<'_> {
         );
         match spec.side {
             Side::Agent | Side::Auth => format!("on {}: {ask}", spec.upstream),
-            Side::Proxy => format!("on the PostgreSQL of {} behind {}: {ask}", spec.database, spec.upstream),
+            Side::Proxy => format!(
+                "on the PostgreSQL of {} behind {}: {ask}",
+                spec.whose.database, spec.upstream
+            ),
         }
     }
 
@@ -88,19 +94,24 @@ impl Seen<'_> {
     fn client(&self) -> String {
         let spec = self.spec();
         match spec.side {
-            Side::Proxy => format!("client {}", spec.client),
+            Side::Proxy => format!("client {}", spec.whose.client),
             Side::Agent | Side::Auth => "the proxy".to_owned(),
         }
     }
 
     fn look_at_client(&self, at_what: &str) -> String {
         let spec = self.spec();
-        format!("look at {}'s program at {}: {at_what}", spec.user, spec.client)
+        format!(
+            "look at {}'s program at {}: {at_what}",
+            spec.whose.user, spec.whose.client
+        )
     }
 
     fn health(&self) -> Option<&DatabaseFact> {
         let databases = &self.look.facts.databases;
-        databases.iter().find(|fact| fact.database == self.spec().database)
+        databases
+            .iter()
+            .find(|fact| fact.database == self.spec().whose.database)
     }
 
     fn upstream_silent(&self) -> Option<Found> {
@@ -109,32 +120,32 @@ impl Seen<'_> {
         let both_wait =
             relay.to_upstream.waits_for == WaitsFor::Source && relay.to_client.waits_for == WaitsFor::Source;
         let owed = relay.state == "busy" && both_wait;
-        if !owed || self.look.now.since(since) <= UPSTREAM_SILENT_AFTER {
+        let sick = self.health().filter(|fact| !fact.healthy);
+        let limit = match sick {
+            Some(_) => UPSTREAM_SICK_AFTER,
+            None => UPSTREAM_SILENT_AFTER,
+        };
+        if !owed || self.look.now.since(since) <= limit {
             return None;
         }
         let (upstream, whom, age) = (&self.spec().upstream, self.of_whom(), self.age(since));
         let said = format!("{upstream} has sent nothing for {age} to the query of {whom}");
-        let sick = self.health().filter(|fact| !fact.healthy);
         if relay.answered && sick.is_none() {
             // A request without its end (Flush in place of Sync) is answered as far as it goes: then it is the client's turn.
             return None;
         }
-        let (sentence, alarms) = match sick {
+        let (sentence, next) = match sick {
             Some(fact) => (
-                format!(
-                    "{said}; PostgreSQL does not answer the agent's own looks either: {}",
-                    fact.detail
-                ),
-                true,
+                format!("{said}, and the agent's own looks at it fail, too: {}", fact.detail),
+                next_about(upstream),
             ),
             None => (
                 format!("{said}: the query runs, waits for a lock, or PostgreSQL hangs"),
-                false,
+                self.ask_postgres(),
             ),
         };
-        let next = self.ask_postgres();
         let mut found = self.found(StuckRule::UpstreamSilent, upstream, since, sentence, next);
-        found.alarms = alarms;
+        found.alarms = sick.is_some();
         Some(found)
     }
 

@@ -2,6 +2,7 @@ use super::super::label::Label;
 use super::super::look::{ActorLook, DatabaseFact, Lacks, RelayLook, TunnelFact, WayLook};
 use super::super::registry::{InHand, Seat, Wait};
 use super::super::relays::{Gauge, RelaySpec, WaitsFor};
+use super::super::view::Whose;
 use super::*;
 use crate::model::SessionId;
 
@@ -41,6 +42,7 @@ fn actor(path: &str) -> ActorLook {
         restarts: 0,
         last_failure: None,
         connection: None,
+        whose: None,
     }
 }
 
@@ -96,11 +98,13 @@ fn relay(side: Side, state: &'static str) -> RelayLook {
         connection: connection(),
         session: SessionId::from_random([3; 16]),
         side,
-        user: "bob".to_owned(),
-        database: "aurora".to_owned(),
-        db_user: "bob".to_owned(),
-        db_name: "postgres".to_owned(),
-        client: "10.0.0.7:51000".to_owned(),
+        whose: Whose {
+            user: "bob".to_owned(),
+            database: "aurora".to_owned(),
+            db_user: "bob".to_owned(),
+            db_name: "postgres".to_owned(),
+            client: "10.0.0.7:51000".to_owned(),
+        },
         upstream: upstream.to_owned(),
         process_id: 4711,
     });
@@ -349,23 +353,44 @@ fn a_query_is_told_after_half_a_minute_and_alarms_nobody() {
     assert!(!found.is_alarm());
 }
 
-#[test]
-fn where_postgresql_answers_nobody_its_silence_is_an_alarm() {
-    let mut look = with(vec![relay(Side::Agent, "busy")]);
+fn sick(mut look: Snapshot) -> Snapshot {
     look.facts.databases.push(DatabaseFact {
         database: "aurora".to_owned(),
         healthy: false,
-        detail: "no answer within 5s".to_owned(),
+        detail: "no answer from 127.0.0.1:5432 within 5s".to_owned(),
     });
-    let found = only(&look, StuckRule::UpstreamSilent);
+    look
+}
+
+#[test]
+fn where_postgresql_answers_nobody_its_silence_is_an_alarm_after_seconds_and_its_machine_is_asked() {
+    let silent = |age| {
+        let mut relay = relay(Side::Agent, "busy");
+        relay.to_upstream = still(WaitsFor::Source, age);
+        with(vec![relay])
+    };
+    nothing(&sick(silent(UPSTREAM_SICK_AFTER)));
+    nothing(&silent(UPSTREAM_SICK_AFTER + JUST));
+    let found = only(&sick(silent(UPSTREAM_SICK_AFTER + JUST)), StuckRule::UpstreamSilent);
+    assert_eq!(
+        found.sentence,
+        "PostgreSQL at 127.0.0.1:5432 has sent nothing for 5.0 s to the query of bob (aurora, process 4711), and the agent's own looks \
+         at it fail, too: no answer from 127.0.0.1:5432 within 5s"
+    );
     assert!(
-        found.sentence.contains("does not answer the agent's own looks either"),
+        found.next.contains("pg_isready -h 127.0.0.1 -p 5432") && found.next.contains("systemctl status postgresql"),
         "{}",
-        found.sentence
+        found.next
+    );
+    assert!(
+        !found.next.contains("pg_stat_activity"),
+        "SQL would hang, too: {}",
+        found.next
     );
     assert!(found.is_alarm());
-    look.facts.databases[0].healthy = true;
-    assert!(!only(&look, StuckRule::UpstreamSilent).is_alarm());
+    let mut well = sick(silent(secs(42)));
+    well.facts.databases[0].healthy = true;
+    assert!(!only(&well, StuckRule::UpstreamSilent).is_alarm());
 }
 
 #[test]
@@ -400,12 +425,7 @@ fn a_request_without_its_end_is_not_owed_an_answer_once_it_has_one() {
     let mut look = with(vec![relay(Side::Agent, "busy")]);
     look.relays[0].answered = true;
     nothing(&look);
-    look.facts.databases.push(DatabaseFact {
-        database: "aurora".to_owned(),
-        healthy: false,
-        detail: "no answer within 5s".to_owned(),
-    });
-    assert!(only(&look, StuckRule::UpstreamSilent).is_alarm());
+    assert!(only(&sick(look), StuckRule::UpstreamSilent).is_alarm());
 }
 
 #[test]

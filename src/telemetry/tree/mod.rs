@@ -13,8 +13,9 @@ mod tests;
 
 pub use lines::{Line, Section, since_begin};
 
+use super::record::RecordKind;
 use super::stuck::lasting;
-use super::view::{Side, Trace, TracePart};
+use super::view::{RecordView, Side, Trace, TracePart};
 use crate::model::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -95,6 +96,7 @@ impl TraceTree {
                 part.part.node
             )
         }));
+        gaps.extend(without_its_proxy(trace));
         let mut missing: Vec<_> = trace.missing.iter().collect();
         missing.sort_by(|a, b| (&a.node, &a.why).cmp(&(&b.node, &b.why)));
         gaps.extend(
@@ -111,6 +113,26 @@ impl TraceTree {
             now: standing::standing(&trace.connection, &parts),
         }
     }
+}
+
+/// An agent asks nobody: who asks it is told where the other half is.
+fn without_its_proxy(trace: &Trace) -> Option<String> {
+    // Who was asked and gave none says so itself.
+    if !trace.missing.is_empty() || trace.parts.iter().any(|part| part.side == Side::Proxy) {
+        return None;
+    }
+    let agent = trace.parts.iter().find(|part| part.side == Side::Agent)?;
+    let arrived = |record: &&RecordView| record.kind == RecordKind::Arrived && record.connection.is_some();
+    let opened = agent
+        .records
+        .iter()
+        .find(arrived)
+        .and_then(|record| record.from.as_deref());
+    let proxy = opened.unwrap_or("its proxy");
+    Some(format!(
+        "the part of {proxy}, as this was asked at the agent: on the machine of {proxy}, postern trace {} shows both",
+        trace.connection
+    ))
 }
 
 /// How much of its beginning a process has forgotten.

@@ -49,6 +49,7 @@ impl Process {
             actors: Vec::new(),
             relays: Vec::new(),
             ended: Vec::new(),
+            whose: None,
             findings: Vec::new(),
         }
     }
@@ -120,6 +121,33 @@ fn the_parts_are_one_tree_in_the_order_of_causes() {
             "3130 auth-1 .....SignDbClient -> ca; under way",
         ]
     );
+}
+
+#[test]
+fn where_an_agent_was_asked_it_is_said_at_which_proxy_the_other_half_is() {
+    let mut agent = parts().swap_remove(1);
+    agent.records[0].from = Some("proxy edge".to_owned());
+    let says = |trace: &Trace| TraceTree::of(trace).gaps;
+    let mut trace = Trace {
+        connection: CONNECTION.to_owned(),
+        parts: vec![agent],
+        missing: Vec::new(),
+    };
+    let words = "the part of proxy edge, as this was asked at the agent: on the machine of proxy edge, postern trace \
+                 00000000000000c1 shows both";
+    assert_eq!(says(&trace), [words]);
+    trace.parts[0].records.clear();
+    assert!(
+        says(&trace)[0].starts_with("the part of its proxy, "),
+        "{:?}",
+        says(&trace)
+    );
+    trace.missing.push(MissingPart {
+        node: "edge".to_owned(),
+        why: "did not answer".to_owned(),
+    });
+    assert_eq!(says(&trace), ["no part of edge: did not answer"]);
+    assert!(tree(parts()).gaps.is_empty());
 }
 
 proptest! {
@@ -280,6 +308,7 @@ fn serving() -> ActorView {
         restarts: 0,
         last_failure: None,
         connection: Some(CONNECTION.to_owned()),
+        whose: None,
     }
 }
 

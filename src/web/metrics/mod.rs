@@ -31,6 +31,8 @@ pub struct NodeParts {
     pub identity: IdentityView,
     pub databases: DatabasesView,
     pub clock: SharedClock,
+    /// Its sessions come by tunnels only.
+    pub needs_tunnel: bool,
 }
 
 /// What is asked when somebody asks.

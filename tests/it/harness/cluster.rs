@@ -32,6 +32,8 @@ pub struct Options {
     pub fault: Option<&'static str>,
     /// More lines of every node's section about the process.
     pub process: &'static str,
+    /// More lines of auth's section.
+    pub auth: &'static str,
     /// More entries of the agent's `databases`.
     pub databases: String,
 }
@@ -182,8 +184,13 @@ impl Cluster {
         let directory = TestDir::new();
         let postgres = Postgres::start();
         let databases = usual_database(&postgres) + &options.databases;
-        let node =
-            |config: NodeConfig| Node::new(directory.path(), config.with_process(options.process), options.fault);
+        let node = |config: NodeConfig| {
+            Node::new(
+                directory.path(),
+                config.with_process(options.process).with_auth_lines(options.auth),
+                options.fault,
+            )
+        };
         let mut nodes = Vec::new();
         match form {
             Form::OneProcess => {

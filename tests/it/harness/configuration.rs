@@ -24,6 +24,8 @@ pub struct NodeConfig {
     pub databases: Option<String>,
     /// More lines of the section about the process.
     pub process: String,
+    /// More lines of auth's section.
+    pub auth_lines: &'static str,
     /// More lines of `proxy_service`.
     pub proxy: String,
     /// Where a node without auth joins, and by which authority it knows that it is there.
@@ -74,9 +76,15 @@ impl NodeConfig {
             proxy_port: None,
             databases: None,
             process: String::new(),
+            auth_lines: "",
             proxy: String::new(),
             join: None,
         }
+    }
+
+    pub fn with_auth_lines(mut self, lines: &'static str) -> Self {
+        self.auth_lines = lines;
+        self
     }
 
     pub fn with_process(mut self, lines: &str) -> Self {
@@ -129,6 +137,7 @@ impl NodeConfig {
             text += &format!(
                 "auth_service:\n  enabled: yes\n  cluster_name: {CLUSTER_NAME}\n  listen_addr: 127.0.0.1:{port}\n"
             );
+            text += self.auth_lines;
             if self.has_tokens {
                 text += &format!("  tokens: [\"proxy:{PROXY_TOKEN}\", \"db:{DB_TOKEN}\"]\n");
             }

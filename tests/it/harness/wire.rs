@@ -6,7 +6,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,6 +83,11 @@ impl Wire {
                 _ => {}
             }
         }
+    }
+
+    /// Where the proxy sees it.
+    pub fn local_address(&self) -> SocketAddr {
+        self.stream.sock.local_addr().expect("connected")
     }
 
     /// Runs a simple query; the rows' values joined with `|`.
