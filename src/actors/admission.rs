@@ -18,6 +18,7 @@ use crate::pki::verify_person;
 use crate::policy::{AccessRequest, Permit, decide};
 use crate::protocol::postgres::backend::backend_key_data;
 use crate::protocol::postgres::parameters::ParameterRule;
+use crate::protocol::postgres::startup::CANCEL_KEY_BYTES;
 use crate::telemetry::relays::RelaySpec;
 use crate::telemetry::view::Side;
 use rustls_pki_types::CertificateDer;
@@ -117,6 +118,17 @@ fn check_parameters(parameters: &[(String, String)]) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// A secret that no client could be given would end its session in a way that nobody understands.
+fn check_secret(secret: &Secret<Vec<u8>>) -> Result<(), Refusal> {
+    let length = secret.expose().len();
+    if CANCEL_KEY_BYTES.contains(&length) {
+        return Ok(());
+    }
+    tracing::error!(length, "the proxy sent a cancel secret that no client can be given");
+    let what = format!("the proxy sent a cancel secret of {length} bytes; 4 to 256 bytes are allowed");
+    Err(Refusal::new(RefusalKind::ProtocolViolation, what))
+}
+
 /// Why it did not come about, and whether the audit log has it already.
 struct Failed {
     declined: Declined,
@@ -173,6 +185,7 @@ async fn attempt(
     origin: &Origin,
 ) -> Result<Ready, Failed> {
     check_parameters(&ask.parameters)?;
+    check_secret(&ask.cancel_secret)?;
     let (request, permit) = authorise(parts, ask, origin).await?;
     let register = RegisterSession {
         session: ask.session,

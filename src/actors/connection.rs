@@ -236,7 +236,7 @@ impl Connection {
         let counted = METRICS.proxy.open();
         let negotiation = client.startup.needs_negotiation().then(|| {
             let unknown = client.startup.unknown_protocol_options();
-            backend::negotiate_protocol_version(crate::protocol::postgres::startup::NEWEST_MINOR, &unknown)
+            backend::negotiate_protocol_version(client.startup.spoken_minor(), &unknown)
         });
         let task = spawn_here(async move {
             let _counted = counted;

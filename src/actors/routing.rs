@@ -20,7 +20,7 @@ use crate::net::frames::{AnswerError, read_answer, write_frame};
 use crate::pki::{entropy, verify_person};
 use crate::policy::{AccessRequest, Permit, decide, effective_db_name};
 use crate::protocol::postgres::StartupMessage;
-use crate::protocol::postgres::startup::CancelRequest;
+use crate::protocol::postgres::startup::{CancelRequest, LONG_CANCEL_KEY_BYTES, SHORT_CANCEL_KEY_BYTES};
 use crate::protocol::tunnel::{DbToProxy, Frame, FrameKind, Header, ProxyToDb, STREAM_ACCEPTED};
 use crate::telemetry::relays::RelaySpec;
 use crate::telemetry::view::Side;
@@ -36,8 +36,6 @@ const ASK_DEADLINE: Duration = Duration::from_secs(15);
 const ACCEPT_DEADLINE: Duration = Duration::from_secs(5);
 /// The agent has its own deadline for PostgreSQL below this one.
 const OPEN_DEADLINE: Duration = Duration::from_secs(40);
-/// The secret half of the cancel key in protocol 3.0.
-const CANCEL_SECRET_BYTES: usize = 4;
 
 /// A client that has sent its StartupMessage.
 pub struct Client {
@@ -164,7 +162,7 @@ async fn attempt(
         .field("addr.remote", client.peer.to_string());
     parts.trail.write_for(origin, event).await?;
     origin.enters("opening");
-    let secret = entropy::bytes::<CANCEL_SECRET_BYTES>().to_vec();
+    let secret = cancel_secret(&client.startup);
     let ask = ProxyToDb::OpenRelay {
         connection: client.connection,
         session,
@@ -227,6 +225,15 @@ async fn attempt(
         agent: candidate.node_name.to_string(),
         seen,
     })))
+}
+
+/// The secret of the cancel key that this client is given: as long as it can read.
+fn cancel_secret(startup: &StartupMessage) -> Vec<u8> {
+    if startup.has_long_cancel_keys() {
+        entropy::bytes::<LONG_CANCEL_KEY_BYTES>().to_vec()
+    } else {
+        entropy::bytes::<SHORT_CANCEL_KEY_BYTES>().to_vec()
+    }
 }
 
 /// Who this is, from the certificate that TLS has let through; what is wrong with it is said in words.
