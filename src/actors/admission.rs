@@ -6,12 +6,12 @@
 
 use super::address::{Address, AskError, Origin};
 use super::agent::{AgentParts, GetUpstreamClient, not_served};
-use super::cancels::{ForgetKey, UpstreamKey, UpstreamTarget};
+use super::cancels::{CancelKey, ForgetKey, UpstreamKey, UpstreamTarget};
 use super::certificate_words::certificate_refusal;
 use super::sessions::{RegisterSession, SessionClosed, Watched};
 use super::trail::About;
 use crate::audit::{EventBuilder, EventKind, SessionFields};
-use crate::model::{ConnectionId, DbName, DbUser, Refusal, RefusalKind, Secret, ServiceName, SessionId};
+use crate::model::{ConnectionId, DbName, DbUser, NodeId, Refusal, RefusalKind, Secret, ServiceName, SessionId};
 use crate::net::BoxStream;
 use crate::net::upstream::{self, UpstreamAnswer};
 use crate::pki::verify_person;
@@ -66,6 +66,8 @@ pub struct OpenRelay {
     pub parameters: Vec<(String, String)>,
     pub client_address: String,
     pub cancel_secret: Secret<Vec<u8>>,
+    /// Who asked, by its certificate; `None` is the one in this process.
+    pub proxy: Option<NodeId>,
 }
 
 /// An allowed session with its PostgreSQL.
@@ -274,9 +276,14 @@ async fn attempt(
         endpoint: database.endpoint.clone(),
         tls,
         key: Arc::new(opened.key),
+        proxy: ask.proxy,
         session: Arc::downgrade(&session.fields),
     };
-    let keep = UpstreamKey(ask.connection, target);
+    let keep = UpstreamKey {
+        connection: ask.connection,
+        key: CancelKey::new(process_id, &ask.cancel_secret),
+        target,
+    };
     parts
         .keep_key
         .ask(origin, keep, ASK_DEADLINE)

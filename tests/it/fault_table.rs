@@ -99,7 +99,13 @@ const ROWS: &[Row] = &[
         "nodes and people: try again",
         NOTHING,
     ),
-    row("cancels", P, "`Keys`", SAME_CONNECTION, "a cancel in hand"),
+    row(
+        "cancels",
+        P,
+        "`Keys`",
+        SAME_CONNECTION,
+        "a cancel in hand, and how often addresses have failed",
+    ),
     row(
         "connection",
         "temporary",
