@@ -6,18 +6,21 @@
 
 use super::address::{Address, AskError, Origin};
 use super::agent::{AgentParts, GetUpstreamClient, not_served};
-use super::cancels::{ForgetKey, UpstreamKey, UpstreamTarget};
+use super::cancels::{CancelKey, ForgetKey, UpstreamKey, UpstreamTarget};
 use super::certificate_words::certificate_refusal;
 use super::sessions::{RegisterSession, SessionClosed, Watched};
 use super::trail::About;
 use crate::audit::{EventBuilder, EventKind, SessionFields};
-use crate::model::{ConnectionId, DbName, DbUser, PersonName, Refusal, RefusalKind, Secret, ServiceName, SessionId};
+use crate::model::{
+    ConnectionId, DbName, DbUser, NodeId, PersonName, Refusal, RefusalKind, Secret, ServiceName, SessionId,
+};
 use crate::net::BoxStream;
 use crate::net::upstream::{self, UpstreamAnswer};
 use crate::pki::verify_person;
 use crate::policy::{AccessRequest, Permit, decide};
 use crate::protocol::postgres::backend::backend_key_data;
 use crate::protocol::postgres::parameters::ParameterRule;
+use crate::protocol::postgres::startup::CANCEL_KEY_BYTES;
 use crate::telemetry::relays::RelaySpec;
 use crate::telemetry::view::{Side, Whose};
 use rustls_pki_types::CertificateDer;
@@ -65,6 +68,8 @@ pub struct OpenRelay {
     pub parameters: Vec<(String, String)>,
     pub client_address: String,
     pub cancel_secret: Secret<Vec<u8>>,
+    /// Who asked, by its certificate; `None` is the one in this process.
+    pub proxy: Option<NodeId>,
 }
 
 /// An allowed session with its PostgreSQL.
@@ -115,6 +120,17 @@ fn check_parameters(parameters: &[(String, String)]) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// A secret that no client could be given would end its session in a way that nobody understands.
+fn check_secret(secret: &Secret<Vec<u8>>) -> Result<(), Refusal> {
+    let length = secret.expose().len();
+    if CANCEL_KEY_BYTES.contains(&length) {
+        return Ok(());
+    }
+    tracing::error!(length, "the proxy sent a cancel secret that no client can be given");
+    let what = format!("the proxy sent a cancel secret of {length} bytes; 4 to 256 bytes are allowed");
+    Err(Refusal::new(RefusalKind::ProtocolViolation, what))
 }
 
 /// Why it did not come about, and whether the audit log has it already.
@@ -173,6 +189,7 @@ async fn attempt(
     origin: &Origin,
 ) -> Result<Ready, Failed> {
     check_parameters(&ask.parameters)?;
+    check_secret(&ask.cancel_secret)?;
     let (request, permit) = authorise(parts, ask, origin).await?;
     let register = RegisterSession {
         session: ask.session,
@@ -261,9 +278,14 @@ async fn attempt(
         endpoint: database.endpoint.clone(),
         tls,
         key: Arc::new(opened.key),
+        proxy: ask.proxy,
         session: Arc::downgrade(&session.fields),
     };
-    let keep = UpstreamKey(ask.connection, target);
+    let keep = UpstreamKey {
+        connection: ask.connection,
+        key: CancelKey::new(process_id, &ask.cancel_secret),
+        target,
+    };
     parts
         .keep_key
         .ask(origin, keep, ASK_DEADLINE)

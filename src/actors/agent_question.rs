@@ -4,12 +4,12 @@
 //! is stuck. An agent answers for the connections of the proxy that asks, and of no other. Ids and names only: nothing is audited.
 
 use super::address::Origin;
+use super::agent_way::AgentWay;
 use super::inspector::{Inspector, parse};
 use super::passages::Passages;
 use super::routing::accepted;
 use super::tunnel::answer;
-use super::tunnels::Transport;
-use crate::model::{ConnectionId, MessageId, Moment, NodeId, NodeName};
+use crate::model::{ConnectionId, MessageId, Moment, NodeId};
 use crate::net::BoxStream;
 use crate::net::frames::{AnswerError, read_answer, write_frame};
 use crate::protocol::tunnel::{DbToProxy, Frame, FrameKind, Header, PART_MAX_BYTES, ProxyToDb};
@@ -19,14 +19,6 @@ use std::time::Duration;
 
 /// Somebody waits for it and wants to know most of all who does not answer.
 pub const AGENT_DEADLINE: Duration = Duration::from_secs(2);
-
-/// The agent that has a connection, as its proxy knows it.
-#[derive(Clone)]
-pub struct AgentWay {
-    pub node: NodeId,
-    pub name: NodeName,
-    pub transport: Transport,
-}
 
 /// The agent's part, where it has one; or why there is none.
 pub async fn ask_agent(

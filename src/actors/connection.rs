@@ -8,8 +8,9 @@
 //! **Ends** with the connection. Temporary.
 
 use super::address::{Address, Origin};
-use super::agent_question::AgentWay;
-use super::cancels::{ClientKey, FindClientKey, ForgetKey};
+use super::agent_way::AgentWay;
+use super::cancels::requests::{self, Asked, CancelParts};
+use super::cancels::{CancelFailure, ClientKey, ForgetKey};
 use super::carried::{self, PersonConnection, ServePeople, ToAuthRoom};
 use super::host::{Behavior, Ctx, Runtime, spawn_here};
 use super::identity::IdentityView;
@@ -64,8 +65,8 @@ pub struct ProxyParts {
     pub register: Address<RegisterSession>,
     pub closed: Address<SessionClosed>,
     pub keep_key: Address<ClientKey>,
-    pub find_key: Address<FindClientKey>,
     pub forget_key: Address<ForgetKey>,
+    pub cancels: CancelParts,
     pub adopt_tunnel: Address<AdoptTunnel>,
     /// Where auth is, for nodes that reach it through this proxy; the first that answers.
     pub auth: Vec<Endpoint>,
@@ -157,7 +158,11 @@ impl Connection {
                 let chain = peer_chain(&tls);
                 self.connect_client(tls, chain, startup, ctx);
             }
-            Greeted::Cancel { request, stream } => self.cancel(request, stream, ctx),
+            Greeted::Cancel {
+                request,
+                stream,
+                is_encrypted,
+            } => self.cancel(request, is_encrypted, stream, ctx),
             Greeted::Node { spoken, tls } => self.node(spoken, tls, ctx),
             Greeted::Answered(why) => {
                 tracing::debug!(peer = %self.peer, reason = why, "connection closed");
@@ -236,7 +241,7 @@ impl Connection {
         let counted = METRICS.proxy.open();
         let negotiation = client.startup.needs_negotiation().then(|| {
             let unknown = client.startup.unknown_protocol_options();
-            backend::negotiate_protocol_version(crate::protocol::postgres::startup::NEWEST_MINOR, &unknown)
+            backend::negotiate_protocol_version(client.startup.spoken_minor(), &unknown)
         });
         let task = spawn_here(async move {
             let _counted = counted;
@@ -285,21 +290,24 @@ impl Connection {
         stop_because(why, ctx);
     }
 
-    fn cancel(&self, request: CancelRequest, stream: BoxStream, ctx: &mut Ctx<'_, Self>) {
+    fn cancel(&self, request: CancelRequest, is_encrypted: bool, stream: BoxStream, ctx: &mut Ctx<'_, Self>) {
         ctx.state("cancelling");
         let (parts, origin) = (self.parts.clone(), ctx.origin());
+        let asked = Asked {
+            request,
+            is_encrypted,
+            from: self.peer,
+            runtime: self.runtime,
+        };
         // The protocol has no answer to a CancelRequest: whoever guesses learns nothing.
-        let done = async move { routing::cancel(&parts, request, &origin).await };
-        ctx.run(done, move |connection, done, ctx| {
-            let outcome = if done.is_ok() {
-                CancelOutcome::CarriedOut
-            } else {
-                CancelOutcome::Failed
+        let done = async move { requests::carry(&parts, asked, &origin).await };
+        ctx.run(done, move |_, done, ctx| {
+            let outcome = match done {
+                Ok(()) => CancelOutcome::CarriedOut,
+                Err(CancelFailure::TooOften | CancelFailure::Busy) => CancelOutcome::Limited,
+                Err(_) => CancelOutcome::Failed,
             };
             METRICS.cancels.of(outcome).one_more();
-            if let Err(why) = done {
-                tracing::info!(peer = %connection.peer, reason = %why, "cancel not carried out");
-            }
             // Only now, as PostgreSQL does: a client that saw the end earlier would have its next statement cancelled. And in order,
             // with TLS's own farewell, without which libpq says that the cancel failed.
             close(stream, Vec::new(), None, ctx);

@@ -5,7 +5,8 @@
 //! a time.
 
 use super::address::Origin;
-use super::agent_question::{AgentWay, ask_agent};
+use super::agent_question::ask_agent;
+use super::agent_way::AgentWay;
 use super::passages::Passages;
 use crate::model::{ConnectionId, NodeId};
 use crate::protocol::tunnel::{Inspection, PART_MAX_BYTES};

@@ -8,6 +8,7 @@ pub mod address;
 pub mod admission;
 pub mod agent;
 pub mod agent_question;
+pub mod agent_way;
 pub mod audit;
 pub mod audit_log;
 pub mod auth_link;

@@ -4,8 +4,8 @@
 //! trail, and only then an agent.
 
 use super::address::Origin;
-use super::agent_question::AgentWay;
-use super::cancels::{ClientKey, FindClientKey};
+use super::agent_way::AgentWay;
+use super::cancels::{CancelKey, ClientKey, ClientTarget};
 use super::certificate_words::certificate_refusal;
 use super::connection::{ConnectionParts, OpenSession, ProxyParts};
 use super::peers::PeerQuestion;
@@ -20,7 +20,7 @@ use crate::net::frames::{AnswerError, read_answer, write_frame};
 use crate::pki::{entropy, verify_person};
 use crate::policy::{AccessRequest, Permit, decide, effective_db_name};
 use crate::protocol::postgres::StartupMessage;
-use crate::protocol::postgres::startup::CancelRequest;
+use crate::protocol::postgres::startup::{LONG_CANCEL_KEY_BYTES, SHORT_CANCEL_KEY_BYTES};
 use crate::protocol::tunnel::{DbToProxy, Frame, FrameKind, Header, ProxyToDb, STREAM_ACCEPTED};
 use crate::telemetry::relays::RelaySpec;
 use crate::telemetry::view::{Side, Whose};
@@ -36,8 +36,6 @@ const ASK_DEADLINE: Duration = Duration::from_secs(15);
 const ACCEPT_DEADLINE: Duration = Duration::from_secs(5);
 /// The agent has its own deadline for PostgreSQL below this one.
 const OPEN_DEADLINE: Duration = Duration::from_secs(40);
-/// The secret half of the cancel key in protocol 3.0.
-const CANCEL_SECRET_BYTES: usize = 4;
 
 /// A client that has sent its StartupMessage.
 pub struct Client {
@@ -165,7 +163,7 @@ async fn attempt(
         .field("addr.remote", client.peer.to_string());
     parts.trail.write_for(origin, event).await?;
     origin.enters("opening");
-    let secret = entropy::bytes::<CANCEL_SECRET_BYTES>().to_vec();
+    let secret = Secret::new(cancel_secret(&client.startup));
     let ask = ProxyToDb::OpenRelay {
         connection: client.connection,
         session,
@@ -175,15 +173,11 @@ async fn attempt(
         db_name: permit.db_name().clone(),
         parameters,
         client_address: client.peer.to_string(),
-        cancel_secret: secret.clone(),
+        cancel_secret: secret.expose().clone(),
         policy_version: permit.policy_version(),
     };
     let passes_to = |candidate: &Candidate| {
-        let way = AgentWay {
-            node: candidate.node,
-            name: candidate.node_name.clone(),
-            transport: candidate.transport.clone(),
-        };
+        let way = candidate.way.clone();
         proxy.agents.note(client.connection, way, Arc::downgrade(&open.alive));
     };
     let (stream, candidate, process_id) = match first_that_opens(&candidates, &ask, origin, passes_to).await? {
@@ -197,11 +191,12 @@ async fn attempt(
         }
     };
     let key = ClientKey {
-        process_id,
-        secret: Secret::new(secret),
         connection: client.connection,
-        transport: candidate.transport.clone(),
-        alive: Arc::downgrade(&open.alive),
+        key: CancelKey::new(process_id, &secret),
+        target: ClientTarget {
+            agent: candidate.way.clone(),
+            alive: Arc::downgrade(&open.alive),
+        },
     };
     proxy
         .keep_key
@@ -219,7 +214,7 @@ async fn attempt(
             db_name: permit.db_name().to_string(),
             client: client.peer.to_string(),
         },
-        upstream: agent_peer(&candidate.node_name).to_string(),
+        upstream: candidate.way.peer().to_string(),
         process_id,
     };
     Ok(Opened::Session(Box::new(OpenedSession {
@@ -227,9 +222,18 @@ async fn attempt(
         watched,
         session: open,
         stream,
-        agent: candidate.node_name.to_string(),
+        agent: candidate.way.name.to_string(),
         seen,
     })))
+}
+
+/// The secret of the cancel key that this client is given: as long as it can read.
+fn cancel_secret(startup: &StartupMessage) -> Vec<u8> {
+    if startup.has_long_cancel_keys() {
+        entropy::bytes::<LONG_CANCEL_KEY_BYTES>().to_vec()
+    } else {
+        entropy::bytes::<SHORT_CANCEL_KEY_BYTES>().to_vec()
+    }
 }
 
 /// Who this is, from the certificate that TLS has let through; what is wrong with it is said in words.
@@ -353,11 +357,11 @@ async fn authorise(
     let mut denied = None;
     for candidate in candidates.iter() {
         request.labels = candidate.labels.clone();
-        request.nodes = vec![here.clone(), (candidate.node, candidate.node_name.clone())];
+        request.nodes = vec![here.clone(), (candidate.way.node, candidate.way.name.clone())];
         match decide(&snapshot, &request, parts.clock.now()) {
             Ok(permit) => {
                 let usable = |candidate: &Candidate| {
-                    let node = (candidate.node, candidate.node_name.clone());
+                    let node = (candidate.way.node, candidate.way.name.clone());
                     let locked = snapshot.lock_in_force(&request.principal.name, &[], &[node], parts.clock.now());
                     candidate.labels == request.labels && locked.is_none()
                 };
@@ -376,11 +380,6 @@ async fn authorise(
         .deny(about, &denial, "proxy", snapshot.version, origin)
         .await?;
     Err(Failed::audited(denial.refusal()))
-}
-
-/// An agent as the views name it.
-fn agent_peer(agent: &NodeName) -> Arc<str> {
-    format!("agent {agent}").into()
 }
 
 fn about<'a>(client: &Client, request: &'a AccessRequest, session: SessionId, uri: &'a str) -> About<'a> {
@@ -418,12 +417,12 @@ async fn first_that_opens(
     for candidate in candidates {
         // Before it answers: one that does not is the one to be asked why.
         passes_to(candidate);
-        let question = origin.asks("OpenRelay", agent_peer(&candidate.node_name), OPEN_DEADLINE);
-        let mut stream = match begin(candidate, ask, origin, &question).await {
+        let question = origin.asks("OpenRelay", candidate.way.peer(), OPEN_DEADLINE);
+        let mut stream = match begin(&candidate.way, ask, origin, &question).await {
             Ok(stream) => stream,
             Err(error) => {
-                tracing::warn!(agent = %candidate.node_name, %error, "agent not reached");
-                tried.push(format!("{} ({error})", candidate.node_name));
+                tracing::warn!(agent = %candidate.way.name, %error, "agent not reached");
+                tried.push(format!("{} ({error})", candidate.way.name));
                 continue;
             }
         };
@@ -436,29 +435,29 @@ async fn first_that_opens(
             }),
             // It has said so to this proxy, but this client was faster.
             Ok(Ok(DbToProxy::Declined(refusal))) if refusal.kind == RefusalKind::ShuttingDown => {
-                tried.push(format!("{} (it is going down)", candidate.node_name));
+                tried.push(format!("{} (it is going down)", candidate.way.name));
                 continue;
             }
             Ok(Ok(DbToProxy::Declined(refusal))) => Err(refusal),
             Ok(Ok(DbToProxy::UpstreamSaidNo { error_response })) => Ok(Answer::UpstreamSaidNo(error_response)),
-            Ok(Ok(_)) => Err(bad_answer(&candidate.node_name, "an answer to another question")),
+            Ok(Ok(_)) => Err(bad_answer(&candidate.way.name, "an answer to another question")),
             // It has done nothing, and the next one may be of another version.
             Ok(Err(AnswerError::Refused { why })) => {
-                tracing::error!(agent = %candidate.node_name, reason = why, "an agent does not take what this proxy asks");
-                refused = Some(candidate.node_name.clone());
+                tracing::error!(agent = %candidate.way.name, reason = why, "an agent does not take what this proxy asks");
+                refused = Some(candidate.way.name.clone());
                 continue;
             }
-            Ok(Err(AnswerError::Unreadable(error))) => Err(bad_answer(&candidate.node_name, &error.to_string())),
+            Ok(Err(AnswerError::Unreadable(error))) => Err(bad_answer(&candidate.way.name, &error.to_string())),
             Ok(Err(AnswerError::Ended | AnswerError::Io(_))) => {
-                tracing::warn!(agent = %candidate.node_name, "agent lost while it opened a session");
-                lost = Some(candidate.node_name.clone());
+                tracing::warn!(agent = %candidate.way.name, "agent lost while it opened a session");
+                lost = Some(candidate.way.name.clone());
                 continue;
             }
             Err(_) => Err(Refusal::new(
                 RefusalKind::AgentUnreachable,
                 format!(
                     "agent {} did not open the session within {OPEN_DEADLINE:?}",
-                    candidate.node_name
+                    candidate.way.name
                 ),
             )),
         };
@@ -478,15 +477,15 @@ async fn first_that_opens(
 }
 
 /// Opens a stream, sends what it is for, and hears that the agent has it.
-async fn begin(
-    candidate: &Candidate,
+pub(super) async fn begin(
+    agent: &AgentWay,
     ask: &ProxyToDb,
     origin: &Origin,
     question: &PeerQuestion,
 ) -> io::Result<BoxStream> {
-    let _waits = origin.waits_for("acceptance", agent_peer(&candidate.node_name), ACCEPT_DEADLINE);
+    let _waits = origin.waits_for("acceptance", agent.peer(), ACCEPT_DEADLINE);
     let begun = async {
-        let mut stream = candidate.transport.open(origin).await.map_err(io::Error::other)?;
+        let mut stream = agent.transport.open(origin).await.map_err(io::Error::other)?;
         write_frame(&mut stream, &ask_frame(ask, origin, question)).await?;
         accepted(&mut stream).await?;
         Ok(stream)
@@ -546,36 +545,4 @@ fn unavailable(error: &super::address::AskError) -> Refusal {
 
 fn not_a_proxy() -> Refusal {
     Refusal::new(RefusalKind::NotSupported, "this node is not a proxy")
-}
-
-/// Carries a CancelRequest to the agent of the session that its key belongs to.
-pub async fn cancel(parts: &ConnectionParts, request: CancelRequest, origin: &Origin) -> Result<(), String> {
-    let proxy = parts.proxy.as_ref().ok_or_else(|| not_a_proxy().message)?;
-    let find = FindClientKey {
-        process_id: request.process_id,
-        secret: request.secret,
-    };
-    let found = proxy
-        .find_key
-        .ask(origin, find, ASK_DEADLINE)
-        .await
-        .map_err(|error| error.to_string())?;
-    let (connection, transport) = found.ok_or("no session has this key")?;
-    // The record of the cancel is also the connection's that it is for.
-    let origin = &origin.clone().for_connection(connection);
-    let question = origin.asks("CancelQuery", "agent", OPEN_DEADLINE);
-    let mut stream = transport.open(origin).await.map_err(|error| error.to_string())?;
-    let carried = async {
-        let ask = ProxyToDb::CancelQuery { connection };
-        write_frame(&mut stream, &ask_frame(&ask, origin, &question)).await?;
-        accepted(&mut stream).await?;
-        read_answer::<DbToProxy>(&mut stream).await
-    };
-    match tokio::time::timeout(OPEN_DEADLINE, carried).await {
-        Ok(Ok(DbToProxy::CancelForwarded)) => Ok(()),
-        Ok(Ok(DbToProxy::Declined(refusal))) => Err(refusal.message),
-        Ok(Ok(_)) => Err("the agent answered another question".to_owned()),
-        Ok(Err(error)) => Err(format!("the agent was asked: {error}")),
-        Err(_) => Err("the agent did not answer in time".to_owned()),
-    }
 }

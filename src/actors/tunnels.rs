@@ -9,6 +9,7 @@
 
 use super::address::{Address, Reply, message};
 use super::agent::ServeStream;
+use super::agent_way::{AgentWay, Older};
 use super::host::{Behavior, Ctx, Handle, Runtime, Spec};
 use super::policy::PolicyView;
 use super::supervisor::ChildExited;
@@ -86,13 +87,11 @@ impl Transport {
 /// A way to a database service.
 #[derive(Clone)]
 pub struct Candidate {
-    pub node: NodeId,
-    pub node_name: NodeName,
+    pub way: AgentWay,
     pub labels: Labels,
     pub uri: String,
     /// As the agent sees it.
     pub health: HealthState,
-    pub transport: Transport,
     /// The proxy's runtime that the tunnel lives on; a connection prefers its own.
     pub runtime: usize,
 }
@@ -100,6 +99,8 @@ pub struct Candidate {
 #[derive(Default, Clone)]
 pub struct Routes {
     serving: HashMap<ServiceName, Vec<Candidate>>,
+    /// Every tunnel with the proxy's runtime that it lives on; those of agents that take no new sessions, too.
+    tunnels: Vec<(AgentWay, usize)>,
     /// Services without an agent.
     offline: BTreeMap<ServiceName, Offline>,
 }
@@ -129,6 +130,18 @@ pub enum Lookup {
 }
 
 impl Routes {
+    /// One way to each agent, in the order of their ids, of a connection on `runtime`.
+    pub fn agents(&self, runtime: usize) -> Vec<AgentWay> {
+        let mut best: BTreeMap<NodeId, &AgentWay> = BTreeMap::new();
+        for (way, lives_on) in self.tunnels.iter().filter(|(way, _)| !way.transport.is_down()) {
+            let known = best.entry(way.node).or_insert(way);
+            if *lives_on == runtime {
+                *known = way;
+            }
+        }
+        best.into_values().cloned().collect()
+    }
+
     /// The ways to a service for a connection on `runtime`. One tunnel of each agent; those that reach PostgreSQL first, and
     /// among them an order that `spread` shifts, so that several agents of a database share the load.
     pub fn lookup(&self, service: &ServiceName, runtime: usize, spread: u64) -> Lookup {
@@ -145,8 +158,8 @@ impl Routes {
             };
         };
         let mut best: BTreeMap<NodeId, &Candidate> = BTreeMap::new();
-        for candidate in all.iter().filter(|candidate| !candidate.transport.is_down()) {
-            let known = best.entry(candidate.node).or_insert(candidate);
+        for candidate in all.iter().filter(|candidate| !candidate.way.transport.is_down()) {
+            let known = best.entry(candidate.way.node).or_insert(candidate);
             if candidate.runtime == runtime {
                 *known = candidate;
             }
@@ -163,7 +176,7 @@ impl Routes {
         }
         match (candidates.is_empty(), all.first()) {
             (true, Some(last)) => Lookup::Offline {
-                agent: last.node_name.clone(),
+                agent: last.way.name.clone(),
                 since: Timestamp::from_secs(0),
             },
             _ => Lookup::Candidates(candidates),
@@ -232,11 +245,9 @@ pub struct ServeLocally {
 message!(AdoptTunnel => (), AgentAnnounced => (), ServeLocally => ());
 
 struct Served {
-    agent: NodeId,
-    agent_name: NodeName,
+    way: AgentWay,
     databases: Vec<DatabaseRecord>,
     health: Vec<DatabaseHealth>,
-    transport: Transport,
     runtime: usize,
 }
 
@@ -273,9 +284,11 @@ impl Tunnels {
         let before = self.stock.routes.borrow().clone();
         let mut routes = Routes {
             serving: HashMap::new(),
+            tunnels: Vec::new(),
             offline: before.offline.clone(),
         };
         for served in self.stock.served().values() {
+            routes.tunnels.push((served.way.clone(), served.runtime));
             for database in &served.databases {
                 routes.offline.remove(&database.service);
                 routes
@@ -283,12 +296,10 @@ impl Tunnels {
                     .entry(database.service.clone())
                     .or_default()
                     .push(Candidate {
-                        node: served.agent,
-                        node_name: served.agent_name.clone(),
+                        way: served.way.clone(),
                         labels: database.labels.clone(),
                         uri: database.uri.clone(),
                         health: served.health_of(&database.service),
-                        transport: served.transport.clone(),
                         runtime: served.runtime,
                     });
             }
@@ -296,8 +307,8 @@ impl Tunnels {
         for (service, candidates) in &before.serving {
             if let (false, Some(last)) = (routes.serving.contains_key(service), candidates.first()) {
                 let offline = Offline {
-                    node: last.node,
-                    agent: last.node_name.clone(),
+                    node: last.way.node,
+                    agent: last.way.name.clone(),
                     since: now,
                     withdrawn: false,
                 };
@@ -308,7 +319,7 @@ impl Tunnels {
             .offline
             .retain(|_, offline| now.since(offline.since) < REMEMBERED);
         for offline in routes.offline.values_mut() {
-            let is_up = |served: &Served| served.agent == offline.node && !served.transport.is_down();
+            let is_up = |served: &Served| served.way.node == offline.node && !served.way.transport.is_down();
             offline.withdrawn = self.stock.served().values().any(is_up);
         }
         self.stock.routes.send_replace(Arc::new(routes));
@@ -322,7 +333,7 @@ impl Behavior for Tunnels {
     fn child_exited(&mut self, exit: ChildExited, _: &mut Ctx<'_, Self>) {
         let gone = self.stock.served().remove(&exit.name);
         if let Some(gone) = gone {
-            tracing::warn!(actor = %exit.name, agent = %gone.agent_name, "tunnel down");
+            tracing::warn!(actor = %exit.name, agent = %gone.way.name, "tunnel down");
             self.publish();
         }
     }
@@ -359,6 +370,7 @@ impl Handle<AgentAnnounced> for Tunnels {
             .get(&said.tunnel)
             .is_some_and(|known| known.databases == said.databases && known.health == said.health);
         let served: Vec<ServiceName> = known.get(&said.tunnel).map(Served::services).unwrap_or_default();
+        let is_older = known.get(&said.tunnel).map(|known| known.way.is_older.clone());
         drop(known);
         if is_old || said.mux.is_down() {
             return Reply::Now(());
@@ -373,11 +385,14 @@ impl Handle<AgentAnnounced> for Tunnels {
         self.stock.served().insert(
             said.tunnel,
             Served {
-                agent: said.agent,
-                agent_name: said.agent_name,
+                way: AgentWay {
+                    node: said.agent,
+                    name: said.agent_name,
+                    transport: Transport::Tunnel(said.mux),
+                    is_older: is_older.unwrap_or_default(),
+                },
                 databases: said.databases,
                 health: said.health,
-                transport: Transport::Tunnel(said.mux),
                 runtime: said.runtime_index,
             },
         );
@@ -391,11 +406,14 @@ impl Handle<ServeLocally> for Tunnels {
         self.stock.served().insert(
             "local".into(),
             Served {
-                agent: local.agent,
-                agent_name: local.agent_name,
+                way: AgentWay {
+                    node: local.agent,
+                    name: local.agent_name,
+                    transport: Transport::Local(local.serve),
+                    is_older: Older::default(),
+                },
                 databases: local.databases,
                 health: local.health,
-                transport: Transport::Local(local.serve),
                 runtime: 0,
             },
         );

@@ -8,20 +8,19 @@
 //! **Ends** with the stream. Temporary.
 
 use super::address::{Address, Origin};
-use super::admission::{Declined, OpenRelay, OpenSession, Ready, prepare, unavailable};
+use super::admission::{Declined, OpenRelay, OpenSession, Ready, prepare};
 use super::agent::{AgentParts, GetUpstreamClient};
 use super::agent_question::answer_proxy;
-use super::cancels::{FindUpstreamKey, UpstreamTarget};
+use super::cancels::upstream::{Ask, Wanted, cancel};
 use super::host::{Behavior, Ctx, spawn_here};
 use super::relay::{AuditTap, SessionOutcome, SessionRelay, UPSTREAM_SAID_NO, stop_because};
 use super::trail::Trail;
 use super::tunnel::answer;
 use crate::audit::EventKind;
-use crate::model::{ConnectionId, MessageId, NodeId, Refusal, RefusalKind, Secret};
+use crate::model::{MessageId, NodeId, Refusal, RefusalKind, Secret};
 use crate::net::BoxStream;
 use crate::net::frames::{self, ReadFrameError, read_frame, write_frame};
 use crate::net::tls::HANDSHAKE_DEADLINE;
-use crate::net::upstream;
 use crate::policy::Permit;
 use crate::protocol::tunnel::{DbToProxy, Frame, Header, ProxyToDb, STREAM_ACCEPTED};
 use crate::telemetry::label::Label;
@@ -34,7 +33,6 @@ use tokio::io::AsyncWriteExt as _;
 /// Everything from the proxy's frame to PostgreSQL's ReadyForQuery. The reference's connect timeout is a minute; a client
 /// that waits longer than this has given up.
 const OPEN_DEADLINE: Duration = Duration::from_secs(30);
-const ASK_DEADLINE: Duration = Duration::from_secs(15);
 
 pub struct Upstream {
     stream: Option<BoxStream>,
@@ -90,10 +88,37 @@ impl Upstream {
             })) => {
                 ctx.serve_only(connection);
                 ctx.arrived(Label::of("CancelQuery"), self.from.clone(), Some(MessageId(header.id)));
-                ctx.state("cancelling");
-                let (parts, origin) = (self.parts.clone(), ctx.origin());
-                let done = async move { cancel(&parts, connection, stream, header.id, &origin).await };
-                ctx.run(done, |_, (), ctx| ctx.stop());
+                self.cancel(Wanted::Connection(connection), None, (stream, header.id), ctx);
+            }
+            Ok(Some(Frame {
+                header,
+                body:
+                    Some(ProxyToDb::CancelStatement {
+                        connection,
+                        client_address,
+                    }),
+            })) => {
+                ctx.serve_only(connection);
+                ctx.arrived(
+                    Label::of("CancelStatement"),
+                    self.from.clone(),
+                    Some(MessageId(header.id)),
+                );
+                let wanted = Wanted::Connection(connection);
+                self.cancel(wanted, Some(client_address), (stream, header.id), ctx);
+            }
+            Ok(Some(Frame {
+                header,
+                body:
+                    Some(ProxyToDb::CancelByKey {
+                        process_id,
+                        key,
+                        client_address,
+                    }),
+            })) => {
+                ctx.arrived(Label::of("CancelByKey"), self.from.clone(), Some(MessageId(header.id)));
+                let wanted = Wanted::ByKey { process_id, key };
+                self.cancel(wanted, Some(client_address), (stream, header.id), ctx);
             }
             Ok(Some(Frame {
                 header,
@@ -126,6 +151,7 @@ impl Upstream {
                     parameters,
                     client_address,
                     cancel_secret: Secret::new(cancel_secret),
+                    proxy: self.proxy,
                 };
                 self.open(ask, header.id, stream, ctx);
             }
@@ -145,6 +171,18 @@ impl Upstream {
                 ctx.stop();
             }
         }
+    }
+
+    fn cancel(&self, wanted: Wanted, client_address: Option<String>, asked: (BoxStream, u64), ctx: &mut Ctx<'_, Self>) {
+        ctx.state("cancelling");
+        let (parts, origin) = (self.parts.clone(), ctx.origin());
+        let ask = Ask {
+            wanted,
+            client_address,
+            proxy: self.proxy,
+        };
+        let done = async move { answer_cancel(&parts, ask, asked, &origin).await };
+        ctx.run(done, |_, (), ctx| ctx.stop());
     }
 
     fn open(&mut self, ask: OpenRelay, id: u64, stream: BoxStream, ctx: &mut Ctx<'_, Self>) {
@@ -277,43 +315,11 @@ fn refuse(mut stream: BoxStream, header: Option<Header>, why: &str, ctx: &mut Ct
     ctx.run(said, |_, _proxy_gone, ctx| ctx.stop());
 }
 
-async fn cancel(parts: &AgentParts, connection: ConnectionId, mut stream: BoxStream, id: u64, origin: &Origin) {
-    let target = parts
-        .find_key
-        .ask(origin, FindUpstreamKey(connection), ASK_DEADLINE)
-        .await;
-    let body = match target {
-        Ok(Some(target)) => carry_out_cancel(parts, &target, origin).await,
-        Ok(None) => session_over(),
-        Err(error) => DbToProxy::Declined(unavailable(&error)),
-    };
+/// Cancels, and tells the proxy.
+async fn answer_cancel(parts: &AgentParts, ask: Ask, (mut stream, id): (BoxStream, u64), origin: &Origin) {
+    let body = cancel(parts, ask, origin).await;
     if let Err(error) = write_frame(&mut stream, &answer(id, body)).await {
         tracing::debug!(%error, "the proxy did not wait for the answer to a cancel");
-    }
-}
-
-fn session_over() -> DbToProxy {
-    DbToProxy::Declined(Refusal::new(
-        RefusalKind::ProtocolViolation,
-        "the connection is not there any more",
-    ))
-}
-
-async fn carry_out_cancel(parts: &AgentParts, target: &UpstreamTarget, origin: &Origin) -> DbToProxy {
-    let Some(session) = target.session.upgrade() else {
-        return session_over();
-    };
-    let peer: Arc<str> = format!("PostgreSQL at {}", target.endpoint).into();
-    let waits = |step, within| origin.waits_for(step, peer.clone(), within);
-    let sent = upstream::cancel(parts.dial.as_ref(), &target.endpoint, &target.tls, &target.key, &waits).await;
-    let event = parts
-        .trail
-        .session_event(EventKind::SessionCancelled, &session)
-        .field("success", sent.is_ok());
-    parts.trail.note(event).await;
-    match sent {
-        Ok(()) => DbToProxy::CancelForwarded,
-        Err(refusal) => DbToProxy::Declined(refusal),
     }
 }
 

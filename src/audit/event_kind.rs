@@ -65,6 +65,9 @@ events! {
     /// A session that was refused because of those that are open.
     SessionRejected => "session.rejected", "T1006W";
     SessionCancelled => "db.session.cancel", "PDB01I";
+    /// A request to cancel that no session's key fits, or that was not looked at. Strangers can cause it: those of one address
+    /// within a minute are two events, with `failures` in the second.
+    CancelFailed => "db.session.cancel", "PDB01W";
     /// A message of a peer that its kind may not send.
     PeerRefused => "peer.refused", "PND01W";
     /// An administrator removed a node from the cluster.

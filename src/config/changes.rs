@@ -93,11 +93,16 @@ fn proxy_keys(changes: &mut Changes, old: &ProxyConfig, new: &ProxyConfig) {
         web_listen_addr,
         public_addr,
         https_keypairs,
+        cancel_without_tls,
         acme,
     } = old;
     changes.note("proxy_service.web_listen_addr", *web_listen_addr == new.web_listen_addr);
     changes.note("proxy_service.public_addr", *public_addr == new.public_addr);
     changes.note("proxy_service.https_keypairs", *https_keypairs == new.https_keypairs);
+    changes.note(
+        "proxy_service.cancel_without_tls",
+        *cancel_without_tls == new.cancel_without_tls,
+    );
     changes.note("proxy_service.acme", *acme == new.acme);
 }
 
@@ -135,6 +140,11 @@ mod tests {
             ("0123456789abcdef", "0123456789abcdeg", "auth_service.tokens"),
             ("cluster_name: c", "cluster_name: e", "auth_service.cluster_name"),
             ("public_addr: a", "public_addr: b", "proxy_service.public_addr"),
+            (
+                "public_addr: a",
+                "public_addr: a, cancel_without_tls: no",
+                "proxy_service.cancel_without_tls",
+            ),
             ("name: d", "name: e", "db_service.databases"),
             ("public_addr: a", "enabled: no", "proxy_service"),
         ] {

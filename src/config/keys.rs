@@ -118,7 +118,14 @@ pub(super) const AUTH: Keys = Keys {
 };
 
 pub(super) const PROXY: Keys = Keys {
-    supported: &["acme", "enabled", "https_keypairs", "public_addr", "web_listen_addr"],
+    supported: &[
+        "acme",
+        "cancel_without_tls",
+        "enabled",
+        "https_keypairs",
+        "public_addr",
+        "web_listen_addr",
+    ],
     not_yet: &[
         "automatic_upgrades_channels",
         "https_cert_file",

@@ -161,6 +161,8 @@ pub struct ProxyConfig {
     pub public_addr: Vec<Endpoint>,
     /// What is presented to people; without one the host authority's certificate.
     pub https_keypairs: Vec<KeyPair>,
+    /// Whether a CancelRequest is taken that comes without TLS, as psql and most drivers send it.
+    pub cancel_without_tls: bool,
     /// Asked for, and not acted on by this version: whoever starts the proxy warns of it.
     pub acme: Option<AcmeConfig>,
 }

@@ -88,6 +88,7 @@ pub(super) fn proxy(node: Node) -> Result<Option<ProxyConfig>, ConfigError> {
         web_listen_addr,
         public_addr,
         https_keypairs: keypairs(&mut section)?,
+        cancel_without_tls: section.flag("cancel_without_tls")?.unwrap_or(true),
         acme: acme(&mut section)?,
     };
     Ok(enabled.then_some(config))

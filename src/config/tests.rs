@@ -176,6 +176,10 @@ fn an_unknown_key_is_refused_with_its_place_and_the_nearest_key() {
         "/etc/postern.yaml:3:3: unknown key \"web_listen_adr\" in proxy_service; did you mean \"web_listen_addr\"?"
     );
     assert_eq!(
+        refusal("proxy_service:\n  enabled: yes\n  cancel_without_tsl: no\n"),
+        "/etc/postern.yaml:3:3: unknown key \"cancel_without_tsl\" in proxy_service; did you mean \"cancel_without_tls\"?"
+    );
+    assert_eq!(
         refusal("proxy_servise: {}\n"),
         "/etc/postern.yaml:1:1: unknown key \"proxy_servise\" in the file; did you mean \"proxy_service\"?"
     );
@@ -575,4 +579,15 @@ fn acme_is_read_and_is_off_unless_it_is_enabled() {
             .to_string()
             .contains("did you mean \"email\"")
     );
+}
+
+#[test]
+fn a_cancel_request_without_tls_is_taken_unless_the_file_says_no() {
+    let says = |text: &str| {
+        let config = parse(&format!("auth_service: {{}}\nproxy_service: {text}")).expect("valid");
+        config.proxy.expect("enabled").cancel_without_tls
+    };
+    assert!(says("{}"));
+    assert!(says("{cancel_without_tls: yes}"));
+    assert!(!says("{cancel_without_tls: no}"));
 }

@@ -23,6 +23,7 @@ pub enum Greeted {
     Cancel {
         request: CancelRequest,
         stream: BoxStream,
+        is_encrypted: bool,
     },
     /// A node, or something that speaks HTTP.
     Node {
@@ -92,6 +93,7 @@ async fn negotiate(mut tcp: Tcp, sides: &ServerSides) -> io::Result<Greeted> {
                 return Ok(Greeted::Cancel {
                     request,
                     stream: Box::new(tcp),
+                    is_encrypted: false,
                 });
             }
             Ok(FirstPacket::Startup(_)) => {
@@ -115,6 +117,7 @@ async fn start(mut tls: ServerTls) -> io::Result<Greeted> {
             return Ok(Greeted::Cancel {
                 request,
                 stream: Box::new(tls),
+                is_encrypted: true,
             });
         }
         Ok(FirstPacket::SslRequest) => {

@@ -38,8 +38,9 @@ pub(super) fn start(
     roots: &mut Roots,
 ) -> Result<EndSessions, StartError> {
     let keys = Keys::default();
+    let clock = common.clock.clone();
     let cancels = roots.start(Spec::permanent("upstream-cancels"), move || {
-        UpstreamKeys::new(keys.clone())
+        UpstreamKeys::new(keys.clone(), clock.clone())
     });
     let sessions = super::start_sessions(common, roots, "agent-sessions");
     start_keeper(common, sessions.address(), roots)?;

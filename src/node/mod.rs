@@ -24,7 +24,7 @@ pub use life::{END_DEADLINE, NodeEnd, Order};
 
 use crate::actors::accounts::{AcceptInvite, LookAtInvite};
 use crate::actors::address::Address;
-use crate::actors::agent_question::AgentWay;
+use crate::actors::agent_way::AgentWay;
 use crate::actors::audit::{AuditShipper, StoreLines};
 use crate::actors::auth_link::{AuthLink, AuthLinkParts};
 use crate::actors::ca::{IssueDbClient, IssueHost, IssueOwnDbServer};

@@ -3,6 +3,7 @@
 use super::roots::Roots;
 use super::{AuthAddresses, Common, EndSessions, StartError};
 use crate::actors::address::Address;
+use crate::actors::cancels::requests::CancelParts;
 use crate::actors::cancels::{ClientKeys, Keys};
 use crate::actors::carried::ToAuthRoom;
 use crate::actors::connection::{ConnectionParts, ProxyParts};
@@ -41,7 +42,12 @@ pub(super) fn start(
         })
     };
     let keys = Keys::default();
-    let cancels = roots.start(Spec::permanent("cancels"), move || ClientKeys::new(keys.clone()));
+    let cancels = {
+        let (clock, trail, without_tls) = (common.clock.clone(), common.trail.clone(), config.cancel_without_tls);
+        roots.start(Spec::permanent("cancels"), move || {
+            ClientKeys::new(keys.clone(), without_tls, clock.clone(), trail.clone())
+        })
+    };
     let sessions = super::start_sessions(common, roots, "proxy-sessions");
     let addresses = addresses(&common.config, config, listening);
     let pages = Pages::new(PageParts {
@@ -64,8 +70,13 @@ pub(super) fn start(
             register: sessions.address(),
             closed: sessions.address(),
             keep_key: cancels.address(),
-            find_key: cancels.address(),
             forget_key: cancels.address(),
+            cancels: CancelParts {
+                try_cancel: cancels.address(),
+                found_elsewhere: cancels.address(),
+                failed: cancels.address(),
+                searches: CancelParts::searches(),
+            },
             adopt_tunnel: tunnels.address(),
             auth: auth_endpoints(&common.config, local_auth)?,
             pages: Arc::new(pages),

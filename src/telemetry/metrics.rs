@@ -19,6 +19,8 @@ labels! {
     CancelOutcome {
         CarriedOut => "carried_out",
         Failed => "failed",
+        // Not looked at, or not looked for at other proxies.
+        Limited => "limited",
     }
 
     LoginOutcome {
@@ -127,7 +129,7 @@ pub struct Metrics {
     pub agent: SessionMetrics,
     /// From the accepted connection to the open session, on a proxy.
     pub session_opening: Durations,
-    pub cancels: Counters<CancelOutcome, 2>,
+    pub cancels: Counters<CancelOutcome, 3>,
     pub logins: Counters<LoginOutcome, 4>,
     pub certificates: Counters<CertificateKind, 4>,
     pub certificates_refused: Counter,

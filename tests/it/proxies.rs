@@ -9,13 +9,13 @@ use crate::harness::{
 use nix::sys::signal::Signal;
 
 /// The cluster's other nodes; their files are removed with them.
-struct More {
+pub struct More {
     directory: TestDir,
     nodes: Vec<Node>,
 }
 
 impl More {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             directory: TestDir::new(),
             nodes: Vec::new(),
@@ -31,9 +31,16 @@ impl More {
     }
 
     #[track_caller]
-    fn proxy(&mut self, cluster: &Cluster, name: &'static str) -> usize {
+    pub fn proxy(&mut self, cluster: &Cluster, name: &'static str) -> usize {
+        self.proxy_with(cluster, name, "")
+    }
+
+    /// With more lines of `proxy_service`.
+    #[track_caller]
+    pub fn proxy_with(&mut self, cluster: &Cluster, name: &'static str, lines: &str) -> usize {
         let auth_port = cluster.node(Kind::Auth).config.auth_port.expect("it listens");
-        let config = NodeConfig::new(name, self.directory.join(name)).with_proxy();
+        let mut config = NodeConfig::new(name, self.directory.join(name)).with_proxy();
+        config.proxy = lines.to_owned();
         self.start(config.joining(Join::at_auth(auth_port, &cluster.ca_pin())))
     }
 
@@ -43,19 +50,19 @@ impl More {
         self.start(config.joining(Join::through_proxy(cluster.proxy_port(), &cluster.ca_pin())))
     }
 
-    fn port(&self, proxy: usize) -> u16 {
+    pub fn port(&self, proxy: usize) -> u16 {
         self.nodes[proxy].config.proxy_port.expect("it listens")
     }
 }
 
 #[track_caller]
-fn connects(what: &str, client: &Client) -> Wire {
+pub fn connects(what: &str, client: &Client) -> Wire {
     until_ok(what, PATIENCE, || {
         Wire::connect(client).map_err(|error| format!("{error:?}"))
     })
 }
 
-fn at(client: &Client, port: u16) -> Client {
+pub fn at(client: &Client, port: u16) -> Client {
     Client { port, ..client.clone() }
 }
 

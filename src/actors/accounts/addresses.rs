@@ -3,6 +3,7 @@
 use crate::model::Timestamp;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 /// How many tries one address has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,20 +34,14 @@ impl Rate {
 
 /// Addresses that are remembered. When it is full, and all have tried within the last minutes, further ones share a bucket.
 const ADDRESSES_MAX: usize = 8192;
+/// A full table is looked through no more often, as whoever comes from many addresses would have it done for each.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Key {
     Network(IpAddr),
     /// Texts that are no address, and those for whom there was no room.
     Others,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
-    /// When the bucket is full again (the generic cell rate algorithm: one number is the whole state).
-    full_at: Timestamp,
-    /// The refusal was told to the audit log.
-    told: bool,
 }
 
 /// What became of a try.
@@ -58,10 +53,56 @@ pub enum Try {
     Refused,
 }
 
+/// The tries that one address, or whatever else is counted, has left.
+#[derive(Debug, Clone, Copy)]
+pub struct Bucket {
+    /// When the bucket is full again (the generic cell rate algorithm: one number is the whole state).
+    full_at: Timestamp,
+    /// The refusal was told to the audit log.
+    told: bool,
+}
+
+impl Bucket {
+    pub fn full(now: Timestamp) -> Self {
+        Self {
+            full_at: now,
+            told: false,
+        }
+    }
+
+    /// What is missing: never more than the whole, also where the clock was set back meanwhile.
+    fn used_micros(&mut self, rate: Rate, now: Timestamp) -> i64 {
+        let used = self.full_at.max(now).as_micros() - now.as_micros();
+        let used = used.min(rate.refill_micros * i64::from(rate.burst));
+        self.full_at = Timestamp::from_micros(now.as_micros() + used);
+        used
+    }
+
+    pub fn has_try(&mut self, rate: Rate, now: Timestamp) -> bool {
+        self.used_micros(rate, now) <= rate.refill_micros * i64::from(rate.burst - 1)
+    }
+
+    pub fn take(&mut self, rate: Rate, now: Timestamp) -> Try {
+        if !self.has_try(rate, now) {
+            let told = std::mem::replace(&mut self.told, true);
+            return if told { Try::Refused } else { Try::FirstRefused };
+        }
+        self.told = false;
+        self.full_at = Timestamp::from_micros(self.full_at.as_micros() + rate.refill_micros);
+        Try::Allowed
+    }
+
+    /// A try that turned out to be none that is counted.
+    pub fn give_back(&mut self, rate: Rate) {
+        self.full_at = Timestamp::from_micros(self.full_at.as_micros() - rate.refill_micros);
+    }
+}
+
 #[derive(Debug)]
 pub struct AddressRates {
     rate: Rate,
     buckets: HashMap<Key, Bucket>,
+    swept: Option<Timestamp>,
 }
 
 impl AddressRates {
@@ -69,29 +110,58 @@ impl AddressRates {
         Self {
             rate,
             buckets: HashMap::new(),
+            swept: None,
         }
     }
 
     pub fn take(&mut self, address: &str, now: Timestamp) -> Try {
-        let mut key = key_of(address);
-        if !self.buckets.contains_key(&key) && self.buckets.len() >= ADDRESSES_MAX {
+        self.take_of(key_of(address), now)
+    }
+
+    pub fn take_ip(&mut self, ip: IpAddr, now: Timestamp) -> Try {
+        self.take_of(Key::Network(network_of(ip)), now)
+    }
+
+    /// Whether this address has a try left. One that is not remembered has all of them, or what the others share.
+    pub fn has_try(&mut self, ip: IpAddr, now: Timestamp) -> bool {
+        let key = self.place_of(Key::Network(network_of(ip)), now);
+        let rate = self.rate;
+        self.buckets
+            .get_mut(&key)
+            .is_none_or(|bucket| bucket.has_try(rate, now))
+    }
+
+    /// A try of this address that turned out to be none that is counted.
+    pub fn give_back(&mut self, ip: IpAddr) {
+        let rate = self.rate;
+        if let Some(bucket) = self.buckets.get_mut(&Key::Network(network_of(ip))) {
+            bucket.give_back(rate);
+        }
+    }
+
+    /// Where this one is counted: with the others, where there is no room.
+    fn place_of(&mut self, key: Key, now: Timestamp) -> Key {
+        if self.buckets.len() < ADDRESSES_MAX || self.buckets.contains_key(&key) {
+            return key;
+        }
+        if self
+            .swept
+            .is_none_or(|swept| now < swept || now.since(swept) >= SWEEP_EVERY)
+        {
+            self.swept = Some(now);
             self.buckets.retain(|_, bucket| bucket.full_at > now);
-            if self.buckets.len() >= ADDRESSES_MAX {
-                key = Key::Others;
-            }
         }
-        let bucket = self.buckets.entry(key).or_insert(Bucket {
-            full_at: now,
-            told: false,
-        });
-        let used_micros = bucket.full_at.max(now).as_micros() - now.as_micros();
-        if used_micros > self.rate.refill_micros * i64::from(self.rate.burst - 1) {
-            let told = std::mem::replace(&mut bucket.told, true);
-            return if told { Try::Refused } else { Try::FirstRefused };
+        if self.buckets.len() < ADDRESSES_MAX {
+            key
+        } else {
+            Key::Others
         }
-        bucket.told = false;
-        bucket.full_at = Timestamp::from_micros(now.as_micros() + used_micros + self.rate.refill_micros);
-        Try::Allowed
+    }
+
+    fn take_of(&mut self, key: Key, now: Timestamp) -> Try {
+        let key = self.place_of(key, now);
+        let bucket = self.buckets.entry(key).or_insert(Bucket::full(now));
+        bucket.take(self.rate, now)
     }
 }
 
@@ -115,7 +185,6 @@ pub fn network_of(ip: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     const BURST: u32 = Rate::GUESSES.burst;
     const START: Timestamp = Timestamp::from_secs(1_700_000_000);
@@ -135,6 +204,30 @@ mod tests {
         for _ in 0..BURST {
             assert_eq!(rates.take("192.0.2.1", later + Duration::from_secs(120)), Try::Allowed);
         }
+    }
+
+    #[test]
+    fn a_try_that_was_right_is_given_back() {
+        let mut rates = AddressRates::new(Rate::GUESSES);
+        let ip: IpAddr = "192.0.2.1".parse().unwrap();
+        for _ in 0..10 * BURST {
+            assert_eq!(rates.take_ip(ip, START), Try::Allowed);
+            rates.give_back(ip);
+        }
+        for _ in 0..BURST {
+            assert!(rates.has_try(ip, START));
+            rates.take_ip(ip, START);
+        }
+        assert!(!rates.has_try(ip, START));
+        assert_eq!(rates.take("192.0.2.1:1", START), Try::FirstRefused);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_costs_an_address_no_more_than_its_tries() {
+        let rate = Rate::GUESSES;
+        let mut bucket = Bucket::full(START + Duration::from_secs(3600));
+        assert!(!bucket.has_try(rate, START));
+        assert!(bucket.has_try(rate, START + Duration::from_secs(3)));
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod password;
 mod record;
 mod refused;
 
-pub use addresses::{AddressRates, Rate, Try, network_of};
+pub use addresses::{AddressRates, Bucket, Rate, Try, network_of};
 pub use lockout::{FAILURES_MAX, FAILURES_WITHIN, LOCKED_FOR};
 pub use password::{PASSWORD_CHARS_MAX, PASSWORD_CHARS_MIN};
 pub use refused::{AccountError, LoginRefused};

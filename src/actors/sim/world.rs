@@ -7,6 +7,7 @@ use super::record::{Record, What};
 use super::rules;
 use crate::actors::address::{Address, Message, Origin};
 use crate::actors::agent::{Agent, AgentParts, ServeStream};
+use crate::actors::cancels::requests::CancelParts;
 use crate::actors::cancels::{ClientKeys, Keys, UpstreamKeys};
 use crate::actors::carried::ToAuthRoom;
 use crate::actors::connection::{ConnectionParts, ProxyParts, ServePages};
@@ -104,8 +105,8 @@ impl World {
             })
         };
         let cancels = start("cancels", {
-            let keys = Keys::default();
-            move || ClientKeys::new(keys.clone())
+            let (keys, clock, trail) = (Keys::default(), clock.clone(), proxy.trail.clone());
+            move || ClientKeys::new(keys.clone(), true, clock.clone(), trail.clone())
         });
         let proxy_parts = Arc::new(ConnectionParts {
             cluster: cluster.name.clone(),
@@ -118,8 +119,13 @@ impl World {
                 register: proxy.sessions.address(),
                 closed: proxy.sessions.address(),
                 keep_key: cancels.address(),
-                find_key: cancels.address(),
                 forget_key: cancels.address(),
+                cancels: CancelParts {
+                    try_cancel: cancels.address(),
+                    found_elsewhere: cancels.address(),
+                    failed: cancels.address(),
+                    searches: CancelParts::searches(),
+                },
                 adopt_tunnel: tunnels.address(),
                 auth: Vec::new(),
                 pages: Arc::new(NoPages),
@@ -329,8 +335,8 @@ impl AgentNode {
         let stock = DatabasesStock::default();
         stock.publish(databases.clone());
         let cancels = start("upstream-cancels", {
-            let keys = Keys::default();
-            move || UpstreamKeys::new(keys.clone())
+            let (keys, clock) = (Keys::default(), clock.clone());
+            move || UpstreamKeys::new(keys.clone(), clock.clone())
         });
         let parts = Arc::new(AgentParts {
             node: node.trail.node,

@@ -67,7 +67,8 @@ pub fn backend_key_data(process_id: u32, secret: &Secret<Vec<u8>>) -> Vec<u8> {
     })
 }
 
-/// NegotiateProtocolVersion: 3.`minor` is the newest that we speak, and of its options we do not know `options`.
+/// NegotiateProtocolVersion: 3.`minor` is what we go on with, never more than the client asked for, and of its options we do
+/// not know `options`.
 ///
 /// The documentation calls the field the minor version; PostgreSQL sends, and libpq expects, the whole version.
 pub fn negotiate_protocol_version(minor: u16, options: &[&str]) -> Vec<u8> {

@@ -122,12 +122,12 @@ mod tests {
         let old = ProtocolError::UnsupportedVersion {
             major: 2,
             minor: 0,
-            newest: 0,
+            newest: 2,
         };
         assert_eq!(old.refusal().kind.sqlstate(), "0A000");
         assert_eq!(
             old.to_string(),
-            "unsupported frontend protocol 2.0: server supports 3.0 to 3.0"
+            "unsupported frontend protocol 2.0: server supports 3.0 to 3.2"
         );
         assert_eq!(ProtocolError::NoUser.refusal().kind.sqlstate(), "08P01");
     }

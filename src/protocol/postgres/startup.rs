@@ -16,7 +16,15 @@ pub const MAX_STARTUP_PARAMETERS: usize = 64;
 /// Since protocol 3.2 a cancel key may have up to 256 bytes; before, it has 4.
 pub const CANCEL_KEY_BYTES: std::ops::RangeInclusive<usize> = 4..=256;
 /// The newest minor version spoken here; a client that asks for a newer one is sent NegotiateProtocolVersion.
-pub const NEWEST_MINOR: u16 = 0;
+pub const NEWEST_MINOR: u16 = 2;
+/// The first with cancel keys of more than 4 bytes. There never was a 3.1 that anybody spoke; a client that asks for it is served
+/// as one of 3.0.
+const LONG_KEYS_SINCE: u16 = 2;
+/// The secret of a cancel key that is given to a client of 3.0, which reads exactly so much.
+pub const SHORT_CANCEL_KEY_BYTES: usize = 4;
+/// The same since 3.2: what nobody guesses, and as much as PostgreSQL 18 gives out itself (MAX_CANCEL_KEY_LENGTH in its
+/// src/include/miscadmin.h), so that clients have met it.
+pub const LONG_CANCEL_KEY_BYTES: usize = 32;
 
 const LENGTH_BYTES: usize = 4;
 const CANCEL_CODE: u32 = 80_877_102;
@@ -199,6 +207,16 @@ impl StartupMessage {
             .map(|(name, _)| name.as_str())
             .filter(|name| name.starts_with(PROTOCOL_OPTION_PREFIX))
             .collect()
+    }
+
+    /// The minor version that the two sides speak.
+    pub fn spoken_minor(&self) -> u16 {
+        self.minor.min(NEWEST_MINOR)
+    }
+
+    /// Whether this client understands cancel keys of more than 4 bytes.
+    pub fn has_long_cancel_keys(&self) -> bool {
+        self.spoken_minor() >= LONG_KEYS_SINCE
     }
 
     /// The client asked for something newer than is spoken here: answer with NegotiateProtocolVersion.

@@ -123,25 +123,53 @@ fn versions_2_0_and_4_0_are_refused_as_postgresql_does() {
         assert_eq!(refused.refusal().kind.sqlstate(), "0A000");
         assert_eq!(
             refused.to_string(),
-            format!("unsupported frontend protocol {text}: server supports 3.0 to 3.0")
+            format!("unsupported frontend protocol {text}: server supports 3.0 to 3.2")
         );
     }
 }
 
 #[test]
-fn versions_3_2_and_3_9999_and_protocol_options_are_read_and_negotiated() {
-    for minor in [2_u16, 9_999] {
+fn a_client_speaks_the_version_that_it_asks_for_up_to_3_2_and_what_is_newer_is_negotiated() {
+    // Asked for, spoken, NegotiateProtocolVersion, long keys: as PostgreSQL 18 has it.
+    for (minor, spoken, negotiated, long_keys) in [
+        (0, 0, false, false),
+        (1, 1, false, false),
+        (2, 2, false, true),
+        (3, 2, true, true),
+        (9_999, 2, true, true),
+    ] {
         let packet = startup_packet(0x0003_0000 | u32::from(minor), b"user\0alice\0\0");
         let FirstPacket::Startup(message) = parse(&packet).expect("sound") else {
             panic!("a start-up message");
         };
-        assert_eq!(message.minor, minor);
-        assert!(message.needs_negotiation());
+        assert_eq!(u32::from(message.minor), minor);
+        assert_eq!(
+            (
+                message.spoken_minor(),
+                message.needs_negotiation(),
+                message.has_long_cancel_keys()
+            ),
+            (spoken, negotiated, long_keys),
+            "3.{minor}"
+        );
     }
-    let message = parse_30(b"user\0alice\0_pq_.test_protocol_negotiation\0\0\0").expect("sound");
-    assert_eq!(message.unknown_protocol_options(), ["_pq_.test_protocol_negotiation"]);
-    assert!(message.needs_negotiation());
-    assert_eq!(message.passed_parameters(), Ok(Vec::new()));
+}
+
+#[test]
+fn protocol_options_that_are_not_known_are_negotiated_in_the_version_of_the_client() {
+    for minor in [0, 2] {
+        let packet = startup_packet(
+            0x0003_0000 | minor,
+            b"user\0alice\0_pq_.test_protocol_negotiation\0\0\0",
+        );
+        let FirstPacket::Startup(message) = parse(&packet).expect("sound") else {
+            panic!("a start-up message");
+        };
+        assert_eq!(message.unknown_protocol_options(), ["_pq_.test_protocol_negotiation"]);
+        assert!(message.needs_negotiation());
+        assert_eq!(u32::from(message.spoken_minor()), minor);
+        assert_eq!(message.passed_parameters(), Ok(Vec::new()));
+    }
 }
 
 #[test]

@@ -85,6 +85,7 @@ fn samples() -> Vec<(String, Vec<u8>)> {
     all.extend(of_accounts());
     all.extend(tunnel());
     all.extend(inspections());
+    all.extend(cancels());
     let refused = Frame::<AuthToNode>::refused(7, "no");
     all.push(("Refused".into(), refused.encode().unwrap()));
     let stored = || AuthToNode::AuditStored { last_seq: 1 };
@@ -301,6 +302,24 @@ fn inspections() -> Vec<(String, Vec<u8>)> {
         sample("NotInspected", DbToProxy::NotInspected { why: why() }),
     ]);
     all
+}
+
+fn cancels() -> Vec<(String, Vec<u8>)> {
+    let client_address = || "192.0.2.1:5001".to_owned();
+    let by_key = ProxyToDb::CancelByKey {
+        process_id: 4711,
+        key: KeyDigest([5; KeyDigest::BYTES]),
+        client_address: client_address(),
+    };
+    let statement = ProxyToDb::CancelStatement {
+        connection: ConnectionId::from_random([1; 8]),
+        client_address: client_address(),
+    };
+    vec![
+        sample("CancelStatement", statement),
+        sample("CancelByKey", by_key),
+        sample("KeyUnknown", DbToProxy::KeyUnknown),
+    ]
 }
 
 fn tunnel() -> Vec<(String, Vec<u8>)> {

@@ -3,6 +3,7 @@
 //! Which enum a peer may speak follows from the node kinds in its host certificate. Delivery is at most once; messages that
 //! change something carry what makes a repeat harmless (a sequence number, a version).
 
+use super::key_digest::KeyDigest;
 use super::secret_text::SecretText;
 use crate::model::{
     ClusterName, ConnectionId, DbName, DbUser, Endpoint, Labels, NodeId, NodeKind, NodeName, PersonName, Refusal,
@@ -366,7 +367,7 @@ pub enum ProxyToDb {
         /// Start-up parameters that may pass.
         parameters: Vec<(String, String)>,
         client_address: String,
-        /// The secret half of the cancel key that the client is given.
+        /// The secret half of the cancel key that the client is given: 4 bytes, or 32 for a client of PostgreSQL's protocol 3.2.
         cancel_secret: Vec<u8>,
         policy_version: u64,
     },
@@ -376,6 +377,18 @@ pub enum ProxyToDb {
     Announced,
     /// What the agent has of a connection that this proxy opened.
     InspectConnection { connection: ConnectionId },
+    /// Cancel what a connection that this proxy opened is doing now, for a client at this address.
+    CancelStatement {
+        connection: ConnectionId,
+        client_address: String,
+    },
+    /// The same for the session whose client was given this key, if it is one of this agent's: it came to another proxy than the
+    /// one that gave it out.
+    CancelByKey {
+        process_id: u32,
+        key: KeyDigest,
+        client_address: String,
+    },
 }
 
 impl Wire for ProxyToDb {
@@ -405,6 +418,8 @@ pub enum DbToProxy {
     Inspected { json: Vec<u8> },
     /// It gives no answer, in a sentence.
     NotInspected { why: String },
+    /// No session of this agent has the key.
+    KeyUnknown,
 }
 
 impl Wire for DbToProxy {

@@ -8,12 +8,14 @@
 pub mod frame;
 #[cfg(test)]
 mod golden_tests;
+mod key_digest;
 pub mod messages;
 #[cfg(test)]
 mod refusal_tests;
 mod secret_text;
 
 pub use frame::{Frame, FrameError, FrameKind, Header, MAX_HEADER_BYTES, PREFIX_BYTES};
+pub use key_digest::KeyDigest;
 pub use messages::{
     AccountRefusal, Anchors, AuthToNode, DatabaseHealth, DatabaseRecord, DbToAuth, DbToProxy, Dialect, HealthState,
     Inspection, JoinAnswer, JoinToAuth, NodeReport, PART_MAX_BYTES, ProxyRecord, ProxyToAuth, ProxyToDb,

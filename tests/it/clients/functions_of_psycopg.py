@@ -293,8 +293,9 @@ def protocol_3_2():
     for wanted in ("3.2", "latest"):
         with connect(f"max_protocol_version={wanted}") as connection:
             assert value(connection, "select 1") == 1
-            assert connection.pgconn.full_protocol_version == 30000, connection.pgconn.full_protocol_version
+            assert connection.pgconn.full_protocol_version == 30002, connection.pgconn.full_protocol_version
             when_it_runs(connection, lambda: connection.cancel_safe(timeout=20))
+            when_it_runs(connection, connection.cancel)
 
 
 def refused(conninfo, words):
@@ -307,7 +308,9 @@ def refused(conninfo, words):
 
 
 def at_least_3_2():
-    refused("min_protocol_version=3.2", "server only supports protocol version 3.0")
+    with connect("min_protocol_version=3.2") as connection:
+        assert connection.pgconn.full_protocol_version == 30002, connection.pgconn.full_protocol_version
+        assert value(connection, "select 1") == 1
 
 
 def tls_1_2():

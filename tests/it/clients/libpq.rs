@@ -6,8 +6,8 @@ use crate::harness::Cluster;
 
 rows! {
     direct_tls: "`sslnegotiation=direct`" => "works, its cancel requests too",
-    protocol_3_2: "`max_protocol_version=3.2` or `latest`" => "works: Postern answers with 3.0",
-    at_least_3_2: "`min_protocol_version=3.2`" => "libpq refuses: the server only supports 3.0",
+    protocol_3_2: "`max_protocol_version=3.2` or `latest`" => "works: 3.2, with a cancel key of 32 bytes, by which requests with and without TLS are carried out",
+    at_least_3_2: "`min_protocol_version=3.2`" => "works",
     tls_1_2: "TLS 1.2, TLS 1.3" => "works",
     gss_first: "`gssencmode=prefer`" => "works: Postern says no to GSS, libpq goes on with TLS",
     plain: "`sslmode=disable`" => "refused in words: Postern takes TLS only",

@@ -11,6 +11,8 @@ mod psql;
 mod psycopg;
 mod tokio_postgres;
 
+pub use psycopg::function_as;
+
 use crate::harness::postgres::program;
 use crate::harness::{Client, Form, PATIENCE, cluster, run, shared};
 use std::fmt::Write;

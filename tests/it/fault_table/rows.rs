@@ -131,7 +131,15 @@ pub const ROWS: &[Row] = &[
         NOTHING,
     )
     .by_db_user("IssueDbClient", "loader"),
-    row("cancels", P, 1024, "`Keys`", SAME_CONNECTION, "a cancel in hand").by_client("ClientKey"),
+    row(
+        "cancels",
+        P,
+        1024,
+        "`Keys`",
+        SAME_CONNECTION,
+        "a cancel in hand, and how often addresses have failed",
+    )
+    .by_client("ClientKey"),
     row(
         "connection",
         "temporary",

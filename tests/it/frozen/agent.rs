@@ -2,6 +2,7 @@
 
 use super::{answered, bytes, join, next, refused, send, stage, tunnel, v1};
 use crate::harness::configuration::DB_TOKEN;
+use crate::harness::wire::cancel_plain;
 use crate::harness::{Client, Kind, Output, Wire};
 use postern::net::mux::{Inbound, MuxStream};
 use std::time::Duration;
@@ -125,6 +126,7 @@ fn an_agent_of_version_1_serves_clients_of_todays_proxy() {
         assert_eq!(output.code, 0, "{}", output.stderr);
         does_not_know_what_a_trace_asks(&client, &mut inbound).await;
         assert!(!announcing.is_finished(), "every announcement was answered");
+        is_asked_to_cancel_in_words_that_it_knows(&client, &mut inbound).await;
         the_next_agent_is_asked(&client, &mut inbound).await;
         announcing.abort();
     });
@@ -161,6 +163,40 @@ async fn does_not_know_what_a_trace_asks(client: &Client, inbound: &mut Inbound)
     let querying = tokio::task::spawn_blocking(move || wire.query("select 1"));
     answer_a_query(&mut session).await;
     assert_eq!(querying.await.expect("it asked"), Ok(Vec::new()));
+}
+
+/// It refuses what names the client who cancels, and cancels all the same.
+async fn is_asked_to_cancel_in_words_that_it_knows(client: &Client, inbound: &mut Inbound) {
+    let connecting = tokio::task::spawn_blocking({
+        let client = client.clone();
+        move || Wire::connect(&client).expect("allowed")
+    });
+    let (mut stream, id, secret) = opened(inbound).await;
+    send(&mut stream, &bytes::answer("DbToProxy::RelayOpened", id)).await;
+    let greeting = [
+        b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\x12\x67",
+        secret.as_slice(),
+        b"Z\0\0\0\x05I",
+    ];
+    send(&mut stream, &greeting.concat()).await;
+    let session = connecting.await.expect("psql ran");
+    let (port, key) = (client.port, session.cancel_key.clone());
+    let cancelling = tokio::task::spawn_blocking(move || cancel_plain(port, &key));
+
+    let mut asked = inbound.recv().await.expect("the proxy opens a stream");
+    send(&mut asked, &ACCEPTED).await;
+    let v1::Said::Unknown { id } = next::<v1::ProxyToDb>(&mut asked).await else {
+        panic!("a question that version 1 does not know");
+    };
+    send(&mut asked, &bytes::refused(v1_dialect(), id)).await;
+    let mut asked = inbound.recv().await.expect("the proxy opens a stream");
+    send(&mut asked, &ACCEPTED).await;
+    let v1::Said::Message(header, v1::ProxyToDb::CancelQuery { .. }) = next::<v1::ProxyToDb>(&mut asked).await else {
+        panic!("a cancel of version 1");
+    };
+    send(&mut asked, &bytes::answer("DbToProxy::CancelForwarded", header.id)).await;
+    cancelling.await.expect("the cancel's connection ended");
+    let _gone = stream.shutdown().await;
 }
 
 /// Of two agents of the database, whichever is asked first does not know the question.

@@ -59,6 +59,8 @@ pub struct Wire {
     stream: Tls,
     /// Process id and secret, as a CancelRequest has them.
     pub cancel_key: Vec<u8>,
+    /// The body of NegotiateProtocolVersion, if the server sent one.
+    pub negotiated: Option<Vec<u8>>,
 }
 
 impl Wire {
@@ -68,18 +70,29 @@ impl Wire {
     /// The ErrorResponse with which the server ended the start-up.
     #[track_caller]
     pub fn connect(client: &Client) -> Result<Self, ServerError> {
+        Self::connect_speaking(client, 0, &[])
+    }
+
+    /// As [`Wire::connect`], asking for protocol 3.`minor` and these of its options.
+    ///
+    /// # Errors
+    /// The ErrorResponse with which the server ended the start-up.
+    #[track_caller]
+    pub fn connect_speaking(client: &Client, minor: u16, options: &[&str]) -> Result<Self, ServerError> {
         let mut wire = Self {
             stream: handshake(client).unwrap_or_else(|error| panic!("TLS: {error}")),
             cancel_key: Vec::new(),
+            negotiated: None,
         };
         wire.stream
-            .write_all(&startup(&client.db_user, &client.db_name))
+            .write_all(&startup_speaking(&client.db_user, &client.db_name, minor, options))
             .expect("the server listens");
         loop {
             match wire.message().expect("an answer to the start-up") {
                 (b'Z', _) => return Ok(wire),
                 (b'E', body) => return Err(ServerError::read(&body)),
                 (b'K', body) => wire.cancel_key = body,
+                (b'v', body) => wire.negotiated = Some(body),
                 _ => {}
             }
         }
@@ -178,8 +191,13 @@ pub fn read_error(from: &mut impl Read) -> ServerError {
 
 /// A StartupMessage.
 pub fn startup(db_user: &str, db_name: &str) -> Vec<u8> {
-    let mut body = PROTOCOL_3_0.to_be_bytes().to_vec();
-    for text in ["user", db_user, "database", db_name, "application_name", "postern-it"] {
+    startup_speaking(db_user, db_name, 0, &[])
+}
+
+fn startup_speaking(db_user: &str, db_name: &str, minor: u16, options: &[&str]) -> Vec<u8> {
+    let mut body = (PROTOCOL_3_0 | u32::from(minor)).to_be_bytes().to_vec();
+    let named = ["user", db_user, "database", db_name, "application_name", "postern-it"];
+    for text in named.into_iter().chain(options.iter().flat_map(|name| [*name, "on"])) {
         body.extend(text.as_bytes());
         body.push(0);
     }
@@ -187,6 +205,33 @@ pub fn startup(db_user: &str, db_name: &str) -> Vec<u8> {
     let mut message = u32::try_from(body.len() + 4).expect("short").to_be_bytes().to_vec();
     message.extend(body);
     message
+}
+
+/// Sends a CancelRequest with this key, without TLS, and waits for its connection's end.
+///
+/// # Panics
+/// Where the server says anything.
+#[track_caller]
+pub fn cancel_plain(port: u16, key: &[u8]) {
+    cancel_through(dial(port), key);
+}
+
+/// The same under TLS.
+#[track_caller]
+pub fn cancel_encrypted(client: &Client, key: &[u8]) {
+    cancel_through(handshake(client).unwrap_or_else(|error| panic!("TLS: {error}")), key);
+}
+
+#[track_caller]
+fn cancel_through(mut stream: impl Read + Write, key: &[u8]) {
+    let length = u32::try_from(8 + key.len()).expect("short");
+    let request = [&length.to_be_bytes()[..], &[0x04, 0xd2, 0x16, 0x2e], key].concat();
+    stream.write_all(&request).expect("the proxy listens");
+    let mut answer = Vec::new();
+    stream
+        .read_to_end(&mut answer)
+        .expect("the connection is closed in order");
+    assert!(answer.is_empty(), "a cancel request is never answered");
 }
 
 /// A plain connection whose reads give up after a while.
