@@ -94,11 +94,13 @@ fn proxy_keys(changes: &mut Changes, old: &ProxyConfig, new: &ProxyConfig) {
         public_addr,
         https_keypairs,
         acme,
+        proxy_protocol,
     } = old;
     changes.note("proxy_service.web_listen_addr", *web_listen_addr == new.web_listen_addr);
     changes.note("proxy_service.public_addr", *public_addr == new.public_addr);
     changes.note("proxy_service.https_keypairs", *https_keypairs == new.https_keypairs);
     changes.note("proxy_service.acme", *acme == new.acme);
+    changes.note("proxy_service.proxy_protocol", *proxy_protocol == new.proxy_protocol);
 }
 
 #[cfg(test)]

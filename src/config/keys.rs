@@ -118,7 +118,15 @@ pub(super) const AUTH: Keys = Keys {
 };
 
 pub(super) const PROXY: Keys = Keys {
-    supported: &["acme", "enabled", "https_keypairs", "public_addr", "web_listen_addr"],
+    supported: &[
+        "acme",
+        "enabled",
+        "https_keypairs",
+        "proxy_protocol",
+        "proxy_protocol_from",
+        "public_addr",
+        "web_listen_addr",
+    ],
     not_yet: &[
         "automatic_upgrades_channels",
         "https_cert_file",
@@ -138,7 +146,6 @@ pub(super) const PROXY: Keys = Keys {
         "peer_public_addr",
         "postgres_listen_addr",
         "postgres_public_addr",
-        "proxy_protocol",
         "ssh_public_addr",
         "trust_x_forwarded_for",
         "tunnel_listen_addr",
