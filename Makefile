@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test campaign-agents campaign-large bench bench-quick bench-tools bench-messages fuzz lint build fmt clean-demo test-tools postgresql
+.PHONY: help demo test campaign-agents campaign-large campaign-stopped-agent bench bench-quick bench-tools bench-messages fuzz lint build fmt clean-demo test-tools postgresql
 
 target := $(or $(CARGO_TARGET_DIR),target)
 cargo ?= cargo
@@ -25,6 +25,9 @@ campaign-agents: build ## 300 agents, one process each, and a proxy that is rest
 
 campaign-large: postgresql test-tools ## a row of 500 MB, a statement of 512 MB and the like through nodes apart: time and memory of each node
 	@$(cargo) test --locked --features fault-points --test it -- --ignored --nocapture largest_things
+
+campaign-stopped-agent: postgresql test-tools ## an agent that stands still for 60 s under 100 sessions: what they read, and the proxy's memory
+	@$(cargo) test --locked --features fault-points --test it -- --ignored --nocapture a_hundred_sessions
 
 bench: build bench-tools ## Postern beside direct, pgbouncer and haproxy: half an hour; writes bench/RESULTS.md (BENCH_ONLY=…, see bench/README.md)
 	@POSTERN="$${POSTERN:-$(abspath $(target))/release/postern}" python3 -B bench/run.py

@@ -12,11 +12,13 @@ use super::agent_way::AgentWay;
 use super::cancels::requests::{self, Asked, CancelParts};
 use super::cancels::{CancelFailure, ClientKey, ForgetKey};
 use super::carried::{self, PersonConnection, ServePeople, ToAuthRoom};
+use super::door::{Arrived, Door, TurnedAway};
 use super::host::{Behavior, Ctx, Runtime, spawn_here};
 use super::identity::IdentityView;
 use super::joins::JoinCluster;
 use super::links::AdoptLink;
 use super::passages::Passages;
+use super::places::Place;
 use super::policy::PolicyView;
 use super::relay::{SessionOutcome, SessionRelay, UPSTREAM_SAID_NO, stop_because};
 use super::routing::{self, Opened};
@@ -27,9 +29,9 @@ use super::tunnels::{AdoptTunnel, RoutesView};
 use crate::audit::{EventKind, SessionFields};
 use crate::model::{ClusterName, ConnectionId, Endpoint, NodeKind, Refusal, RefusalKind, SharedClock};
 use crate::net::copy::NoTap;
-use crate::net::greeting::{self, Greeted};
+use crate::net::greeting::{self, Greeted, Unwelcome};
 use crate::net::socket;
-use crate::net::tls::{HANDSHAKE_DEADLINE, Http, ServerTls, Spoken, peer_chain};
+use crate::net::tls::{ServerTls, Spoken, peer_chain};
 use crate::net::{BoxStream, Stream};
 use crate::pki::{HostIdentity, PeerUsage, verify_host};
 use crate::policy::Permit;
@@ -54,6 +56,7 @@ pub struct ConnectionParts {
     pub policy: PolicyView,
     pub clock: SharedClock,
     pub trail: Trail,
+    pub door: Door,
     /// What this port serves besides telling people where to go.
     pub proxy: Option<ProxyParts>,
     pub auth: Option<AuthParts>,
@@ -105,7 +108,10 @@ pub enum Arrival {
 pub struct Connection {
     id: ConnectionId,
     arrival: Option<Arrival>,
+    /// The client's address: the socket's, until a balancer has named another.
     peer: SocketAddr,
+    /// Among the strangers; given back when it is known who this is, or when others count it.
+    place: Option<Place>,
     runtime: usize,
     parts: Arc<ConnectionParts>,
     session: Option<OpenSession>,
@@ -144,6 +150,7 @@ impl Connection {
             id,
             arrival,
             peer,
+            place: None,
             runtime,
             parts,
             session: None,
@@ -151,11 +158,26 @@ impl Connection {
         }
     }
 
-    fn greeted(&mut self, greeted: Greeted, ctx: &mut Ctx<'_, Self>) {
+    fn met(&mut self, met: Result<Arrived, TurnedAway>, ctx: &mut Ctx<'_, Self>) {
+        let arrived = match met {
+            Ok(arrived) => arrived,
+            Err(why) => {
+                if let TurnedAway::Unwelcome(why) = &why {
+                    METRICS.connections.of(kind_of_unwelcome(why)).one_more();
+                }
+                return ctx.stop();
+            }
+        };
+        let Arrived { client, place, greeted } = arrived;
+        (self.peer, self.place) = (client, Some(place));
         METRICS.connections.of(kind_of(&greeted)).one_more();
         match greeted {
             Greeted::PostgreSql { tls, startup } => {
                 let chain = peer_chain(&tls);
+                if !chain.is_empty() {
+                    // Its key was shown in TLS, under this cluster's authority.
+                    self.place = None;
+                }
                 self.connect_client(tls, chain, startup, ctx);
             }
             Greeted::Cancel {
@@ -164,10 +186,6 @@ impl Connection {
                 is_encrypted,
             } => self.cancel(request, is_encrypted, stream, ctx),
             Greeted::Node { spoken, tls } => self.node(spoken, tls, ctx),
-            Greeted::Answered(why) => {
-                tracing::debug!(peer = %self.peer, reason = why, "connection closed");
-                ctx.stop();
-            }
         }
     }
 
@@ -314,8 +332,12 @@ impl Connection {
         });
     }
 
-    fn node(&self, spoken: Spoken, tls: ServerTls, ctx: &mut Ctx<'_, Self>) {
+    fn node(&mut self, spoken: Spoken, tls: ServerTls, ctx: &mut Ctx<'_, Self>) {
         let parts = self.parts.clone();
+        if spoken != Spoken::Join {
+            // From here on each has limits of its own; whoever joins is a stranger until it has a certificate.
+            self.place = None;
+        }
         match (spoken, &parts.proxy, &parts.auth) {
             (Spoken::Tunnel, Some(proxy), _) => {
                 if let Some(agent) = self.peer_node(&tls, &[NodeKind::Db]) {
@@ -431,7 +453,19 @@ fn kind_of(greeted: &Greeted) -> ConnectionKind {
             Spoken::Person | Spoken::PersonToAuth => ConnectionKind::Person,
             _ => ConnectionKind::Node,
         },
-        Greeted::Answered(_) => ConnectionKind::Answered,
+    }
+}
+
+fn kind_of_unwelcome(why: &Unwelcome) -> ConnectionKind {
+    match why {
+        Unwelcome::SaidNothing | Unwelcome::Late(_) | Unwelcome::Foreign { .. } | Unwelcome::Refused(_) => {
+            ConnectionKind::Answered
+        }
+        Unwelcome::Header(_)
+        | Unwelcome::NotABalancer
+        | Unwelcome::Certificate(_)
+        | Unwelcome::Tls(_)
+        | Unwelcome::Lost(_) => ConnectionKind::Failed,
     }
 }
 
@@ -495,27 +529,8 @@ impl Behavior for Connection {
             }
             None => return ctx.stop(),
         };
-        let parts = self.parts.clone();
-        let pages = if parts.proxy.is_some() {
-            Http::Pages
-        } else {
-            Http::OneText
-        };
-        let greeted = async move {
-            tokio::time::timeout(
-                HANDSHAKE_DEADLINE,
-                greeting::greet(socket, &parts.identity.in_use().sides, pages),
-            )
-            .await
-            .unwrap_or_else(|_| Ok(Greeted::Answered("the handshake was not done in time".to_owned())))
-        };
-        ctx.run(greeted, |connection, greeted, ctx| match greeted {
-            Ok(greeted) => connection.greeted(greeted, ctx),
-            Err(error) => {
-                METRICS.connections.of(ConnectionKind::Failed).one_more();
-                tracing::debug!(peer = %connection.peer, %error, "connection closed");
-                ctx.stop();
-            }
-        });
+        let (parts, peer) = (self.parts.clone(), self.peer);
+        let met = async move { parts.door.meet(socket, peer).await };
+        ctx.run(met, |connection, met, ctx| connection.met(met, ctx));
     }
 }

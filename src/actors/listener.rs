@@ -10,11 +10,13 @@
 use super::connection::{Arrival, Connection, ConnectionParts};
 use super::host::{Behavior, Ctx, Runtimes, Spec};
 use super::phase::PhaseView;
+use super::strangers;
 use super::supervisor::ChildExited;
 use crate::model::ConnectionId;
 use crate::net::socket::Listener;
 use crate::pki::entropy;
 use crate::telemetry::metrics::METRICS;
+use futures::future::LocalBoxFuture;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Connections of one port, in whatever state; the reference's limit. Beyond it a connection is closed at once.
-const CONNECTIONS_MAX: usize = 15_000;
+pub(super) const CONNECTIONS_MAX: usize = 15_000;
 /// When the system has no more file descriptors, accepting at once again would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -101,6 +103,12 @@ impl PortListener {
         ctx.after(ACCEPT_PAUSE, |listener, ctx| listener.accept_next(ctx));
     }
 
+    /// What was counted of strangers and not told, also when nobody else comes.
+    fn tell_of_strangers(&self, ctx: &mut Ctx<'_, Self>) {
+        self.parts.door.strangers.tell_counts();
+        ctx.after(strangers::WINDOW, |listener, ctx| listener.tell_of_strangers(ctx));
+    }
+
     fn start(&mut self, stream: TcpStream, peer: SocketAddr, ctx: &mut Ctx<'_, Self>) {
         if self.open.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
             METRICS.connections_turned_away.one_more();
@@ -133,6 +141,12 @@ impl Behavior for PortListener {
 
     fn started(&mut self, ctx: &mut Ctx<'_, Self>) {
         self.accept_next(ctx);
+        self.tell_of_strangers(ctx);
+    }
+
+    fn stopping(&mut self, _: &mut Ctx<'_, Self>) -> Option<LocalBoxFuture<'static, ()>> {
+        self.parts.door.strangers.tell_counts_now();
+        None
     }
 
     fn child_exited(&mut self, _: ChildExited, _: &mut Ctx<'_, Self>) {

@@ -20,6 +20,7 @@ pub mod connection;
 pub mod databases;
 pub mod dialer;
 pub mod dialers;
+pub mod door;
 pub mod host;
 pub mod identity;
 pub mod inspector;
@@ -46,6 +47,7 @@ pub mod sessions_stock;
 mod signable_hosts;
 #[cfg(test)]
 mod sim;
+pub mod strangers;
 pub mod supervisor;
 pub mod tokens;
 pub mod trail;

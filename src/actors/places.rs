@@ -42,6 +42,10 @@ impl Places {
         }
     }
 
+    pub fn limits(&self) -> PlaceLimits {
+        self.limits
+    }
+
     pub fn enter(&self, ip: IpAddr) -> Option<Place> {
         let network = network_of(ip);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);

@@ -95,6 +95,7 @@ fn proxy_keys(changes: &mut Changes, old: &ProxyConfig, new: &ProxyConfig) {
         https_keypairs,
         cancel_without_tls,
         acme,
+        proxy_protocol,
     } = old;
     changes.note("proxy_service.web_listen_addr", *web_listen_addr == new.web_listen_addr);
     changes.note("proxy_service.public_addr", *public_addr == new.public_addr);
@@ -104,6 +105,7 @@ fn proxy_keys(changes: &mut Changes, old: &ProxyConfig, new: &ProxyConfig) {
         *cancel_without_tls == new.cancel_without_tls,
     );
     changes.note("proxy_service.acme", *acme == new.acme);
+    changes.note("proxy_service.proxy_protocol", *proxy_protocol == new.proxy_protocol);
 }
 
 #[cfg(test)]

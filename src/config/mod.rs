@@ -21,7 +21,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use crate::model::Endpoint;
+pub use crate::model::{Endpoint, IpNetwork};
 pub use address::{AddressError, ListenAddr, ListenHost};
 pub use error::{ConfigError, Place};
 pub use secret_file::{MIN_STATIC_TOKEN_BYTES, PinSource, StaticToken, TokenSource};
@@ -165,6 +165,20 @@ pub struct ProxyConfig {
     pub cancel_without_tls: bool,
     /// Asked for, and not acted on by this version: whoever starts the proxy warns of it.
     pub acme: Option<AcmeConfig>,
+    pub proxy_protocol: ProxyProtocol,
+}
+
+/// Whether balancers say for whom they connect (the PROXY protocol).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ProxyProtocol {
+    /// They do not, and a header is refused: whoever sent one could be anybody.
+    #[default]
+    Off,
+    /// Every connection begins with a header.
+    On {
+        /// Whose headers are believed; nobody else may connect. Empty: everybody's.
+        from: Vec<IpNetwork>,
+    },
 }
 
 /// A public certificate by ACME (RFC 8555).

@@ -8,10 +8,10 @@ use super::secret_file::StaticToken;
 use super::section::Section;
 use super::{
     AcmeConfig, AuthConfig, DEFAULT_AUTH_PORT, DEFAULT_POLICY_MAX_AGE, DEFAULT_WEB_PORT, KeyPair, MAX_POLICY_MAX_AGE,
-    MIN_POLICY_MAX_AGE, ProxyConfig, keys,
+    MIN_POLICY_MAX_AGE, ProxyConfig, ProxyProtocol, keys,
 };
-use crate::model::Endpoint;
 use crate::model::{ClusterName, NodeName};
+use crate::model::{Endpoint, IpNetwork};
 use std::time::Duration;
 
 /// Resolves `auth_service`; `None` when it says `enabled: no`. What a disabled section says is checked all the same.
@@ -90,8 +90,25 @@ pub(super) fn proxy(node: Node) -> Result<Option<ProxyConfig>, ConfigError> {
         https_keypairs: keypairs(&mut section)?,
         cancel_without_tls: section.flag("cancel_without_tls")?.unwrap_or(true),
         acme: acme(&mut section)?,
+        proxy_protocol: proxy_protocol(&mut section)?,
     };
     Ok(enabled.then_some(config))
+}
+
+/// Off unless it says `on`. Teleport accepts headers where nothing is said; a header that anybody may send says nothing.
+fn proxy_protocol(section: &mut Section) -> Result<ProxyProtocol, ConfigError> {
+    let is_on = section.flag("proxy_protocol")?.unwrap_or(false);
+    let from = section.texts("proxy_protocol_from", "a network such as 10.0.0.0/8, or a list of them")?;
+    match from.first() {
+        Some(text) if !is_on => Err(text.refuse("it says nothing without proxy_protocol: on")),
+        _ if !is_on => Ok(ProxyProtocol::Off),
+        _ => Ok(ProxyProtocol::On {
+            from: from
+                .iter()
+                .map(|text| text.read(str::parse::<IpNetwork>))
+                .collect::<Result<_, _>>()?,
+        }),
+    }
 }
 
 fn keypairs(section: &mut Section) -> Result<Vec<KeyPair>, ConfigError> {
@@ -156,6 +173,45 @@ fn listen_addr(section: &mut Section, key: &str, default_port: u16) -> Result<Li
 mod tests {
     use super::super::Config;
     use super::*;
+
+    #[test]
+    fn headers_of_balancers_are_off_and_say_whose_are_believed() {
+        let protocol = |text: &str| {
+            let config = Config::parse(&format!("proxy_service: {{{text}}}"), "x");
+            config.map(|config| config.proxy.map(|proxy| proxy.proxy_protocol))
+        };
+        let on = |from: &[&str]| {
+            let from = from.iter().map(|text| text.parse().unwrap()).collect();
+            Some(ProxyProtocol::On { from })
+        };
+        for (text, expected) in [
+            ("", Some(ProxyProtocol::Off)),
+            ("proxy_protocol: off", Some(ProxyProtocol::Off)),
+            ("proxy_protocol: on", on(&[])),
+            (
+                "proxy_protocol: \"on\", proxy_protocol_from: 10.0.0.7",
+                on(&["10.0.0.7/32"]),
+            ),
+            (
+                "proxy_protocol: on, proxy_protocol_from: [10.0.0.0/8, \"2001:db8::/32\"]",
+                on(&["10.0.0.0/8", "2001:db8::/32"]),
+            ),
+        ] {
+            assert_eq!(protocol(text).expect(text), expected, "{text}");
+        }
+        for (text, why) in [
+            ("proxy_protocol: v2", "neither yes nor no"),
+            ("proxy_protocol: on, proxy_protocol_from: [10.0.0.1/8]", "10.0.0.0/8"),
+            (
+                "proxy_protocol: on, proxy_protocol_from: balancer.example",
+                "not a network",
+            ),
+            ("proxy_protocol_from: 10.0.0.0/8", "without proxy_protocol: on"),
+        ] {
+            let refused = protocol(text).expect_err(text).to_string();
+            assert!(refused.contains(why), "{text}: {refused}");
+        }
+    }
 
     #[test]
     fn the_age_of_the_policy_has_a_unit_and_limits() {

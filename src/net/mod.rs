@@ -11,6 +11,10 @@ pub mod frames;
 pub mod greeting;
 pub mod mux;
 pub mod socket;
+#[cfg(test)]
+mod stalled_upstream_tests;
+#[cfg(test)]
+mod stops;
 pub mod tls;
 pub mod upstream;
 pub mod upstream_tls;

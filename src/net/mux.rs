@@ -467,4 +467,64 @@ mod tests {
             again.read_exact(&mut [0; 1]).await.unwrap();
         });
     }
+
+    #[test]
+    fn a_stream_that_nobody_reads_holds_up_no_other_and_little_memory() {
+        // What yamux gives a stream before its reader has taken anything, and a stream's queue on either side.
+        const HELD_MAX: usize = 1024 * 1024;
+        block_on(async {
+            let (dialled, _keep, _accepted, mut inbound) = pair();
+            let mut unread = dialled.open().await.unwrap();
+            unread.write_all(b"x").await.unwrap();
+            let _held = inbound.recv().await.unwrap();
+            let (mut sent, piece) = (0, [b'x'; 16 * 1024]);
+            while let Ok(written) = tokio::time::timeout(Duration::from_millis(200), unread.write(&piece)).await {
+                sent += written.unwrap();
+                assert!(sent < HELD_MAX, "nobody reads, and {sent} bytes were taken");
+            }
+            let mut other = dialled.open().await.unwrap();
+            other.write_all(b"y").await.unwrap();
+            let mut far = inbound.recv().await.unwrap();
+            far.read_exact(&mut [0; 1]).await.unwrap();
+            far.write_all(b"z").await.unwrap();
+            other.read_exact(&mut [0; 1]).await.unwrap();
+        });
+    }
+
+    #[test]
+    fn arbitrary_frames_of_a_peer_end_its_connection_at_most() {
+        // A linear congruence, the same in every run.
+        let mut state: u64 = 17;
+        let mut draw = move |below: u32| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            u32::try_from(state >> 33).unwrap() % below
+        };
+        block_on(async {
+            for _ in 0..300 {
+                let (mut peer, ours) = tokio::io::duplex(64 * 1024);
+                let (_mux, mut inbound, drive) = start(ours, MuxSide::Accepted);
+                // A panic of the driver would be one of this task.
+                let driven = tokio::spawn(drive);
+                let mut bytes = Vec::new();
+                for _ in 0..20 {
+                    // Version 0, a type, flags, a stream, a length: sharp values at each place.
+                    let sharp = [0, 1, 2, 3, 255, 256 * 1024, 0x7fff_ffff, 0x8000_0000, u32::MAX];
+                    let mut value = || sharp[draw(9) as usize];
+                    let (stream, length) = (value(), value());
+                    bytes.extend([u8::from(draw(50) == 0), u8::try_from(draw(5)).unwrap(), 0]);
+                    bytes.push(u8::try_from(draw(16)).unwrap());
+                    bytes.extend(stream.to_be_bytes());
+                    bytes.extend(length.to_be_bytes());
+                }
+                drop(peer.write_all(&bytes).await);
+                drop(peer.shutdown().await);
+                let mut unread = Vec::new();
+                drop(peer.read_to_end(&mut unread).await);
+                driven.await.expect("it does not panic");
+                while inbound.recv().await.is_some() {}
+            }
+        });
+    }
 }

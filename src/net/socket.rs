@@ -204,8 +204,18 @@ impl UnixAddress {
 /// The first byte that the peer sends, left in the socket; `None` when it closes without one.
 pub async fn first_byte(stream: &Tcp) -> io::Result<Option<u8>> {
     let mut first = [0; 1];
-    let count = stream.peek(&mut first).await?;
+    let count = peek(stream, &mut first).await?;
     Ok((count == 1).then_some(first[0]))
+}
+
+/// What has come, left in the socket; nothing where the peer has closed.
+pub async fn peek(stream: &Tcp, into: &mut [u8]) -> io::Result<usize> {
+    stream.peek(into).await
+}
+
+/// Sends as much as the socket takes without waiting, for a peer that is given up anyway.
+pub fn write_at_once(stream: &Tcp, bytes: &[u8]) {
+    let _not_taken = stream.try_write(bytes);
 }
 
 #[cfg(test)]

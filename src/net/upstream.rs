@@ -18,9 +18,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 /// What PostgreSQL says before its key: some kilobytes of settings. A server that says more is not PostgreSQL.
 const GREETING_MAX_BYTES: usize = 64 * 1024;
 /// TCP, SSLRequest and TLS with PostgreSQL.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
-/// From the StartupMessage to PostgreSQL's key, as the views show it; whoever opens a session has a limit for all of it.
-const STARTUP_DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
+/// From the StartupMessage to PostgreSQL's key. Whoever opens a session has a limit for all of it besides.
+pub(super) const STARTUP_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Shows that PostgreSQL is waited for, for which step and how long at most, until what it returns is dropped.
 pub type ShowWait<'a> = &'a (dyn Fn(&'static str, Duration) -> WaitGuard + Sync);
@@ -94,12 +94,17 @@ pub async fn open(
         .map_err(|error| error.refusal(endpoint))?;
     let _waits = waits("start-up", STARTUP_DEADLINE);
     let startup = encode_startup(db_user, db_name, parameters).map_err(|error| error.refusal())?;
-    let sent = async {
-        stream.write_all(&startup).await?;
-        stream.flush().await
+    let started = async {
+        let sent = async {
+            stream.write_all(&startup).await?;
+            stream.flush().await
+        };
+        sent.await.map_err(|error| handshake_failed(endpoint, &error))?;
+        greet(endpoint, stream).await
     };
-    sent.await.map_err(|error| handshake_failed(endpoint, &error))?;
-    greet(endpoint, stream).await
+    tokio::time::timeout(STARTUP_DEADLINE, started)
+        .await
+        .unwrap_or_else(|_| Err(ConnectError::NoAnswer(STARTUP_DEADLINE).refusal(endpoint).into()))
 }
 
 /// Reads messages until BackendKeyData.

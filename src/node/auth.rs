@@ -8,6 +8,7 @@ use crate::actors::address::{Address, TellError};
 use crate::actors::audit_log::AuditLogKeeper;
 use crate::actors::ca::{Authorities, Ca, HOST_TTL};
 use crate::actors::connection::{AuthParts, ConnectionParts};
+use crate::actors::door::Door;
 use crate::actors::host::Spec;
 use crate::actors::inventory::{HEARTBEAT_EVERY, Inventory, InventoryStock, InventoryView, NodeHeard, NodeRecord};
 use crate::actors::joins::Joins;
@@ -15,10 +16,13 @@ use crate::actors::links::{LinkParts, Links};
 use crate::actors::node_questions::LinkedNodes;
 use crate::actors::policy::{PolicyConfirmed, PolicyReceived};
 use crate::actors::rbac::{Published, Rbac};
+use crate::actors::strangers::Strangers;
 use crate::actors::tokens::{StaticToken, Tokens};
 use crate::audit::AuditLog;
+use crate::config::ProxyProtocol;
 use crate::config::{AuthConfig, Config};
 use crate::model::{ClusterName, NodeId, NodeKind, SharedClock, Timestamp};
+use crate::net::tls::Http;
 use crate::pki::{CaKind, CertificateAuthority, HostName, HostProfile, PrivateKey, SealKey, entropy};
 use crate::policy::{Resource, presets};
 use crate::store::{SqliteStore, Store, StoreError};
@@ -300,6 +304,12 @@ pub(super) async fn start(
         policy: common.policy.clone(),
         clock: common.clock.clone(),
         trail: common.trail.clone(),
+        door: Door {
+            identity: common.in_use.clone(),
+            http: Http::OneText,
+            proxy_protocol: ProxyProtocol::Off,
+            strangers: Strangers::new(common.trail.clone()),
+        },
         proxy: None,
         auth: Some(AuthParts {
             adopt_link: links.address(),

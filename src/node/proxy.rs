@@ -7,12 +7,15 @@ use crate::actors::cancels::requests::CancelParts;
 use crate::actors::cancels::{ClientKeys, Keys};
 use crate::actors::carried::ToAuthRoom;
 use crate::actors::connection::{ConnectionParts, ProxyParts};
+use crate::actors::door::Door;
 use crate::actors::host::Spec;
 use crate::actors::listener::{Port, PortListener};
+use crate::actors::strangers::Strangers;
 use crate::actors::tunnels::{RoutesStock, ServeLocally, Tunnels};
-use crate::config::{Config, JoinAddress, KeyPair, ListenAddr, ListenHost, ProxyConfig};
+use crate::config::{Config, JoinAddress, KeyPair, ListenAddr, ListenHost, ProxyConfig, ProxyProtocol};
 use crate::model::{Endpoint, NodeKind};
 use crate::net::socket::Listener;
+use crate::net::tls::Http;
 use crate::web::pages::{PageParts, Pages};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
@@ -65,6 +68,12 @@ pub(super) fn start(
         policy: common.policy.clone(),
         clock: common.clock.clone(),
         trail: common.trail.clone(),
+        door: Door {
+            identity: common.in_use.clone(),
+            http: Http::Pages,
+            proxy_protocol: config.proxy_protocol.clone(),
+            strangers: Strangers::new(common.trail.clone()),
+        },
         proxy: Some(ProxyParts {
             routes,
             register: sessions.address(),
@@ -85,6 +94,12 @@ pub(super) fn start(
         }),
         auth: None,
     });
+    if matches!(&config.proxy_protocol, ProxyProtocol::On { from } if from.is_empty()) {
+        tracing::warn!(
+            "proxy_protocol is on and believes everybody: whoever reaches the port can claim any address; name the balancers' \
+             networks in proxy_protocol_from"
+        );
+    }
     start_listener(common, roots, "listener", socket, parts);
     common.report.send_modify(|report| report.proxy_addresses = addresses);
     tracing::info!(%listening, "the proxy listens");

@@ -26,16 +26,14 @@ pub enum FirstByte {
     Tls,
     /// A PostgreSQL packet without a type byte: its length is at most 10 000, so the first byte is 0.
     PostgreSql,
-    /// Letters of an HTTP method: somebody typed `http://` where TLS is spoken.
-    PlainHttp,
-    Unknown,
+    /// Nothing that is spoken here; see [`super::foreign`].
+    Foreign,
 }
 
 pub fn classify(first: u8) -> FirstByte {
     match first {
         0x16 => FirstByte::Tls,
         0x00 => FirstByte::PostgreSql,
-        b'A'..=b'Z' => FirstByte::PlainHttp,
-        _ => FirstByte::Unknown,
+        _ => FirstByte::Foreign,
     }
 }

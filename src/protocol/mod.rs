@@ -2,5 +2,7 @@
 
 pub mod alpn;
 pub mod carried;
+pub mod foreign;
 pub mod postgres;
+pub mod proxy_header;
 pub mod tunnel;

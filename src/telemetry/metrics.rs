@@ -125,6 +125,8 @@ pub struct Metrics {
     pub connections: Counters<ConnectionKind, 7>,
     /// Closed at once, because as many as may be are open.
     pub connections_turned_away: Counter,
+    /// Closed at once, because of those of their address that had not shown yet who they are.
+    pub strangers_turned_away: Counter,
     pub proxy: SessionMetrics,
     pub agent: SessionMetrics,
     /// From the accepted connection to the open session, on a proxy.
@@ -151,6 +153,7 @@ pub struct Metrics {
 pub static METRICS: Metrics = Metrics {
     connections: Counters::zero(),
     connections_turned_away: Counter::new(),
+    strangers_turned_away: Counter::new(),
     proxy: SessionMetrics::new(),
     agent: SessionMetrics::new(),
     session_opening: Durations::zero(),

@@ -287,3 +287,52 @@ fn every_test_that_the_threat_model_names_is_there() {
         .collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
+
+/// Three numbers of a version; what follows them does not count here.
+fn version(text: &str) -> [u32; 3] {
+    let numbers: Vec<u32> = text
+        .split(['.', '-', '+'])
+        .map_while(|part| part.parse().ok())
+        .collect();
+    [0, 1, 2].map(|place| numbers.get(place).copied().unwrap_or(0))
+}
+
+#[test]
+fn known_faults_of_crates_are_below_the_floors_of_what_is_built() {
+    let read = |name: &str| std::fs::read_to_string(root().join(name)).expect("UTF-8");
+    let (deny, lock) = (read("deny.toml"), read("Cargo.lock"));
+    let package = regex::Regex::new(r#"name = "([^"]+)"\nversion = "([^"]+)""#).expect("an expression");
+    let built: Vec<(&str, [u32; 3])> = package
+        .captures_iter(&lock)
+        .map(|found| {
+            let [name, number] = found.extract().1;
+            (name, version(number))
+        })
+        .collect();
+    let floor = regex::Regex::new(r#"crate = "([a-z0-9-]+):<([0-9.]+)""#).expect("an expression");
+    let mut floors = BTreeSet::new();
+    for found in floor.captures_iter(&deny) {
+        let [name, least] = found.extract().1;
+        floors.insert(name);
+        let below: Vec<_> = built
+            .iter()
+            .filter(|(other, number)| *other == name && *number < version(least))
+            .collect();
+        assert!(below.is_empty(), "{name} below {least}: {below:?}");
+    }
+    for name in [
+        "yamux",
+        "h2",
+        "rustls",
+        "rustls-webpki",
+        "bytes",
+        "tokio",
+        "tokio-postgres",
+        "postgres-protocol",
+        "lru",
+        "sqlx",
+    ] {
+        assert!(floors.contains(name), "{name} has no floor in deny.toml");
+    }
+    assert!(built.iter().any(|(name, _)| *name == "yamux"), "the lock file is read");
+}

@@ -2,7 +2,8 @@
 
 use crate::harness::cluster::{Node, ca_pin, ctl};
 use crate::harness::configuration::{Join, database};
-use crate::harness::{NodeConfig, PATIENCE, Process, Stopwatch, TestDir, figure, until};
+use crate::harness::{Cluster, Form, Kind, NodeConfig, PATIENCE, Process, Stopwatch, TestDir, Wire, figure, until};
+use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -117,4 +118,87 @@ fn hundreds_of_agents_come_back_after_the_proxy_was_restarted() {
         "proxy killed and started: all {agents} agents back after {} ms",
         back.elapsed().as_millis()
     ));
+}
+
+/// What a session does while its agent is stopped.
+const DOINGS: [Option<&str>; 3] = [
+    None,
+    Some("select pg_sleep(600)"),
+    Some("select repeat('x', 1000) from generate_series(1, 100000000)"),
+];
+
+/// Stops the agent under open sessions of three kinds: shortly, which all of them outlive, and then for long, which ends all of
+/// them with the reason.
+fn an_agent_stops_under(sessions: usize, stopped_for: Duration) {
+    // Less than the silence after which a proxy gives a tunnel up (`PEER_SILENT_AFTER`).
+    const SHORTLY: Duration = Duration::from_secs(3);
+    let cluster = Cluster::start(Form::Apart);
+    let client = cluster.client("alice", "app", "app");
+    let mut open: Vec<Wire> = (0..sessions)
+        .map(|_| Wire::connect(&client).expect("allowed"))
+        .collect();
+    let (proxy, agent) = (cluster.node(Kind::Proxy).process(), cluster.node(Kind::Agent).process());
+
+    agent.send(Signal::SIGSTOP);
+    std::thread::sleep(SHORTLY);
+    agent.send(Signal::SIGCONT);
+    for wire in &mut open {
+        assert_eq!(wire.query("select 41 + 1").expect("it goes on"), ["42"]);
+    }
+
+    let at_rest = memory(proxy);
+    let readers: Vec<_> = open
+        .into_iter()
+        .zip(DOINGS.into_iter().cycle())
+        .map(|(mut wire, doing)| {
+            std::thread::spawn(move || {
+                if let Some(sql) = doing {
+                    wire.begin_query(sql);
+                }
+                wire.ended_with(Duration::from_secs(120))
+            })
+        })
+        .collect();
+    std::thread::sleep(Duration::from_secs(1));
+    let busy = memory(proxy);
+    agent.send(Signal::SIGSTOP);
+    let stopped = Stopwatch::start();
+    let mut most = busy;
+    while stopped.elapsed() < stopped_for {
+        most = most.max(memory(proxy));
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    agent.send(Signal::SIGCONT);
+    for reader in readers {
+        let error = reader.join().expect("every client has an answer");
+        assert_eq!(
+            (error.severity.as_str(), error.code.as_str()),
+            ("FATAL", "08006"),
+            "{error:?}"
+        );
+    }
+    let back = Stopwatch::start();
+    until("a new session", PATIENCE, || Wire::connect(&client).ok());
+    figure(&format!(
+        "agent stopped for {} s under {sessions} sessions: the proxy had {at_rest} MiB at rest, {busy} MiB while they ran, {most} MiB at \
+         most while the agent stood; all read 08006; a new session {} ms after it went on",
+        stopped_for.as_secs(),
+        back.elapsed().as_millis()
+    ));
+    assert!(most < busy + 128, "{busy} MiB, then {most} MiB");
+    until("nothing of the old sessions is left in PostgreSQL", PATIENCE, || {
+        let left = "select count(*) from pg_stat_activity where usename = 'app' and state = 'active'";
+        (cluster.postgres.admin("app", left).trim() == "0").then_some(())
+    });
+}
+
+#[test]
+fn an_agent_that_is_stopped_shortly_costs_nobody_a_session_and_for_long_all_read_why() {
+    an_agent_stops_under(9, Duration::from_secs(12));
+}
+
+#[test]
+#[ignore = "a campaign of two minutes: make campaign-stopped-agent"]
+fn a_hundred_sessions_outlive_or_are_told_of_an_agent_that_is_stopped_for_a_minute() {
+    an_agent_stops_under(100, Duration::from_secs(60));
 }

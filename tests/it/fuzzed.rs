@@ -133,6 +133,7 @@ macro_rules! replayed {
 // So many changes to each file that a target takes a fraction of a second; those that write to a disk get fewer.
 replayed! {
     startup: 200,
+    proxy_header: 200,
     frontend: 15,
     backend: 40,
     exchange: 200,

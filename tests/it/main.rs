@@ -85,6 +85,8 @@ mod revoked;
 mod sign_up;
 /// A node that is told to stop, with somebody connected.
 mod stopped;
+/// Peers that are slow, silent, strangers, or behind a balancer.
+mod strangers;
 /// Panics in threads that are no actors, and threads that are blocked.
 #[cfg(feature = "fault-points")]
 mod threads;

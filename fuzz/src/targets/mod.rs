@@ -7,6 +7,7 @@ mod audit;
 mod backend;
 mod certificates;
 mod documents;
+mod edge;
 mod frontend;
 mod nodes;
 mod startup;
@@ -22,6 +23,10 @@ pub const ALL: &[Target] = &[
     Target {
         name: "startup",
         run: startup::startup,
+    },
+    Target {
+        name: "proxy_header",
+        run: edge::proxy_header,
     },
     Target {
         name: "frontend",

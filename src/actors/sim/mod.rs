@@ -3,7 +3,7 @@
 //! `POSTERN_SEED=n` runs one seed and prints its record; `POSTERN_SEEDS=n` runs so many.
 
 mod client;
-mod cluster;
+pub(super) mod cluster;
 mod invariants;
 mod invariants_tests;
 mod postgres;

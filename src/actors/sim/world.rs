@@ -12,21 +12,24 @@ use crate::actors::cancels::{ClientKeys, Keys, UpstreamKeys};
 use crate::actors::carried::ToAuthRoom;
 use crate::actors::connection::{ConnectionParts, ProxyParts, ServePages};
 use crate::actors::databases::{Database, DatabasesStock, Offer};
+use crate::actors::door::Door;
 use crate::actors::host::{ActorRef, Behavior, Runtime, Spec, spawn_detached, start_on};
 use crate::actors::inspector::Inspector;
 use crate::actors::passages::Passages;
 use crate::actors::policy::{Policy, PolicyReceived, PolicyStock, PolicyView};
 use crate::actors::sessions::{Drain, EndAll, Sessions};
 use crate::actors::sessions_stock::SessionsStock;
+use crate::actors::strangers::Strangers;
 use crate::actors::trail::Trail;
 use crate::actors::tunnels::{AgentAnnounced, RoutesStock, ServeLocally, Tunnels};
 use crate::audit::{EventContext, memory_spool};
+use crate::config::ProxyProtocol;
 use crate::model::clock::Clock;
 use crate::model::{
     ConnectionId, Endpoint, NodeId, NodeName, Refusal, RefusalKind, ServiceName, SharedClock, Timestamp,
 };
 use crate::net::mux::{self, Mux, MuxSide};
-use crate::net::tls::ServerTls;
+use crate::net::tls::{Http, ServerTls};
 use crate::net::upstream_tls::UpstreamTrust;
 use crate::pki::entropy;
 use crate::pki::entropy::seeded::Draws;
@@ -114,6 +117,12 @@ impl World {
             policy: proxy.view.clone(),
             clock: clock.clone(),
             trail: proxy.trail.clone(),
+            door: Door {
+                identity: cluster.identity.view(),
+                http: Http::Pages,
+                proxy_protocol: ProxyProtocol::Off,
+                strangers: Strangers::new(proxy.trail.clone()),
+            },
             proxy: Some(ProxyParts {
                 routes,
                 register: proxy.sessions.address(),

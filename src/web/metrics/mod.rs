@@ -148,6 +148,13 @@ fn connection_metrics(page: &mut Page<'_>) -> fmt::Result {
         ),
         Some(number(METRICS.connections_turned_away.get())),
     )?;
+    page.counter(
+        (
+            "postern_strangers_turned_away",
+            "Connections closed at once, because as many of their address as may be had not shown yet who they are.",
+        ),
+        Some(number(METRICS.strangers_turned_away.get())),
+    )?;
     let outcomes = METRICS
         .cancels
         .all()

@@ -241,7 +241,18 @@ pub fn dial(port: u16) -> TcpStream {
     socket
 }
 
+/// The beginning of a connection up to its TLS, of which the first bytes are sent with what is written then.
 fn handshake(client: &Client) -> io::Result<Tls> {
+    let mut socket = dial(client.port);
+    socket.write_all(&SSL_REQUEST)?;
+    let mut answer = [0];
+    socket.read_exact(&mut answer)?;
+    assert_eq!(answer, *b"S", "the server speaks TLS");
+    Ok(StreamOwned::new(tls(client)?, socket))
+}
+
+/// A TLS client with the certificate of `client`, if it has one.
+pub fn tls(client: &Client) -> io::Result<ClientConnection> {
     let file = |suffix| client.prefix.with_extension(suffix);
     let certificates = |suffix| -> Vec<CertificateDer<'static>> {
         CertificateDer::pem_file_iter(file(suffix))
@@ -266,16 +277,8 @@ fn handshake(client: &Client) -> io::Result<Tls> {
     } else {
         builder.with_no_client_auth()
     };
-    let mut socket = dial(client.port);
-    socket.write_all(&SSL_REQUEST)?;
-    let mut answer = [0];
-    socket.read_exact(&mut answer)?;
-    assert_eq!(answer, *b"S", "the server speaks TLS");
     let name = ServerName::try_from("localhost").expect("a name");
-    Ok(StreamOwned::new(
-        ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?,
-        socket,
-    ))
+    ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)
 }
 
 fn data_row(body: &[u8]) -> String {
