@@ -77,6 +77,8 @@ mod remote;
 mod removed;
 /// Host certificates over months.
 mod renewed;
+/// Replication connections: who may have one, and what ends one that streams.
+mod replication;
 /// A role taken away from somebody who is connected.
 mod revoked;
 /// The link that sets a password, and what else a proxy answers over HTTPS.

@@ -358,7 +358,7 @@ def options():
 
 
 def replication():
-    refused("replication=database", "replication")
+    refused("replication=database", "db_replication")
 
 
 # --- the largest things, for the table large ---

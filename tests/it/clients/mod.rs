@@ -9,6 +9,7 @@ mod maintenance;
 mod pgbench;
 mod psql;
 mod psycopg;
+mod replication;
 mod tokio_postgres;
 
 use crate::harness::postgres::program;
@@ -51,6 +52,11 @@ const TABLES: &[Table] = &[
         name: "maintenance",
         version: || version_of("vacuumdb"),
         rows: maintenance::ROWS,
+    },
+    Table {
+        name: "replication",
+        version: || version_of("pg_basebackup"),
+        rows: replication::ROWS,
     },
     Table {
         name: "psycopg",

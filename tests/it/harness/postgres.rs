@@ -111,25 +111,31 @@ impl Postgres {
     /// Starts a server without TLS. It listens on loopback and, for its superuser, on a socket in its directory. What comes
     /// over the network needs TLS and a client certificate with the database user's name; the user `unwelcome` is rejected.
     pub fn start() -> Self {
+        Self::start_on(&FRESH.join("data"))
+    }
+
+    /// The same with a copy of this data directory.
+    pub fn start_on(data: &Path) -> Self {
         for _ in 0..START_ATTEMPTS {
-            if let Some(started) = Self::try_start(free_port()) {
+            if let Some(started) = Self::try_start(free_port(), data) {
                 return started;
             }
         }
         panic!("PostgreSQL did not start on any of {START_ATTEMPTS} ports");
     }
 
-    fn try_start(port: u16) -> Option<Self> {
+    fn try_start(port: u16, data: &Path) -> Option<Self> {
         let directory = TestDir::new();
         give_to_postgres(directory.path());
         let mut copy = Command::new("cp");
         copy.args(["-a", "--reflink=auto"])
-            .arg(FRESH.join("data"))
-            .arg(directory.path());
+            .arg(data)
+            .arg(directory.join("data"));
         run(copy, PATIENCE).ok();
         directory.write(
             "data/pg_hba.conf",
-            "local all all trust\nhostssl all unwelcome all reject\nhostssl all all all cert\n",
+            "local all all trust\nhostssl all unwelcome all reject\nhostssl all all all cert\n\
+             local replication all trust\nhostssl replication all all cert\n",
         );
         let mut postgres = program("postgres", directory.path());
         postgres
@@ -148,6 +154,8 @@ impl Postgres {
             "autovacuum=off",
             "jit=off",
             "log_statement=none",
+            "wal_level=logical",
+            "max_prepared_transactions=10",
         ] {
             postgres.args(["-c", setting]);
         }

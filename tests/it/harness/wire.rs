@@ -14,6 +14,8 @@ use std::time::Duration;
 pub const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 /// GSSENCRequest: length 8 and its code.
 pub const GSSENC_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30];
+/// The beginning of a CancelRequest with a key of protocol 3.0: length 16 and its code.
+const CANCEL_REQUEST: [u8; 8] = [0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e];
 const PROTOCOL_3_0: u32 = 196_608;
 
 /// The fields of an ErrorResponse.
@@ -68,12 +70,18 @@ impl Wire {
     /// The ErrorResponse with which the server ended the start-up.
     #[track_caller]
     pub fn connect(client: &Client) -> Result<Self, ServerError> {
+        Self::connect_with(client, &[])
+    }
+
+    /// The same with more start-up parameters, their names and values in turn.
+    #[track_caller]
+    pub fn connect_with(client: &Client, more: &[&str]) -> Result<Self, ServerError> {
         let mut wire = Self {
             stream: handshake(client).unwrap_or_else(|error| panic!("TLS: {error}")),
             cancel_key: Vec::new(),
         };
         wire.stream
-            .write_all(&startup(&client.db_user, &client.db_name))
+            .write_all(&startup_with(&client.db_user, &client.db_name, more))
             .expect("the server listens");
         loop {
             match wire.message().expect("an answer to the start-up") {
@@ -117,6 +125,15 @@ impl Wire {
         query.push(0);
         // Where the server has gone, what it said before is still to be read.
         drop(self.stream.write_all(&query));
+    }
+
+    /// Sends a CancelRequest for what this session does, on a connection of its own without TLS, and waits until it is
+    /// carried out.
+    pub fn cancel(&self, port: u16) {
+        let mut socket = dial(port);
+        let request = [&CANCEL_REQUEST[..], &self.cancel_key].concat();
+        socket.write_all(&request).expect("the proxy listens");
+        drop(socket.read_to_end(&mut Vec::new()));
     }
 
     /// Sends messages: their types and bodies.
@@ -173,8 +190,13 @@ pub fn read_error(from: &mut impl Read) -> ServerError {
 
 /// A StartupMessage.
 pub fn startup(db_user: &str, db_name: &str) -> Vec<u8> {
+    startup_with(db_user, db_name, &[])
+}
+
+fn startup_with(db_user: &str, db_name: &str, more: &[&str]) -> Vec<u8> {
     let mut body = PROTOCOL_3_0.to_be_bytes().to_vec();
-    for text in ["user", db_user, "database", db_name, "application_name", "postern-it"] {
+    let usual = ["user", db_user, "database", db_name, "application_name", "postern-it"];
+    for text in usual.iter().chain(more) {
         body.extend(text.as_bytes());
         body.push(0);
     }
