@@ -6,9 +6,11 @@ mod jdbc;
 mod large;
 mod libpq;
 mod maintenance;
+mod newer;
 mod pgbench;
 mod psql;
 mod psycopg;
+pub use psycopg::python;
 mod replication;
 mod tokio_postgres;
 
@@ -69,6 +71,11 @@ const TABLES: &[Table] = &[
         rows: libpq::ROWS,
     },
     Table {
+        name: "newer",
+        version: newer::version,
+        rows: newer::ROWS,
+    },
+    Table {
         name: "tokio-postgres",
         version: tokio_postgres::version,
         rows: tokio_postgres::ROWS,
@@ -116,7 +123,7 @@ fn in_new_database(cluster: &crate::harness::Cluster, name: &str) -> Client {
 }
 
 /// A file of these tests, beside this one.
-fn beside(name: &str) -> PathBuf {
+pub fn beside(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/it/clients")
         .join(name)

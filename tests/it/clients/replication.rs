@@ -161,9 +161,12 @@ fn receive_wal(cluster: &Cluster) {
         .arg(directory.path());
     let receives = beside("pg_receivewal", receive, logs.path());
     says(&receives, "starting log streaming");
-    cluster
-        .postgres
-        .admin("postgres", "select txid_current(), pg_switch_wal()");
+    for sql in [
+        "select pg_logical_emit_message(false, 'received', 'something')",
+        "select pg_switch_wal()",
+    ] {
+        cluster.postgres.admin("postgres", sql);
+    }
     until("a whole segment is there", PATIENCE, || {
         let mut files = std::fs::read_dir(directory.path()).expect("ours").flatten();
         files.find(|file| file.file_name().len() == 24)

@@ -151,6 +151,19 @@ impl Wire {
         while self.message().expect("a message").0 != message_type {}
     }
 
+    /// The types of the messages up to the next one of `last`, with it.
+    #[track_caller]
+    pub fn types_to(&mut self, last: u8) -> String {
+        let mut types = String::new();
+        loop {
+            let (message_type, _) = self.message().expect("a message");
+            types.push(message_type.into());
+            if message_type == last {
+                return types;
+            }
+        }
+    }
+
     /// Waits for the ErrorResponse that ends the session.
     #[track_caller]
     pub fn ended_with(&mut self, limit: Duration) -> ServerError {
