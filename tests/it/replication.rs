@@ -59,15 +59,17 @@ fn a_replication_connection_takes_a_role_that_says_so_and_is_audited_with_its_co
         );
 
         let mut wire = Wire::connect_with(&copier(&cluster, "copyist"), &parameter).expect("allowed");
-        let command = format!("IDENTIFY_SYSTEM /* {mode} */");
-        assert_eq!(wire.query(&command).expect("a command of replication").len(), 1);
+        assert_eq!(
+            wire.query("IDENTIFY_SYSTEM").expect("a command of replication").len(),
+            1
+        );
         for code in ["PDB00I", "TDB00I"] {
             let begun = cluster.audited("copyist", code, |event| event["replication"] == mode);
             assert_eq!(begun["db_name"], name, "{begun}");
             assert_eq!(begun["decision_role"], "role-of-copyist", "{begun}");
         }
-        let recorded = cluster.audited("copyist", "TDB02I", |event| event["db_query"] == command.as_str());
-        assert_eq!(recorded["replication"], mode, "{recorded}");
+        let recorded = cluster.audited("copyist", "TDB02I", |event| event["replication"] == mode);
+        assert_eq!(recorded["db_query"], "IDENTIFY_SYSTEM", "{recorded}");
     }
     let mut ordinary = Wire::connect(&copier(&cluster, "copyist")).expect("allowed");
     assert_eq!(ordinary.query("select 1"), Ok(vec!["1".to_owned()]));
@@ -87,7 +89,10 @@ fn a_role_that_loses_replication_ends_the_stream_and_leaves_other_sessions_alone
         ("FATAL", "57P01"),
         "{error:?}"
     );
-    assert!(error.message.contains("rules changed"), "{error:?}");
+    assert!(
+        error.message.contains("rules changed") && error.message.ends_with("for replication"),
+        "{error:?}"
+    );
     assert_eq!(ordinary.query("select 'goes on'"), Ok(vec!["goes on".to_owned()]));
 }
 
