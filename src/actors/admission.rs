@@ -93,10 +93,13 @@ impl From<Refusal> for Declined {
     }
 }
 
+/// Names and values, in the client's order.
+type Parameters = Vec<(String, String)>;
+
 /// Start-up parameters as a proxy may send them: only those that may pass, each once, and a replication connection in the one
 /// spelling of its mode, which is decided on and not passed. One that is named like a part of the decision would come after it
 /// and win.
-fn check_parameters(parameters: &[(String, String)]) -> Result<(Vec<(String, String)>, Option<Replication>), Refusal> {
+fn check_parameters(parameters: &[(String, String)]) -> Result<(Parameters, Option<Replication>), Refusal> {
     let refused = |name: &str| {
         tracing::error!(
             parameter = name,
@@ -424,7 +427,7 @@ pub fn unavailable(error: &AskError) -> Refusal {
 mod tests {
     use super::*;
 
-    fn parameters(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    fn parameters(pairs: &[(&str, &str)]) -> Parameters {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         pairs.iter().map(owned).collect()
     }

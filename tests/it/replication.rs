@@ -31,10 +31,14 @@ fn copier(cluster: &Cluster, person: &str) -> Client {
 /// A connection in which a replication streams, quietly: nothing is written meanwhile, and PostgreSQL's keepalives come every
 /// half minute.
 fn streaming(cluster: &Cluster, person: &str) -> Wire {
-    let mut wire = Wire::connect_with(&copier(cluster, person), &["replication", "true"]).expect("allowed");
+    streaming_in(cluster, person, "true")
+}
+
+fn streaming_in(cluster: &Cluster, person: &str, mode: &str) -> Wire {
+    let mut wire = Wire::connect_with(&copier(cluster, person), &["replication", mode]).expect("allowed");
     let system = wire.query("IDENTIFY_SYSTEM").expect("a replication connection");
     let position = system[0].split('|').nth(2).expect("a position in the WAL");
-    wire.begin_query(&format!("START_REPLICATION {position}"));
+    wire.begin_query(&format!("START_REPLICATION PHYSICAL {position}"));
     wire.hears(b'W');
     wire
 }
@@ -176,6 +180,16 @@ fn a_node_that_drains_leaves_a_stream_its_grace_and_ends_a_replication_connectio
         "it had its grace"
     );
     assert_eq!(cluster.node_mut(Kind::Agent).wait(PATIENCE), 0, "it ended in order");
+}
+
+/// Why a role allows both modes or none (docs/decisions/0016).
+#[test]
+fn a_connection_to_one_database_streams_the_whole_server_too() {
+    let cluster = shared(Form::Apart);
+    cluster.create(&person_with("curious", REPLICATES, "")).ok();
+    let mut stream = streaming_in(&cluster, "curious", "database");
+    stream.send(&[(b'c', b"")]);
+    stream.hears(b'Z');
 }
 
 /// The signal of a cancel request ends a stream as it ends a query, and the connection goes on.
