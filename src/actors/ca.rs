@@ -279,6 +279,8 @@ impl Ca {
             labels,
             db_user: ask.db_user.clone(),
             db_name: ask.db_name.clone(),
+            // The certificate is for the database user; whether it is used for replication, proxy and agent decide.
+            replication: None,
             nodes: self
                 .inventory
                 .name_of(ask.agent)

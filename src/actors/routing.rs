@@ -20,7 +20,7 @@ use crate::net::frames::{AnswerError, read_answer, write_frame};
 use crate::pki::{entropy, verify_person};
 use crate::policy::{AccessRequest, Permit, decide, effective_db_name};
 use crate::protocol::postgres::StartupMessage;
-use crate::protocol::postgres::startup::{LONG_CANCEL_KEY_BYTES, SHORT_CANCEL_KEY_BYTES};
+use crate::protocol::postgres::startup::{LONG_CANCEL_KEY_BYTES, REPLICATION, SHORT_CANCEL_KEY_BYTES};
 use crate::protocol::tunnel::{DbToProxy, Frame, FrameKind, Header, ProxyToDb, STREAM_ACCEPTED};
 use crate::telemetry::relays::RelaySpec;
 use crate::telemetry::view::{Side, Whose};
@@ -122,10 +122,13 @@ async fn attempt(
     let proxy = parts.proxy.as_ref().ok_or_else(not_a_proxy)?;
     let principal = identify(parts, client).await?;
     origin.from.is_for(whose(client, &principal));
-    let parameters = client.startup.passed_parameters()?;
+    let mut parameters = client.startup.passed_parameters()?;
     let service = service_of(&principal)?;
     let mut candidates = candidates(parts, proxy, client, &service)?;
     let (request, permit) = authorise(parts, client, principal, service, &mut candidates, session, origin).await?;
+    if let Some(replication) = permit.replication() {
+        parameters.push((REPLICATION.to_owned(), replication.parameter().to_owned()));
+    }
     let register = RegisterSession {
         session,
         connection: client.connection,
@@ -342,7 +345,8 @@ async fn authorise(
     let bad_name = |error: crate::model::NameError| Refusal::new(RefusalKind::AccessDenied, error.to_string());
     let db_user = DbUser::new(client.startup.user()).map_err(bad_name)?;
     // What PostgreSQL would use: an empty name falls to the user's.
-    let db_name = effective_db_name(client.startup.database(), &db_user).map_err(bad_name)?;
+    let replication = client.startup.replication();
+    let db_name = effective_db_name(client.startup.database(), &db_user, replication).map_err(bad_name)?;
     let snapshot = parts.policy.current()?;
     let mut request = AccessRequest {
         principal: Arc::new(principal),
@@ -350,6 +354,7 @@ async fn authorise(
         labels: candidates[0].labels.clone(),
         db_user,
         db_name,
+        replication,
         nodes: Vec::new(),
         client_ip: Some(client.peer.ip()),
     };
@@ -391,6 +396,7 @@ fn about<'a>(client: &Client, request: &'a AccessRequest, session: SessionId, ur
         uri,
         db_user: &request.db_user,
         db_name: &request.db_name,
+        replication: request.replication,
     }
 }
 

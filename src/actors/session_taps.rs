@@ -29,6 +29,8 @@ impl Conversation {
     fn turn(&self) -> Turn {
         if self.exchange.owes_answer() {
             Turn::Busy
+        } else if self.exchange.streams() {
+            Turn::Streaming
         } else if self.in_request || self.exchange.takes_data() {
             Turn::Sending
         } else if self.exchange.is_idle() {
@@ -297,6 +299,42 @@ mod tests {
             .observe(&[message(b'C', b"COPY 1\0"), ready(b'I')].concat())
             .expect("sound");
         assert!(is_idle(&session));
+    }
+
+    #[test]
+    fn a_replication_that_streams_is_neither_idle_nor_at_rest_and_nobody_is_waited_for() {
+        let rest = RestMark::default();
+        let mut session = taps(NoTap, rest.clone(), &gauge());
+        let gauge = session.0.gauge.clone();
+        session.1.observe(&ready(b'I')).expect("sound");
+        session
+            .0
+            .observe(&message(b'Q', b"START_REPLICATION 0/0\0"))
+            .expect("sound");
+        session.1.observe(&message(b'W', b"\0\0\0")).expect("sound");
+        let keepalive = message(b'd', b"k");
+        let status = message(b'd', b"r");
+        for _ in 0..3 {
+            session.1.observe(&keepalive[..3]).expect("sound");
+            session.1.observe(&keepalive[3..]).expect("sound");
+            session.0.observe(&status).expect("sound");
+            assert!(!is_idle(&session));
+            assert_eq!(gauge.state(), "streaming");
+        }
+        let limits = SessionOptions {
+            client_idle_timeout: Some(Duration::from_nanos(1)),
+            ..SessionOptions::default()
+        };
+        let mut limits = Limits::new(limits, Timestamp::from_secs(2), rest);
+        for _ in 0..2 {
+            assert!(limits.overstepped(Timestamp::from_secs(1)).is_none(), "it rests");
+        }
+        session.0.observe(&message(b'c', b"")).expect("sound");
+        assert_eq!(gauge.state(), "busy", "its end is not answered");
+        let end = [message(b'c', b""), message(b'C', b"COPY 0\0"), ready(b'I')].concat();
+        session.1.observe(&end).expect("sound");
+        assert!(is_idle(&session));
+        assert_eq!(gauge.state(), "idle");
     }
 
     #[test]

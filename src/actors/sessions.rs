@@ -251,11 +251,12 @@ fn still_allowed(
                 return Err(Refusal::new(RefusalKind::AccessRevoked, why)
                     .hint("ask an administrator; it lasts until the lock expires or is removed"));
             }
+            let how = request.replication.map_or("", |_| " for replication");
             Err(Refusal::new(
                 RefusalKind::AccessRevoked,
                 format!(
                     "this session is over: the cluster's rules changed, and {} may no longer use database user {} and \
-                     database {} of {}",
+                     database {} of {}{how}",
                     request.principal.name, request.db_user, request.db_name, request.service
                 ),
             )

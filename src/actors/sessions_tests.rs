@@ -50,6 +50,7 @@ fn request() -> AccessRequest {
         labels: Labels::default(),
         db_user: DbUser::new("app").unwrap(),
         db_name: DbName::new("app").unwrap(),
+        replication: None,
         nodes: Vec::new(),
         client_ip: None,
     }

@@ -6,7 +6,8 @@ use crate::audit::{
     AuditError, EventBuilder, EventContext, EventKind, SessionFields, SessionIdentity, Spool, WRITER_THREAD,
 };
 use crate::model::{
-    ConnectionId, DbName, DbUser, NodeId, NodeName, PersonName, Refusal, RefusalKind, ServiceName, SessionId,
+    ConnectionId, DbName, DbUser, NodeId, NodeName, PersonName, Refusal, RefusalKind, Replication, ServiceName,
+    SessionId,
 };
 use crate::policy::Denial;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub struct About<'a> {
     pub uri: &'a str,
     pub db_user: &'a DbUser,
     pub db_name: &'a DbName,
+    pub replication: Option<Replication>,
 }
 
 impl Trail {
@@ -46,6 +48,7 @@ impl Trail {
             db_uri: about.uri,
             db_name: about.db_name,
             db_user: about.db_user,
+            replication: about.replication,
             server_id: self.node,
             server_hostname: &self.node_name,
             connection: about.connection,

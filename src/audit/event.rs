@@ -5,8 +5,8 @@
 use super::json_text::push_string;
 use super::{Entropy, EventKind};
 use crate::model::{
-    ClusterName, ConnectionId, DbName, DbUser, NodeId, NodeName, PersonName, ServiceName, SessionId, SharedClock,
-    Timestamp,
+    ClusterName, ConnectionId, DbName, DbUser, NodeId, NodeName, PersonName, Replication, ServiceName, SessionId,
+    SharedClock, Timestamp,
 };
 use data_encoding::BASE64;
 use std::fmt::Write;
@@ -47,6 +47,8 @@ pub struct SessionIdentity<'a> {
     pub db_uri: &'a str,
     pub db_name: &'a DbName,
     pub db_user: &'a DbUser,
+    /// Of a replication connection.
+    pub replication: Option<Replication>,
     /// The node that writes the event.
     pub server_id: NodeId,
     pub server_hostname: &'a NodeName,
@@ -73,7 +75,11 @@ impl SessionFields {
             .field("db_protocol", "postgres")
             .field("db_uri", identity.db_uri)
             .field("db_name", identity.db_name.as_str())
-            .field("db_user", identity.db_user.as_str())
+            .field("db_user", identity.db_user.as_str());
+        if let Some(replication) = identity.replication {
+            line = line.field("replication", replication.label());
+        }
+        line = line
             .field("server_id", identity.server_id.to_string())
             .field("server_hostname", identity.server_hostname.as_str())
             .field("connection", identity.connection.to_string());
@@ -304,6 +310,7 @@ mod tests {
             db_uri: "localhost:5432",
             db_name: &DbName::new("test").unwrap(),
             db_user: &DbUser::new("postgres").unwrap(),
+            replication: None,
             server_id: NodeId::from_random([2; 16]),
             server_hostname: &NodeName::new("agent-1").unwrap(),
             connection: ConnectionId::from_random([3; 8]),

@@ -4,6 +4,7 @@ use super::admin_client::AdminClient;
 use super::ctl::{Format, print_as};
 use super::terminal::{parse_duration, printable};
 use super::{Failure, Outcome};
+use crate::model::Replication;
 use crate::web::access_api::{AddLock, ExplainQuery, Explanations, LockAdded, LockOn};
 use clap::{Args, Subcommand};
 use hyper::Method;
@@ -84,8 +85,17 @@ pub struct ExplainArgs {
     /// The database user's name when left out, as in PostgreSQL.
     #[arg(long)]
     db_name: Option<String>,
+    /// Of a replication connection: physical (of the whole server, replication=true) or logical (replication=database).
+    #[arg(long, value_name = "MODE", value_parser = mode_of_replication)]
+    replication: Option<Replication>,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+}
+
+fn mode_of_replication(text: &str) -> Result<Replication, String> {
+    let modes = Replication::ALL;
+    let found = modes.into_iter().find(|mode| mode.label() == text);
+    found.ok_or_else(|| modes.map(Replication::label).join(" or "))
 }
 
 pub async fn access(client: &AdminClient, verb: AccessVerb) -> Outcome {
@@ -95,6 +105,7 @@ pub async fn access(client: &AdminClient, verb: AccessVerb) -> Outcome {
         db: args.db,
         db_user: args.db_user,
         db_name: args.db_name,
+        replication: args.replication,
     };
     let explained: Explanations = client.get("/v1/access/explain", &ask).await?;
     if args.format != Format::Text {

@@ -12,6 +12,7 @@ pub mod node;
 pub mod percent;
 pub mod principal;
 pub mod refusal;
+pub mod replication;
 pub mod secret;
 
 pub use clock::{Clock, Moment, SharedClock, SystemClock, Timestamp};
@@ -24,4 +25,5 @@ pub use node::NodeKind;
 pub use percent::percent_encoded;
 pub use principal::{Principal, Route, Traits};
 pub use refusal::{Refusal, RefusalKind, Side};
+pub use replication::Replication;
 pub use secret::Secret;

@@ -4,7 +4,7 @@ use super::BoxStream;
 use super::socket::{self, Tcp};
 use super::tls::{ClientTls, server_chain};
 use super::upstream_tls::UpstreamClient;
-use crate::model::{DbName, DbUser, Endpoint, Refusal, RefusalKind};
+use crate::model::{DbName, DbUser, Endpoint, Refusal, RefusalKind, Replication};
 use crate::protocol::postgres::backend::{AuthenticationRequest, BackendKeyData, ErrorFields};
 use crate::protocol::postgres::startup::{SSL_REQUEST, encode_cancel, encode_startup};
 use crate::telemetry::registry::WaitGuard;
@@ -79,13 +79,21 @@ impl Dial for DialTls {
     }
 }
 
+/// Whom PostgreSQL is asked to let in.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    pub db_user: &'a DbUser,
+    pub db_name: &'a DbName,
+    pub replication: Option<Replication>,
+    /// Further start-up parameters.
+    pub parameters: &'a [(String, String)],
+}
+
 pub async fn open(
     dial: &dyn Dial,
     endpoint: &Endpoint,
     tls: &UpstreamClient,
-    db_user: &DbUser,
-    db_name: &DbName,
-    parameters: &[(String, String)],
+    asked: Asked<'_>,
     waits: ShowWait<'_>,
 ) -> Result<Opened, UpstreamAnswer> {
     let connected = tokio::time::timeout(CONNECT_DEADLINE, dial.dial(endpoint, tls, waits)).await;
@@ -93,7 +101,8 @@ pub async fn open(
         .unwrap_or(Err(ConnectError::NoAnswer(CONNECT_DEADLINE)))
         .map_err(|error| error.refusal(endpoint))?;
     let _waits = waits("start-up", STARTUP_DEADLINE);
-    let startup = encode_startup(db_user, db_name, parameters).map_err(|error| error.refusal())?;
+    let startup = encode_startup(asked.db_user, asked.db_name, asked.replication, asked.parameters)
+        .map_err(|error| error.refusal())?;
     let started = async {
         let sent = async {
             stream.write_all(&startup).await?;

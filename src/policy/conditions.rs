@@ -2,13 +2,15 @@
 
 use super::error::ResourceError;
 use super::expression::Expression;
-use super::fields::{Fields, MAX_VALUE_BYTES, MAX_VALUES, bad_value, limit, text_within, texts};
+use super::fields::{Fields, MAX_VALUE_BYTES, MAX_VALUES, bad_value, limit, text_within, texts, truth};
 use super::matchers::{LabelPattern, LabelSelector, NamePattern, NamePatterns, WILDCARD};
 use super::rules::Rule;
 use serde_json::Map;
 
 /// Keys of one `db_labels`.
 const MAX_LABEL_KEYS: usize = 64;
+
+const REPLICATION: &str = "db_replication";
 
 /// Conditions of Teleport's roles that this version does not enforce, or that are not about databases.
 const CONDITIONS_NOT_ENFORCED: &[&str] = &[
@@ -60,13 +62,23 @@ pub struct Conditions {
     pub db_labels_expression: Option<Expression>,
     pub db_users: NamePatterns,
     pub db_names: NamePatterns,
+    /// Replication connections, which read a whole server past all grants. In `allow` a role that does not say so allows none,
+    /// and one that does still has to match the database user and name; in `deny` it denies all of them.
+    pub db_replication: bool,
     pub rules: Vec<Rule>,
 }
 
 impl Conditions {
     pub(super) fn read(fields: &Fields<'_>) -> Result<Self, ResourceError> {
         fields.only(
-            &["db_labels", "db_labels_expression", "db_users", "db_names", "rules"],
+            &[
+                "db_labels",
+                "db_labels_expression",
+                "db_users",
+                "db_names",
+                REPLICATION,
+                "rules",
+            ],
             "condition",
             CONDITIONS_NOT_ENFORCED,
         )?;
@@ -75,6 +87,7 @@ impl Conditions {
             db_labels_expression: read_expression(fields)?,
             db_users: read_names(fields, "db_users")?,
             db_names: read_names(fields, "db_names")?,
+            db_replication: truth(fields, REPLICATION)?.unwrap_or(false),
             rules: Rule::read_all(fields)?,
         })
     }
@@ -108,6 +121,9 @@ impl Conditions {
             if !patterns.0.is_empty() {
                 map.insert(key.to_owned(), patterns.0.iter().map(NamePattern::source).collect());
             }
+        }
+        if self.db_replication {
+            map.insert(REPLICATION.to_owned(), true.into());
         }
         if !self.rules.is_empty() {
             map.insert("rules".to_owned(), self.rules.iter().map(Rule::to_value).collect());

@@ -115,6 +115,24 @@ pub(super) fn text_within<'a>(node: &'a Node, place: &str, max: usize) -> Result
     }
 }
 
+/// A boolean, as Teleport spells them.
+pub(super) fn truth(fields: &Fields<'_>, key: &str) -> Result<Option<bool>> {
+    let Some(node) = fields.get(key) else {
+        return Ok(None);
+    };
+    let place = fields.below(key);
+    match scalar(node, &place)? {
+        "true" | "yes" | "on" => Ok(Some(true)),
+        "false" | "no" | "off" => Ok(Some(false)),
+        other => Err(bad_value(
+            &place,
+            other,
+            "it is neither true nor false; write true or false",
+            node.at,
+        )),
+    }
+}
+
 /// A text, or a number or boolean in its spelling.
 pub(super) fn scalar<'a>(node: &'a Node, place: &str) -> Result<&'a str> {
     match &node.value {

@@ -27,8 +27,8 @@ pub use conditions::Conditions;
 pub use database::{DatabaseResource, DatabaseTls, DatabaseTlsMode, ResourceMatcher};
 pub use decide::{
     AccessRequest, DENIED_HINT, DENIED_MESSAGE, Denial, ExplainedCondition, ExplainedLock, ExplainedOption,
-    ExplainedRole, Explanation, NotAllowed, PINNED_IP_MESSAGE, Permit, RoleVerdict, Shortfall, Visible, decide,
-    effective_db_name, explain, visible,
+    ExplainedRole, Explanation, NotAllowed, PHYSICAL_REPLICATION_NAME, PINNED_IP_MESSAGE, Permit, REPLICATION_HINT,
+    RoleVerdict, Shortfall, Visible, decide, effective_db_name, explain, visible,
 };
 pub use document::{MAX_DOCUMENT_BYTES, MAX_STREAM_BYTES, MAX_STREAM_DOCUMENTS};
 pub use error::{Position, Problem, ResourceError};

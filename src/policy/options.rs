@@ -1,7 +1,7 @@
 //! Options of roles that bear on sessions, and what the options of all of a person's roles come to.
 
 use super::error::{Problem, ResourceError};
-use super::fields::{Fields, bad_value, scalar};
+use super::fields::{Fields, bad_value, scalar, truth};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::fmt;
@@ -93,9 +93,9 @@ impl RoleOptions {
         Ok(Self {
             max_session_ttl,
             client_idle_timeout: read_duration(fields, IDLE)?,
-            disconnect_expired_cert: read_bool(fields, EXPIRED)?,
+            disconnect_expired_cert: truth(fields, EXPIRED)?,
             max_connections: read_number(fields, CONNECTIONS)?,
-            pin_source_ip: read_bool(fields, PINNED)?,
+            pin_source_ip: truth(fields, PINNED)?,
         })
     }
 
@@ -182,24 +182,6 @@ fn read_duration(fields: &Fields<'_>, key: &str) -> Result<Option<Duration>, Res
 fn bad_duration(place: String, value: &str, reason: &'static str) -> ResourceError {
     let value = value.to_owned();
     ResourceError::new(Problem::BadDuration { place, value, reason })
-}
-
-/// As Teleport spells them.
-fn read_bool(fields: &Fields<'_>, key: &str) -> Result<Option<bool>, ResourceError> {
-    let Some(node) = fields.get(key) else {
-        return Ok(None);
-    };
-    let place = fields.below(key);
-    match scalar(node, &place)? {
-        "true" | "yes" | "on" => Ok(Some(true)),
-        "false" | "no" | "off" => Ok(Some(false)),
-        other => Err(bad_value(
-            &place,
-            other,
-            "it is neither true nor false; write true or false",
-            node.at,
-        )),
-    }
 }
 
 fn read_number(fields: &Fields<'_>, key: &str) -> Result<Option<u32>, ResourceError> {

@@ -22,6 +22,7 @@ spec:
     db_labels_expression: labels["env"] != 'prod' || contains(user.spec.traits["team"], "ops")
     rules:
     - {resources: [role, cluster_auth_preference], verbs: [list, readnosecrets]}
+    db_replication: yes
   deny:
     db_labels: {}
     db_names: [postgres]
@@ -58,6 +59,23 @@ fn a_role_is_read_with_everything_it_says() {
     );
     assert_eq!(role.allowed_labels().0["team"].len(), 1);
     assert!(role.deny.db_labels.is_some_and(|s| s.0.is_empty()));
+    assert!(role.allow.db_replication && !role.deny.db_replication);
+}
+
+#[test]
+fn replication_is_what_a_role_says_in_so_many_words() {
+    let said = |spec: &str| role(spec).expect(spec).allow.db_replication;
+    assert!(said("  allow: {db_replication: true}"));
+    assert!(!said("  allow: {db_replication: false}") && !said("  allow: {}"));
+    for not_a_truth in ["database", "'*'", "1", "[true]", "{}"] {
+        let why = refused(&format!("  allow: {{db_replication: {not_a_truth}}}"));
+        assert!(why.contains("spec.allow.db_replication"), "{why}");
+    }
+    let unsaid = role("  allow: {db_users: [a]}").expect("fine");
+    assert!(
+        !Resource::Role(unsaid).to_json().contains("replication"),
+        "a node of an older version reads roles that do not say it"
+    );
 }
 
 #[test]
@@ -134,7 +152,7 @@ fn what_is_wrong_in_a_role_is_said_with_its_place_and_the_next_step() {
         ),
         (
             "  allow:\n    zzz: []\n",
-            "known keys are db_labels, db_labels_expression, db_users, db_names, rules",
+            "known keys are db_labels, db_labels_expression, db_users, db_names, db_replication, rules",
         ),
         (
             "  options: {max_sesion_ttl: 1h}\n",

@@ -75,6 +75,8 @@ pub enum Turn {
     InTransaction = 2,
     /// The client is in the middle of a request, or of the data of a COPY.
     Sending = 3,
+    /// A replication: either side speaks when it has something to say.
+    Streaming = 4,
 }
 
 impl Turn {
@@ -84,6 +86,7 @@ impl Turn {
             Self::Idle => "idle",
             Self::InTransaction => "idle in transaction",
             Self::Sending => "sending",
+            Self::Streaming => "streaming",
         }
     }
 
@@ -92,6 +95,7 @@ impl Turn {
             1 => Self::Idle,
             2 => Self::InTransaction,
             3 => Self::Sending,
+            4 => Self::Streaming,
             _ => Self::Busy,
         }
     }

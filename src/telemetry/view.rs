@@ -171,7 +171,7 @@ pub struct RelayView {
     pub age_us: u64,
     /// `busy`: an answer is owed to the client, it is PostgreSQL's turn. `idle`: everything is answered. `idle in transaction`:
     /// so it is, and a transaction is open. `sending`: the client is in the middle of a request, or of the data of a COPY.
-    /// `closing`: its last words are being said.
+    /// `streaming`: a replication, in which nobody owes anything. `closing`: its last words are being said.
     pub state: String,
     pub state_age_us: u64,
     pub to_upstream: WayView,

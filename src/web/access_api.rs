@@ -1,5 +1,6 @@
 //! The shapes of the API for locks and for explanations of decisions.
 
+use crate::model::Replication;
 use serde::{Deserialize, Serialize};
 
 /// `POST /v1/locks`
@@ -34,6 +35,8 @@ pub struct ExplainQuery {
     pub db_user: String,
     /// The database user's where it is left out, as PostgreSQL has it.
     pub db_name: Option<String>,
+    /// Of a replication connection; a physical one is in no database.
+    pub replication: Option<Replication>,
 }
 
 /// One explanation for each agent that serves the database: their labels and the locks on them may differ.

@@ -78,7 +78,7 @@ pub(super) async fn explain_access(
     let person = PersonName::new(ask.user).map_err(bad)?;
     let service = ServiceName::new(ask.db).map_err(bad)?;
     let db_user = DbUser::new(ask.db_user).map_err(bad)?;
-    let db_name = effective_db_name(ask.db_name.as_deref(), &db_user).map_err(bad)?;
+    let db_name = effective_db_name(ask.db_name.as_deref(), &db_user, ask.replication).map_err(bad)?;
     let (snapshot, now) = (api.snapshot()?, api.parts.clock.now());
     if !snapshot.users.contains_key(&person) {
         let why = format!(
@@ -96,6 +96,7 @@ pub(super) async fn explain_access(
             labels,
             db_user: db_user.clone(),
             db_name: db_name.clone(),
+            replication: ask.replication,
             nodes: vec![(record.node, record.name.clone())],
             client_ip: None,
         };

@@ -77,7 +77,8 @@ fn each_version_of_the_protocol_is_answered_as_postgresql_18_does(form: Form) {
         (3, &[], negotiation(2, &[]), 32),
         (9_999, &[UNKNOWN], negotiation(2, &[UNKNOWN]), 32),
     ] {
-        let mut wire = Wire::connect_speaking(&client, minor, options).expect("allowed");
+        let parameters: Vec<_> = options.iter().flat_map(|name| [*name, "on"]).collect();
+        let mut wire = Wire::connect_speaking(&client, minor, &parameters).expect("allowed");
         assert_eq!(wire.negotiated, negotiated, "3.{minor} {options:?}");
         assert_eq!(wire.cancel_key.len(), 4 + secret_bytes, "3.{minor} {options:?}");
         wire.begin_query(&format!("select pg_sleep(60) /* asked in 3.{minor} {form:?} */"));

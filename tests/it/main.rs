@@ -19,6 +19,8 @@ mod campaigns;
 mod cancel;
 /// Clients of every kind: each line of the tables in `docs/clients.md`.
 mod clients;
+/// The table of what clients read, and drivers that read it.
+mod closes;
 /// The commands that set nodes up, under the names that the guide calls the program by.
 mod commands;
 /// What an agent serves: verification of PostgreSQL, its health, labels that commands give, certificates.
@@ -29,6 +31,8 @@ mod denials;
 mod dev;
 /// A node that finishes what is open before it stops; its answers to probes; a configuration that is read again.
 mod drained;
+/// What fails in PostgreSQL, message by message, and clients that vanish.
+mod failing;
 /// A panic in every actor, one after the other, and the table of it.
 #[cfg(feature = "fault-points")]
 mod fault_table;
@@ -79,6 +83,8 @@ mod remote;
 mod removed;
 /// Host certificates over months.
 mod renewed;
+/// Replication connections: who may have one, and what ends one that streams.
+mod replication;
 /// A role taken away from somebody who is connected.
 mod revoked;
 /// The link that sets a password, and what else a proxy answers over HTTPS.

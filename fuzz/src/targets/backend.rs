@@ -130,10 +130,12 @@ pub fn exchange(bytes: &[u8]) {
         if plain {
             assert_eq!(exchange.is_answered(), owed == 0 && !unsynced, "{bytes:?}");
             assert_eq!(exchange.is_idle(), owed == 0 && !unsynced && status == b'I');
-            assert!(!exchange.takes_data());
+            assert!(!exchange.takes_data() && !exchange.streams());
         }
         assert!(!exchange.is_idle() || exchange.is_answered());
-        assert!(!(exchange.is_answered() && (exchange.owes_answer() || exchange.takes_data())));
+        let said = [exchange.is_answered(), exchange.takes_data(), exchange.streams()];
+        assert!(said.iter().filter(|is_so| **is_so).count() <= 1);
+        assert!(!(exchange.is_answered() && exchange.owes_answer()));
     }
     exchange.lose();
     for _ in 0..4 {

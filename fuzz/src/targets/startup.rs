@@ -58,7 +58,8 @@ fn started(message: &StartupMessage, bytes: &[u8]) {
         return;
     };
     // Long names in place of a missing one may make the packet too long.
-    let Ok(forwarded) = encode_startup(&user, &database, &passed) else {
+    let replication = message.replication();
+    let Ok(forwarded) = encode_startup(&user, &database, replication, &passed) else {
         return;
     };
     let Ok(FirstPacket::Startup(read)) = parse(&forwarded[4..]) else {
@@ -66,5 +67,7 @@ fn started(message: &StartupMessage, bytes: &[u8]) {
     };
     assert_eq!((read.user(), read.database()), (user.as_str(), Some(database.as_str())));
     assert_eq!(read.passed_parameters().as_ref(), Ok(&passed));
-    assert_eq!(read.parameters.len(), passed.len() + 2, "nothing else came in");
+    assert_eq!(read.replication(), replication);
+    let asked = 2 + usize::from(replication.is_some());
+    assert_eq!(read.parameters.len(), passed.len() + asked, "nothing else came in");
 }

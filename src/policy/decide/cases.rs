@@ -329,7 +329,7 @@ fn a_role_denies_when_any_one_of_its_denials_matches() {
     for (deny, asked, expected) in DENY_CASES {
         let spec = format!("{{allow: {{{ANY}, db_users: ['*'], db_names: ['*']}}, deny: {{{deny}}}}}");
         match ask(&[("v7", &spec)], TRAITS, *asked) {
-            Err(Denial::DeniedByRole { role, rule }) => {
+            Err(Denial::DeniedByRole { role, rule, .. }) => {
                 assert!(*expected, "{deny} on {asked:?}: {rule}");
                 assert_eq!(role.as_str(), "r0");
             }

@@ -1,6 +1,6 @@
 //! The denial: which role and which rule said no, for operators and the audit log; and the little of it that a client reads.
 
-use crate::model::{DbName, DbUser, PersonName, Refusal, RefusalKind, RoleName, ServiceName, Timestamp};
+use crate::model::{DbName, DbUser, PersonName, Refusal, RefusalKind, Replication, RoleName, ServiceName, Timestamp};
 use crate::policy::lock::Lock;
 use std::fmt;
 use std::net::IpAddr;
@@ -9,6 +9,9 @@ use std::net::IpAddr;
 pub const DENIED_MESSAGE: &str = "access to db denied. User does not have permissions. Confirm database user and name.";
 /// What a client reads below it. It says nothing about what any role holds.
 pub const DENIED_HINT: &str = "ask an administrator, or see which databases you may use";
+/// The same of whoever asked for a replication connection: what they asked for, and not what they have.
+pub const REPLICATION_HINT: &str =
+    "this is a replication connection, which is allowed by roles with db_replication only; ask an administrator";
 /// What a client reads whose certificate is pinned to another address, or to none where a role asks for it.
 pub const PINNED_IP_MESSAGE: &str = "pinned IP doesn't match observed client IP";
 
@@ -54,7 +57,11 @@ pub enum Denial {
         observed: Option<IpAddr>,
     },
     #[error("role {:?} denies it: {rule}", .role.as_str())]
-    DeniedByRole { role: RoleName, rule: String },
+    DeniedByRole {
+        role: RoleName,
+        rule: String,
+        replication: Option<Replication>,
+    },
     #[error("{0}")]
     NotAllowed(Box<NotAllowed>),
 }
@@ -77,6 +84,7 @@ pub struct NotAllowed {
     pub service: ServiceName,
     pub db_user: DbUser,
     pub db_name: DbName,
+    pub replication: Option<Replication>,
     /// The roles that were asked, the nearest to allowing it first.
     pub considered: Vec<Shortfall>,
     /// Roles that the person has by name and that do not exist.
@@ -93,6 +101,9 @@ impl fmt::Display for NotAllowed {
             self.db_name.as_str(),
             self.service.as_str()
         )?;
+        if let Some(replication) = self.replication {
+            write!(f, ", for {} replication", replication.label())?;
+        }
         match self.considered.split_first() {
             None => f.write_str("; no role was asked")?,
             Some((nearest, others)) => {
@@ -108,6 +119,11 @@ impl fmt::Display for NotAllowed {
         }
         Ok(())
     }
+}
+
+fn denied(replication: Option<Replication>) -> Refusal {
+    let hint = replication.map_or(DENIED_HINT, |_| REPLICATION_HINT);
+    Refusal::new(RefusalKind::AccessDenied, DENIED_MESSAGE).hint(hint)
 }
 
 impl Denial {
@@ -140,9 +156,9 @@ impl Denial {
                 "your certificate is for database service {:?}; log in to the one that you want to use",
                 bound.as_str()
             )),
-            Self::UnknownPerson { .. } | Self::DeniedByRole { .. } | Self::NotAllowed(_) => {
-                Refusal::new(RefusalKind::AccessDenied, DENIED_MESSAGE).hint(DENIED_HINT)
-            }
+            Self::UnknownPerson { .. } => denied(None),
+            Self::DeniedByRole { replication, .. } => denied(*replication),
+            Self::NotAllowed(not_allowed) => denied(not_allowed.replication),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use super::matching::{Asked, FIELDS};
 use super::{AccessRequest, decide};
-use crate::model::Timestamp;
+use crate::model::{Replication, Timestamp};
 use crate::policy::matchers::Section;
 use crate::policy::options::SessionOptions;
 use crate::policy::role::Role;
@@ -22,6 +22,8 @@ pub struct Explanation {
     pub labels: String,
     pub db_user: String,
     pub db_name: String,
+    /// `physical` or `logical`, of a replication connection.
+    pub replication: Option<Replication>,
     pub policy_version: u64,
     pub allowed: bool,
     /// The role that allows it, that denies it, or that comes nearest to allowing it.
@@ -98,6 +100,7 @@ pub fn explain(snapshot: &PolicySnapshot, request: &AccessRequest, now: Timestam
         labels: request.labels.to_string(),
         db_user: request.db_user.to_string(),
         db_name: request.db_name.to_string(),
+        replication: request.replication,
         policy_version: snapshot.version,
         allowed,
         role,
@@ -203,11 +206,13 @@ impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{}: {} as database user {:?} and database name {:?} at {} (labels \"{}\")",
+            "{}: {} as database user {:?} and database name {:?}{} at {} (labels \"{}\")",
             if self.allowed { "ALLOWED" } else { "DENIED" },
             self.person,
             self.db_user,
             self.db_name,
+            self.replication
+                .map_or(String::new(), |mode| format!(" for {} replication", mode.label())),
             self.service,
             self.labels
         )?;

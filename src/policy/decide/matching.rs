@@ -11,7 +11,13 @@ use crate::policy::role::Role;
 use std::borrow::Cow;
 
 /// The conditions of a section, in the order in which they are asked.
-pub(super) const FIELDS: [Field; 4] = [Field::Labels, Field::Expression, Field::Users, Field::Names];
+pub(super) const FIELDS: [Field; 5] = [
+    Field::Labels,
+    Field::Expression,
+    Field::Users,
+    Field::Names,
+    Field::Replication,
+];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Field {
@@ -19,6 +25,7 @@ pub(super) enum Field {
     Expression,
     Users,
     Names,
+    Replication,
 }
 
 impl Field {
@@ -28,6 +35,7 @@ impl Field {
             Self::Expression => "db_labels_expression",
             Self::Users => "db_users",
             Self::Names => "db_names",
+            Self::Replication => "db_replication",
         }
     }
 }
@@ -93,7 +101,8 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// Whether the condition matches; `None` where the section does not have it. In `allow` users and names are always asked.
+    /// Whether the condition matches; `None` where the section does not have it. In `allow` users and names are always asked,
+    /// and replication is where it is asked for.
     pub fn matches(self, field: Field) -> Option<bool> {
         match field {
             Field::Labels => {
@@ -110,6 +119,13 @@ impl<'a> Asked<'a> {
                     return None;
                 }
                 Some(patterns.find(name, self.traits, self.section).is_some())
+            }
+            Field::Replication => {
+                self.request.replication?;
+                match (self.section, self.conditions().db_replication) {
+                    (Section::Deny, false) => None,
+                    (_, said) => Some(said),
+                }
             }
         }
     }
@@ -141,6 +157,10 @@ impl<'a> Asked<'a> {
                     None => format!("{what} {name:?} is not among {word}.{key} {patterns}"),
                 }
             }
+            Field::Replication => match self.conditions().db_replication {
+                true => format!("{word}.db_replication is for replication connections"),
+                false => format!("{word} has no db_replication, without which there is no replication connection"),
+            },
         }
     }
 

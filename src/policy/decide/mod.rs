@@ -18,7 +18,7 @@ mod permit;
 mod tests;
 mod visible;
 
-pub use denial::{DENIED_HINT, DENIED_MESSAGE, Denial, NotAllowed, PINNED_IP_MESSAGE, Shortfall};
+pub use denial::{DENIED_HINT, DENIED_MESSAGE, Denial, NotAllowed, PINNED_IP_MESSAGE, REPLICATION_HINT, Shortfall};
 pub use explain::{
     ExplainedCondition, ExplainedLock, ExplainedOption, ExplainedRole, Explanation, RoleVerdict, explain,
 };
@@ -28,7 +28,9 @@ pub use visible::{Visible, visible};
 use super::options::SessionOptions;
 use super::snapshot::PolicySnapshot;
 use super::user::UserRecord;
-use crate::model::{DbName, DbUser, Labels, NameError, NodeId, NodeName, Principal, ServiceName, Timestamp};
+use crate::model::{
+    DbName, DbUser, Labels, NameError, NodeId, NodeName, Principal, Replication, ServiceName, Timestamp,
+};
 use matching::{denying_rule, misses};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -43,6 +45,8 @@ pub struct AccessRequest {
     pub db_user: DbUser,
     /// The effective name; see `effective_db_name`.
     pub db_name: DbName,
+    /// A replication connection, which a role has to allow by itself.
+    pub replication: Option<Replication>,
     /// The proxy and the agent that the session goes through, so far as whoever decides knows them: a lock may be on them.
     pub nodes: Vec<(NodeId, NodeName)>,
     /// Where the client connects from. `None` where whoever decides cannot see it: then a pinned certificate is not compared
@@ -50,12 +54,21 @@ pub struct AccessRequest {
     pub client_ip: Option<IpAddr>,
 }
 
+/// What a physical replication connection has in place of a database, of which it is in none: PostgreSQL passes over the name
+/// that it is given, and pg_hba.conf asks for this one.
+pub const PHYSICAL_REPLICATION_NAME: &str = "replication";
+
 /// The database that a session will be in: as PostgreSQL does, an absent or empty name is the user's (libpq, `dbname`).
 ///
 /// It is computed before the decision, so that what is decided on is what is used.
-pub fn effective_db_name(requested: Option<&str>, user: &DbUser) -> Result<DbName, NameError> {
-    match requested {
-        Some(name) if !name.is_empty() => DbName::new(name),
+pub fn effective_db_name(
+    requested: Option<&str>,
+    user: &DbUser,
+    replication: Option<Replication>,
+) -> Result<DbName, NameError> {
+    match (replication, requested) {
+        (Some(Replication::Physical), _) => DbName::new(PHYSICAL_REPLICATION_NAME),
+        (_, Some(name)) if !name.is_empty() => DbName::new(name),
         _ => DbName::new(user.as_str()),
     }
 }
@@ -80,7 +93,12 @@ pub fn decide(snapshot: &PolicySnapshot, request: &AccessRequest, now: Timestamp
     for role in snapshot.roles_of(user) {
         if let Some(rule) = denying_rule(role, request, &user.traits) {
             let role = role.name.clone();
-            return Err(Denial::DeniedByRole { role, rule });
+            let replication = request.replication;
+            return Err(Denial::DeniedByRole {
+                role,
+                rule,
+                replication,
+            });
         }
     }
     let allowing = snapshot
@@ -154,6 +172,7 @@ fn not_allowed(snapshot: &PolicySnapshot, user: &UserRecord, request: &AccessReq
         service: request.service.clone(),
         db_user: request.db_user.clone(),
         db_name: request.db_name.clone(),
+        replication: request.replication,
         considered,
         missing,
     }))

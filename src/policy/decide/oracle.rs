@@ -5,7 +5,7 @@
 
 use super::tests::{principal, request, snapshot};
 use super::{AccessRequest, Denial, RoleVerdict, decide, explain};
-use crate::model::{Labels, NodeId, NodeName, Timestamp};
+use crate::model::{Labels, NodeId, NodeName, Replication, Timestamp};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
@@ -24,6 +24,7 @@ struct Section {
     expression: Option<usize>,
     users: Vec<String>,
     names: Vec<String>,
+    replication: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -42,6 +43,7 @@ struct World {
     labels: BTreeMap<String, String>,
     user: String,
     name: String,
+    replication: Option<Replication>,
     known: bool,
     expires_in: i64,
     bound: Option<&'static str>,
@@ -176,7 +178,8 @@ fn naive(world: &World) -> Answer {
         let by_user = name_matches(&role.deny.users, &world.user, world);
         let by_name = name_matches(&role.deny.names, &world.name, world);
         let by_expression = role.deny.expression.is_some_and(|at| EXPRESSIONS[at].1(world));
-        if by_labels || by_user || by_name || by_expression {
+        let by_replication = world.replication.is_some() && role.deny.replication;
+        if by_labels || by_user || by_name || by_expression || by_replication {
             return Answer::Denied(name);
         }
     }
@@ -187,7 +190,8 @@ fn naive(world: &World) -> Answer {
         };
         let labels = labels && role.allow.expression.is_none_or(|at| EXPRESSIONS[at].1(world));
         let user = name_matches(&role.allow.users, &world.user, world);
-        if labels && user && name_matches(&role.allow.names, &world.name, world) {
+        let replication = world.replication.is_none() || role.allow.replication;
+        if labels && user && replication && name_matches(&role.allow.names, &world.name, world) {
             return Answer::Allowed(name);
         }
     }
@@ -204,6 +208,7 @@ fn asked(world: &World) -> AccessRequest {
         &world.name,
     );
     let here = NodeName::new("here").expect("a name");
+    asked.replication = world.replication;
     asked.nodes = vec![(NodeId::from_random([7; 16]), here)];
     asked
 }
@@ -246,6 +251,7 @@ fn documents(world: &World) -> String {
         }
         map.insert("db_users".to_owned(), json!(section.users));
         map.insert("db_names".to_owned(), json!(section.names));
+        map.insert("db_replication".to_owned(), json!(section.replication));
         Value::Object(map)
     };
     let mut stream = String::new();
@@ -325,6 +331,7 @@ fn roles() -> impl Strategy<Value = NaiveRole> {
         likely_names(),
         likely_names(),
         expressions(0.25),
+        prop::bool::ANY,
     );
     // Denials are rare, or nothing would ever be allowed.
     let deny = (
@@ -332,6 +339,7 @@ fn roles() -> impl Strategy<Value = NaiveRole> {
         rare_names(),
         rare_names(),
         expressions(0.05),
+        prop::bool::weighted(0.05),
     );
     (select(&["v3", "v4", "v8"][..]), allow, deny).prop_map(|(version, allow, deny)| NaiveRole {
         version,
@@ -340,12 +348,14 @@ fn roles() -> impl Strategy<Value = NaiveRole> {
             expression: allow.3,
             users: allow.1,
             names: allow.2,
+            replication: allow.4,
         },
         deny: Section {
             labels: deny.0.flatten(),
             expression: deny.3,
             users: deny.1,
             names: deny.2,
+            replication: deny.4,
         },
     })
 }
@@ -386,24 +396,25 @@ fn worlds() -> impl Strategy<Value = World> {
         prop_oneof![30 => Just(5_i64), 1 => -1_i64..=1],
         option::weighted(0.2, select(&["orders", "orders", "orders", "other"][..])),
     );
+    let replication = option::weighted(0.3, select(&Replication::ALL[..]));
     (
         vec(roles(), 1..=4),
         vec(0_usize..4, 0..=5),
         option::weighted(0.9, texts(TRAITS, 4)),
         labels,
-        select(NAMES),
-        select(NAMES),
+        (select(NAMES), select(NAMES), replication),
         certificate,
         locks(),
     )
         .prop_map(
-            |(roles, held, values, labels, user, name, (known, expires_in, bound), locks)| World {
+            |(roles, held, values, labels, (user, name, replication), (known, expires_in, bound), locks)| World {
                 roles,
                 held,
                 traits: values.map(|v| ("t".to_owned(), v)).into_iter().collect(),
                 labels,
                 user: user.to_owned(),
                 name: name.to_owned(),
+                replication,
                 known,
                 expires_in,
                 bound,

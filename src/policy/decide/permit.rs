@@ -1,6 +1,6 @@
 //! The permit: proof that the rules said yes.
 
-use crate::model::{DbName, DbUser, PersonName, RoleName, ServiceName, Timestamp};
+use crate::model::{DbName, DbUser, PersonName, Replication, RoleName, ServiceName, Timestamp};
 use crate::policy::options::SessionOptions;
 
 /// Proof that `decide` allowed one person one database user and name at one service.
@@ -13,6 +13,7 @@ pub struct Permit {
     service: ServiceName,
     db_user: DbUser,
     db_name: DbName,
+    replication: Option<Replication>,
     until: Timestamp,
     policy_version: u64,
     role: RoleName,
@@ -31,6 +32,7 @@ impl Permit {
             service: request.service.clone(),
             db_user: request.db_user.clone(),
             db_name: request.db_name.clone(),
+            replication: request.replication,
             until: request.principal.valid_until,
             policy_version,
             role,
@@ -52,6 +54,11 @@ impl Permit {
 
     pub fn db_name(&self) -> &DbName {
         &self.db_name
+    }
+
+    /// The replication connection that it is for; `None` allows none.
+    pub fn replication(&self) -> Option<Replication> {
+        self.replication
     }
 
     /// When the certificate expires that was decided on.

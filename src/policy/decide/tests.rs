@@ -39,13 +39,14 @@ pub(super) fn request(principal: Principal, labels: Labels, db_user: &str, db_na
         labels,
         db_user: DbUser::new(db_user).expect("a name"),
         db_name: DbName::new(db_name).expect("a name"),
+        replication: None,
         nodes: Vec::new(),
         client_ip: None,
     }
 }
 
-/// Alice with these roles (`version spec`, named r0, r1, …) and traits asks for `labels user name`.
-pub(super) fn ask(roles: &[(&str, &str)], traits: &str, asked: (&str, &str, &str)) -> Result<Permit, Denial> {
+/// Alice with these roles and traits, as documents.
+fn with_roles(roles: &[(&str, &str)], traits: &str) -> String {
     let mut documents = String::new();
     for (at, (version, spec)) in roles.iter().enumerate() {
         documents += &format!("kind: role\nversion: {version}\nmetadata: {{name: r{at}}}\nspec: {spec}\n---\n");
@@ -55,6 +56,12 @@ pub(super) fn ask(roles: &[(&str, &str)], traits: &str, asked: (&str, &str, &str
         "kind: user\nversion: v2\nmetadata: {{name: alice}}\nspec: {{roles: [{}], traits: {traits}}}\n",
         names.join(", ")
     );
+    documents
+}
+
+/// Alice with these roles (`version spec`, named r0, r1, …) and traits asks for `labels user name`.
+pub(super) fn ask(roles: &[(&str, &str)], traits: &str, asked: (&str, &str, &str)) -> Result<Permit, Denial> {
+    let documents = with_roles(roles, traits);
     let (labels, user, name) = asked;
     let labels = Labels::parse(labels).expect("labels");
     let asked = request(
@@ -245,9 +252,93 @@ fn a_client_reads_nothing_about_roles() {
 fn an_absent_or_empty_database_name_is_the_users() {
     let user = DbUser::new("alice").expect("a name");
     for (requested, expected) in [(None, "alice"), (Some(""), "alice"), (Some("app"), "app")] {
-        assert_eq!(effective_db_name(requested, &user).expect("a name").as_str(), expected);
+        assert_eq!(
+            effective_db_name(requested, &user, None).expect("a name").as_str(),
+            expected
+        );
     }
-    assert!(effective_db_name(Some(&"x".repeat(64)), &user).is_err());
+    assert!(effective_db_name(Some(&"x".repeat(64)), &user, None).is_err());
+}
+
+/// As `ask`, for a replication connection.
+fn ask_to_replicate(roles: &[(&str, &str)], mode: Replication, asked: (&str, &str, &str)) -> Result<Permit, Denial> {
+    let (user, name) = (DbUser::new(asked.1).expect("a name"), Some(asked.2));
+    let name = effective_db_name(name, &user, Some(mode)).expect("a name");
+    let labels = Labels::parse(asked.0).expect("labels");
+    let mut request = request(
+        principal(NOW + std::time::Duration::from_secs(1), None),
+        labels,
+        asked.1,
+        name.as_str(),
+    );
+    request.replication = Some(mode);
+    decide(&snapshot(&with_roles(roles, "{}")), &request, NOW)
+}
+
+#[test]
+fn a_replication_connection_is_allowed_only_by_a_role_that_says_so_and_matches_the_rest_itself() {
+    let open = (
+        "v7",
+        "{allow: {db_labels: {'*': '*'}, db_users: ['*'], db_names: ['*']}}",
+    );
+    let replicates = (
+        "v7",
+        "{allow: {db_labels: {'*': '*'}, db_users: [copier], db_names: [app, replication], db_replication: true}}",
+    );
+    let says_no_more = ("v7", "{allow: {db_replication: true}}");
+    for mode in Replication::ALL {
+        let ask = |roles: &[_], user| ask_to_replicate(roles, mode, ("", user, "app"));
+        for roles in [&[open][..], &[open, says_no_more], &[says_no_more, open]] {
+            let denial = ask(roles, "copier").expect_err("no role allows all of it");
+            assert!(
+                denial
+                    .to_string()
+                    .contains(&format!("for {} replication", mode.label())),
+                "{denial}"
+            );
+            assert!(
+                denial.to_string().contains("db_replication") || roles.len() > 1,
+                "{denial}"
+            );
+            let refusal = denial.refusal();
+            assert_eq!(
+                (refusal.kind.sqlstate(), refusal.hint.as_deref()),
+                ("42501", Some(REPLICATION_HINT))
+            );
+        }
+        let permit = ask(&[open, replicates], "copier").expect("allowed");
+        assert_eq!((permit.replication(), permit.role().as_str()), (Some(mode), "r1"));
+        assert!(ask(&[open, replicates], "app").is_err(), "another database user");
+        let denies = ("v7", "{deny: {db_replication: true}}");
+        assert!(matches!(
+            ask(&[replicates, denies], "copier"),
+            Err(Denial::DeniedByRole { .. })
+        ));
+        let ordinary = super::tests::ask(&[open, denies], "{}", ("", "copier", "app")).expect("not about it");
+        assert_eq!(ordinary.replication(), None);
+    }
+}
+
+#[test]
+fn a_physical_replication_is_in_no_database_and_the_roles_are_asked_about_the_name_of_pg_hba_conf() {
+    let role = |names: &str| {
+        format!("{{allow: {{db_labels: {{'*': '*'}}, db_users: ['*'], db_names: [{names}], db_replication: true}}}}")
+    };
+    let allowed = |names: &str, mode| {
+        let spec = role(names);
+        ask_to_replicate(&[("v7", &spec)], mode, ("", "copier", "app")).map(|permit| permit.db_name().to_string())
+    };
+    assert!(
+        allowed("app", Replication::Physical).is_err(),
+        "whatever database it names"
+    );
+    assert_eq!(
+        allowed("replication", Replication::Physical).expect("allowed"),
+        "replication"
+    );
+    assert_eq!(allowed("'*'", Replication::Physical).expect("allowed"), "replication");
+    assert_eq!(allowed("app", Replication::Logical).expect("allowed"), "app");
+    assert!(allowed("replication", Replication::Logical).is_err());
 }
 
 #[test]
@@ -258,7 +349,7 @@ fn the_roles_are_asked_about_the_name_that_an_empty_database_name_stands_for() {
     )];
     for (db_user, allowed) in [("app", true), ("postgres", false)] {
         let user = DbUser::new(db_user).expect("a name");
-        let name = effective_db_name(Some(""), &user).expect("a name");
+        let name = effective_db_name(Some(""), &user, None).expect("a name");
         assert_eq!(
             ask(&roles, "{}", ("", db_user, name.as_str())).is_ok(),
             allowed,

@@ -21,6 +21,14 @@ enum Sent {
     CopyEnd,
 }
 
+/// A COPY whose data the client may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Copying {
+    In,
+    /// Both sides send data: a replication that streams.
+    Both,
+}
+
 #[derive(Debug, Clone)]
 pub struct Exchange {
     /// What was sent and is not answered, oldest first, as runs.
@@ -28,7 +36,7 @@ pub struct Exchange {
     /// Messages of the extended protocol were sent that no Sync has followed: their transaction is open.
     unsynced: bool,
     /// PostgreSQL takes COPY data; it ignores Syncs meanwhile.
-    copying: bool,
+    copying: Option<Copying>,
     /// A Sync was taken for one that a COPY ignored. If the COPY fails, it may be answered all the same.
     sync_ignored: bool,
     in_transaction: bool,
@@ -42,7 +50,7 @@ impl Default for Exchange {
         Self {
             waiting: VecDeque::from([(Sent::Query, 1)]),
             unsynced: false,
-            copying: false,
+            copying: None,
             sync_ignored: false,
             in_transaction: false,
             lost: false,
@@ -59,18 +67,24 @@ impl Exchange {
     /// Nothing is owed to the client; a transaction may be open.
     pub fn is_answered(&self) -> bool {
         let answered = self.waiting.iter().all(|(sent, _)| *sent == Sent::CopyEnd);
-        answered && !(self.unsynced || self.copying || self.lost)
+        answered && !(self.unsynced || self.copying.is_some() || self.lost)
     }
 
     /// PostgreSQL has to answer before anything else happens, as far as is known: of what no Sync has followed it may have
     /// been asked by a Flush.
     pub fn owes_answer(&self) -> bool {
-        !self.is_answered() && (self.lost || !self.copying)
+        !self.is_answered() && (self.lost || self.copying.is_none())
     }
 
-    /// PostgreSQL takes COPY data.
+    /// PostgreSQL takes COPY data, and says nothing before it has all of it.
     pub fn takes_data(&self) -> bool {
-        self.copying
+        self.copying == Some(Copying::In)
+    }
+
+    /// A replication streams: either side sends when it has something to say, and nobody owes anything. It has no end of its
+    /// own, and is nothing at rest.
+    pub fn streams(&self) -> bool {
+        self.copying == Some(Copying::Both)
     }
 
     /// The messages cannot be followed: the session counts as busy from here on.
@@ -83,19 +97,19 @@ impl Exchange {
         match message_type {
             b'Q' | b'F' => {
                 // In a COPY it is an error, and whether it is answered by itself depends on when PostgreSQL reads it.
-                self.lost |= self.copying;
+                self.lost |= self.copying.is_some();
                 self.push(Sent::Query);
                 self.unsynced = false;
             }
-            b'S' if self.copying => self.sync_ignored = true,
+            b'S' if self.copying.is_some() => self.sync_ignored = true,
             b'S' => {
                 self.push(Sent::Sync);
                 self.unsynced = false;
             }
-            b'c' | b'f' if self.copying => self.copying = false,
+            b'c' | b'f' if self.copying.is_some() => self.copying = None,
             b'c' | b'f' if self.unsynced || !self.waiting.is_empty() => self.push(Sent::CopyEnd),
             b'P' | b'B' | b'D' | b'E' | b'C' => {
-                self.lost |= self.copying;
+                self.lost |= self.copying.is_some();
                 self.unsynced = true;
             }
             _ => {}
@@ -105,7 +119,7 @@ impl Exchange {
     /// PostgreSQL has sent ReadyForQuery with this status.
     pub fn ready(&mut self, status: u8) {
         self.in_transaction = status != b'I';
-        self.copying = false;
+        self.copying = None;
         self.sync_ignored = false;
         self.forget_copy_ends();
         if !self.pop() {
@@ -117,22 +131,21 @@ impl Exchange {
     /// PostgreSQL has sent a whole message of another type than ReadyForQuery.
     pub fn received(&mut self, message_type: u8) {
         match message_type {
-            b'G' => self.copy_begins(),
+            b'G' => self.copy_begins(Copying::In),
+            b'W' => self.copy_begins(Copying::Both),
             b'E' => {
-                self.copying = false;
+                self.copying = None;
                 self.lost |= self.sync_ignored;
             }
-            // CopyBothResponse is of replication, which is not followed.
-            b'W' => self.lose(),
             _ => {}
         }
     }
 
-    /// CopyInResponse. Its COPY is of the oldest request if that is a Query, else of an Execute before it. Syncs up to the end of
+    /// CopyInResponse or CopyBothResponse. Its COPY is of the oldest request if that is a Query, else of an Execute before it. Syncs up to the end of
     /// the data are ignored, also those that the client has sent already.
-    fn copy_begins(&mut self) {
+    fn copy_begins(&mut self, copying: Copying) {
         let of_query = matches!(self.waiting.front(), Some((Sent::Query, _))) && self.pop();
-        self.copying = true;
+        self.copying = Some(copying);
         while let Some((sent, _)) = self.waiting.front() {
             match sent {
                 Sent::Sync => {
@@ -141,7 +154,7 @@ impl Exchange {
                 }
                 Sent::CopyEnd => {
                     self.pop();
-                    self.copying = false;
+                    self.copying = None;
                     break;
                 }
                 Sent::Query => {
@@ -338,12 +351,34 @@ mod tests {
     }
 
     #[test]
+    fn a_replication_that_streams_is_busy_owes_nothing_and_ends_with_its_request() {
+        for streams in [">Q <W", ">Q <Wdd >d", ">Q <Wdd >d <d"] {
+            is_busy(streams);
+            assert!(after(streams).streams() && !after(streams).owes_answer(), "{streams}");
+            assert!(!after(streams).takes_data(), "{streams}");
+        }
+        // The client ends it: PostgreSQL still sends what it had, its own end, and the answer.
+        is_busy(">Q <W >dc");
+        assert!(after(">Q <W >dc").owes_answer());
+        is_idle(">Q <Wdd >dc <ddcC <ZI");
+        is_idle(">Q <Wdd >dcQ <ddcC <ZI <TDC <ZI");
+        // PostgreSQL ends it, at the end of a timeline: then it is the client's turn.
+        is_busy(">Q <Wddc");
+        is_idle(">Q <Wddc >c <TDCC <ZI");
+        // An error ends both directions; what the client sent before it knew is not answered.
+        is_busy(">Q <Wdd <E");
+        is_idle(">Q <Wdd <E >dd <ZI >dc");
+        is_idle(">Q <Wdd <E >c <ZI");
+        is_idle(">Q <E <ZI");
+        is_busy(">Q <W >Q");
+    }
+
+    #[test]
     fn where_the_count_is_in_doubt_the_session_stays_busy() {
         // Whether the first Sync is answered depends on when the COPY failed.
         is_busy(">PBDES <12nG >d <E >cS <ZI");
         is_busy(">Q <G >Q <E <ZI <ZI");
         is_busy("<ZI");
-        is_busy(">Q <W >dc <C <ZI");
         is_busy(&(">Q >S ".repeat(RUNS_MAX) + &"<ZI ".repeat(2 * RUNS_MAX)));
     }
 

@@ -2,8 +2,8 @@
 //! made before anybody decided anything, and one that is ignored is one that the client believes in.
 
 use super::error::quoted;
-use super::startup::{DATABASE, PROTOCOL_OPTION_PREFIX, StartupMessage, USER};
-use crate::model::{Refusal, RefusalKind};
+use super::startup::{DATABASE, PROTOCOL_OPTION_PREFIX, REPLICATION, StartupMessage, USER};
+use crate::model::{Refusal, RefusalKind, Replication};
 
 /// Settings that are passed on to PostgreSQL; their case does not matter. All are ones that any database user may also
 /// change with SET, and that decide neither who someone is nor what is logged. `search_path` is one of them: it is where
@@ -37,15 +37,17 @@ pub const ALLOWED_PARAMETERS: &[&str] = &[
     "xmloption",
 ];
 
-/// Spellings of "no" for `replication`; anything else opens a replication connection or is an error in PostgreSQL.
+/// Spellings of "no" and "yes" for `replication`, as PostgreSQL's documentation has them. It also takes abbreviations of them,
+/// which are refused here: two readers of one word must not disagree on whether it opens a replication connection.
 const NO: &[&str] = &["false", "off", "no", "0"];
+const YES: &[&str] = &["true", "on", "yes", "1"];
 
 /// Why a parameter is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// `options` carries settings and server flags in a language of its own.
     Options,
-    /// A replication connection reads every database, past all grants.
+    /// A value of `replication` that is neither "no", "yes" nor `database`.
     Replication,
     /// `role` and `session_authorization` change who the session is.
     Identity,
@@ -61,6 +63,8 @@ pub enum ParameterRule {
     /// It is used here (`user`, `database`, `_pq_.` options) or says only what is so anyway (empty `options`,
     /// `replication=off`).
     Omit,
+    /// It opens a replication connection, which reads every database past all grants: the roles are asked.
+    Replicate(Replication),
     RefuseBecause(Reason),
 }
 
@@ -76,10 +80,16 @@ impl ParameterRule {
                 true => Self::Omit,
                 false => Self::RefuseBecause(Reason::Options),
             }
-        } else if is("replication") {
-            match NO.iter().any(|no| value.eq_ignore_ascii_case(no)) {
-                true => Self::Omit,
-                false => Self::RefuseBecause(Reason::Replication),
+        } else if name == REPLICATION {
+            let says = |words: &[&str]| words.iter().any(|word| value.eq_ignore_ascii_case(word));
+            if value == Replication::Logical.parameter() {
+                Self::Replicate(Replication::Logical)
+            } else if says(YES) {
+                Self::Replicate(Replication::Physical)
+            } else if says(NO) {
+                Self::Omit
+            } else {
+                Self::RefuseBecause(Reason::Replication)
             }
         } else if is("role") || is("session_authorization") {
             Self::RefuseBecause(Reason::Identity)
@@ -100,8 +110,8 @@ impl Reason {
                 "Set each setting with SET after connecting, or unset PGOPTIONS.",
             ),
             Self::Replication => (
-                format!("replication connections are not carried: startup parameter {name}"),
-                "Connect without it, or to PostgreSQL itself.",
+                format!("the startup parameter {name} has a value that is not carried"),
+                "Use true or database for a replication connection, or leave it out.",
             ),
             Self::Identity => (
                 format!("the startup parameter {name} is refused: it would change the database user"),
@@ -124,11 +134,22 @@ impl StartupMessage {
         for (name, value) in &self.parameters {
             match ParameterRule::of(name, value) {
                 ParameterRule::Pass => passed.push((name.clone(), value.clone())),
-                ParameterRule::Omit => {}
+                // Whether it may is decided before it is asked for: `replication`.
+                ParameterRule::Omit | ParameterRule::Replicate(_) => {}
                 ParameterRule::RefuseBecause(reason) => return Err(reason.refusal(name)),
             }
         }
         Ok(passed)
+    }
+
+    /// The replication connection that the client asks for, if it does. It is not among [`StartupMessage::passed_parameters`].
+    pub fn replication(&self) -> Option<Replication> {
+        self.parameters
+            .iter()
+            .find_map(|(name, value)| match ParameterRule::of(name, value) {
+                ParameterRule::Replicate(replication) => Some(replication),
+                _ => None,
+            })
     }
 }
 
@@ -161,15 +182,48 @@ mod tests {
     }
 
     #[test]
-    fn options_role_session_authorization_and_replication_are_refused_by_name() {
+    fn a_replication_connection_is_told_from_all_others_and_no_value_of_it_is_guessed() {
+        for (value, expected) in [
+            ("true", Some(Replication::Physical)),
+            ("ON", Some(Replication::Physical)),
+            ("1", Some(Replication::Physical)),
+            ("database", Some(Replication::Logical)),
+            ("false", None),
+            ("0", None),
+        ] {
+            let asked = startup(&[("replication", value), ("application_name", "walreceiver")]);
+            assert_eq!(asked.replication(), expected, "{value}");
+            let passed = asked.passed_parameters().expect("carried");
+            assert_eq!(passed.len(), 1, "{value}: it is asked for apart from the others");
+        }
+        // PostgreSQL takes the first three for "yes", and reads `replication` in lower case only.
+        for (name, value) in [
+            ("replication", "t"),
+            ("replication", "ye"),
+            ("replication", "TRU"),
+            ("replication", "Database"),
+            ("replication", ""),
+            ("Replication", "true"),
+            ("REPLICATION", "off"),
+        ] {
+            let refused = startup(&[(name, value)]).passed_parameters().expect_err(value);
+            assert_eq!(refused.kind.sqlstate(), "0A000");
+            assert!(
+                refused.message.contains(&quoted(name)) && refused.hint.is_some(),
+                "{refused}"
+            );
+            assert_eq!(startup(&[(name, value)]).replication(), None);
+        }
+        assert_eq!(startup(&[]).replication(), None);
+    }
+
+    #[test]
+    fn options_role_and_session_authorization_are_refused_by_name() {
         for (name, value) in [
             ("options", "-c role=postgres"),
             ("OPTIONS", "-c x=y"),
             ("role", "postgres"),
             ("Session_Authorization", "postgres"),
-            ("replication", "true"),
-            ("replication", "database"),
-            ("replication", ""),
             ("log_statement", "none"),
             ("User", "postgres"),
             ("_PQ_.x", "1"),

@@ -196,7 +196,7 @@ proptest! {
     ) {
         let (user, database) = (DbUser::new(user).expect("a name"), DbName::new(database).expect("a name"));
         let params = vec![(String::from("TimeZone"), zone)];
-        let packet = startup::encode_startup(&user, &database, &params).expect("encodable");
+        let packet = startup::encode_startup(&user, &database, None, &params).expect("encodable");
         let Ok(FirstPacket::Startup(message)) = startup::parse(&packet[4..]) else {
             panic!("not a start-up message");
         };

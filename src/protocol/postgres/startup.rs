@@ -6,7 +6,7 @@
 
 use super::error::{ProtocolError, quoted};
 use super::fields::{FieldReader, put_string, set_length};
-use crate::model::{DbName, DbUser, Secret};
+use crate::model::{DbName, DbUser, Replication, Secret};
 
 /// PostgreSQL's MAX_STARTUP_PACKET_LENGTH. PostgreSQL does not count the length field; we do, and are four bytes
 /// stricter.
@@ -34,6 +34,7 @@ const MAJOR: u16 = 3;
 
 pub(super) const USER: &str = "user";
 pub(super) const DATABASE: &str = "database";
+pub const REPLICATION: &str = "replication";
 /// Options of the protocol itself are named so; a server answers for those that it does not know.
 pub(super) const PROTOCOL_OPTION_PREFIX: &str = "_pq_.";
 
@@ -226,23 +227,33 @@ impl StartupMessage {
 }
 
 /// The start-up message (protocol 3.0) for PostgreSQL. `params` are those that [`StartupMessage::passed_parameters`]
-/// gave, without `user` and `database`.
+/// gave, without `user`, `database` and `replication`.
 ///
 /// Fails where a name or value holds a NUL byte (the rest would be read as a further parameter), where a name is empty
 /// (it would end the list), and where PostgreSQL would not read so long a packet.
-pub fn encode_startup(user: &DbUser, database: &DbName, params: &[(String, String)]) -> Result<Vec<u8>, ProtocolError> {
+pub fn encode_startup(
+    user: &DbUser,
+    database: &DbName,
+    replication: Option<Replication>,
+    params: &[(String, String)],
+) -> Result<Vec<u8>, ProtocolError> {
     let mut out = vec![0; LENGTH_BYTES];
     out.extend_from_slice(&(u32::from(MAJOR) << 16).to_be_bytes());
     let named = [(USER, user.as_str()), (DATABASE, database.as_str())];
     let params = params.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let decided = |name: &str| name.eq_ignore_ascii_case(USER) || name.eq_ignore_ascii_case(DATABASE);
+    let replication = replication.map(|mode| (REPLICATION, mode.parameter()));
+    let decided = |name: &str| {
+        [USER, DATABASE, REPLICATION]
+            .iter()
+            .any(|own| name.eq_ignore_ascii_case(own))
+    };
     // PostgreSQL takes the last of two: one among the parameters would win over what was decided.
     if params.clone().any(|(name, _)| decided(name)) {
         return Err(ProtocolError::NotEncodable {
-            what: "a startup parameter that is named like user or database",
+            what: "a startup parameter that is named like user, database or replication",
         });
     }
-    for (name, value) in named.into_iter().chain(params) {
+    for (name, value) in named.into_iter().chain(replication).chain(params) {
         if name.is_empty() || name.contains('\0') || value.contains('\0') {
             return Err(ProtocolError::NotEncodable {
                 what: "a startup parameter",

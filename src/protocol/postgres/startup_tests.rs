@@ -205,7 +205,7 @@ fn the_startup_message_for_postgresql_is_read_back_as_it_was_meant() {
     let user = DbUser::new("o'brien =x").expect("a name");
     let database = DbName::new("app user=postgres").expect("a name");
     let params = vec![(String::from("TimeZone"), String::from("UTC"))];
-    let packet = encode_startup(&user, &database, &params).expect("encodable");
+    let packet = encode_startup(&user, &database, None, &params).expect("encodable");
     let header = packet[..4].try_into().expect("4 bytes");
     assert_eq!(packet_length(header), Ok(packet.len() - 4));
     let FirstPacket::Startup(message) = parse(&packet[4..]).expect("sound") else {
@@ -226,8 +226,8 @@ fn a_parameter_cannot_smuggle_another_one_to_postgresql() {
         ("", "x"),
     ] {
         let params = [(name.to_owned(), value.to_owned())];
-        assert!(encode_startup(&user, &database, &params).is_err(), "{name:?}");
+        assert!(encode_startup(&user, &database, None, &params).is_err(), "{name:?}");
     }
     let long = [(String::from("TimeZone"), "x".repeat(MAX_STARTUP_BYTES))];
-    assert!(encode_startup(&user, &database, &long).is_err());
+    assert!(encode_startup(&user, &database, None, &long).is_err());
 }

@@ -131,6 +131,12 @@ fn relayed(relay: &RelayView) -> String {
     } else if relay.state == Turn::Sending.label() {
         let still = length(up.still_us);
         format!("the client has been in the middle of a request for {age}; the last of it came {still} ago")
+    } else if relay.state == Turn::Streaming.label() {
+        let still = length(up.still_us.min(down.still_us));
+        format!(
+            "a replication has streamed for {age}: {} bytes to {client}, the last {still} ago",
+            down.bytes
+        )
     } else {
         format!("it has been {} for {age}", relay.state)
     }

@@ -379,6 +379,10 @@ fn where_the_bytes_of_a_relay_stand_is_told_in_words() {
             "what was read has been held back for 42 s: the audit trail takes no more",
         ),
         (
+            told(agent, "streaming", "source", "source"),
+            "a replication has streamed for 3 min: 7 bytes to the proxy, the last 42 s ago",
+        ),
+        (
             told(proxy, "closing", "done", "source"),
             "the client has closed its side; PostgreSQL at db:5432 has not, for 42 s",
         ),

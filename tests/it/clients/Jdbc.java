@@ -173,6 +173,27 @@ public final class Jdbc {
         }
     }
 
+    static void large_objects() throws Exception {
+        try (Connection connection = connect()) {
+            connection.setAutoCommit(false);
+            var objects = connection.unwrap(PGConnection.class).getLargeObjectAPI();
+            byte[] content = new byte[1_000_000];
+            new java.util.Random(7).nextBytes(content);
+            long oid = objects.createLO();
+            try (var object = objects.open(oid)) {
+                object.write(content);
+                object.seek(0);
+                check(java.util.Arrays.equals(object.read(content.length), content), "what was written");
+            }
+            connection.commit();
+            fails("42704", () -> objects.open(1L).close());
+            connection.rollback();
+            objects.unlink(oid);
+            connection.commit();
+            check(number(connection, "select 7") == 7, "the session goes on");
+        }
+    }
+
     static void types() throws Exception {
         try (Connection connection = connect("currentSchema", "pg_temp,public", "ApplicationName", "the shop", "readOnly", "false");
                 PreparedStatement statement = connection.prepareStatement("select ?::int[], current_setting('application_name'), ?::uuid")) {

@@ -10,7 +10,6 @@ rows! {
     directory: "`pg_dump -Fd -j 3`, one snapshot over several connections; `pg_restore -j 4`" => "works",
     dumpall_as_superuser: "`pg_dumpall` as a superuser, with roles for every database name" => "works",
     dumpall_of_another: "`pg_dumpall` as another" => "PostgreSQL's refusal: permission denied for table pg_authid; `--no-role-passwords` works",
-    base_backup: "`pg_basebackup`, `pg_receivewal`: replication connections" => "refused in words: replication connections are not carried",
 }
 
 const CONTENT: &str = "create table customers (id int primary key, name text unique); \
@@ -96,18 +95,4 @@ fn dumpall_of_another(_: &Cluster) {
     all.args(["--globals-only", "--no-role-passwords"]);
     let said = run(all, PATIENCE).ok();
     assert!(said.contains("CREATE ROLE loader;"), "{said}");
-}
-
-fn base_backup(_: &Cluster) {
-    let directory = TestDir::new();
-    std::fs::create_dir(directory.join("wal")).expect("ours");
-    for (name, arguments, to) in [
-        ("pg_basebackup", &[][..], "backup"),
-        ("pg_receivewal", &["--no-loop"][..], "wal"),
-    ] {
-        let mut backup = CLARA.as_db_user("loader").tool(name);
-        backup.args(arguments).arg("-D").arg(directory.join(to));
-        let said = run(backup, PATIENCE).failed_with(1);
-        assert!(said.contains("replication connections are not carried"), "{said}");
-    }
 }

@@ -200,15 +200,27 @@ def transactions():
 def two_phases():
     with connect() as connection:
         allowed = int(value(connection, "show max_prepared_transactions"))
-    connection = psycopg.connect()
-    connection.tpc_begin("clara's order")
-    connection.execute("select 1")
-    try:
-        connection.tpc_prepare()
-        connection.tpc_commit()
-    except psycopg.NotSupportedError:
-        assert allowed == 0
-    connection.close()
+    assert allowed > 0
+    with psycopg.connect() as connection:
+        for act in (connection.tpc_commit, connection.tpc_rollback):
+            connection.tpc_begin(connection.xid(1, f"{act.__name__} {connection.info.backend_pid}", ""))
+            connection.execute("select 1")
+            connection.tpc_prepare()
+            act()
+    with connect() as connection:
+        connection.execute("drop table if exists two_phases")
+        connection.execute("create table two_phases (id int primary key deferrable initially deferred)")
+        for sql, state in (
+            ("begin; insert into two_phases values (1), (1); prepare transaction 'it breaks'", "23505"),
+            ("commit prepared 'there is none'", "42704"),
+        ):
+            try:
+                connection.execute(sql)
+            except psycopg.Error as error:
+                assert error.sqlstate == state, (error.sqlstate, state)
+            else:
+                raise AssertionError(f"no {state}")
+            assert connection.info.transaction_status == pq.TransactionStatus.IDLE
 
 
 def in_asyncio():
@@ -253,6 +265,97 @@ def wrong_in_every_state():
                 list(stream)
 
         fails(copied, "22012")
+
+        def given_up():
+            with connection.cursor().copy("copy parts from stdin") as stream:
+                stream.write("1\tpart\n")
+                raise psycopg.errors.DataError("the client gives up")
+
+        connection.execute("create temporary table parts (id int primary key deferrable initially deferred, name text)")
+        try:
+            given_up()
+        except psycopg.errors.DataError:
+            assert value(connection, "select count(*) from parts") == 0
+        else:
+            raise AssertionError("a COPY that its client gave up")
+
+        def at_commit():
+            connection.execute("begin; insert into parts values (1), (1)")
+            assert connection.info.transaction_status == pq.TransactionStatus.INTRANS
+            connection.execute("commit")
+
+        fails(at_commit, "23505")
+
+        def in_second_portion():
+            with connection.transaction():
+                with connection.cursor(name="breaks") as cursor:
+                    cursor.execute("select 1 / (150 - n) from generate_series(1, 1000) n")
+                    assert len(cursor.fetchmany(100)) == 100
+                    cursor.fetchmany(100)
+
+        fails(in_second_portion, "22012")
+        fails(lambda: connection.execute("select lo_open(4294967295, 131072)"), "42704")
+
+
+def wrong_in_a_pipeline():
+    """What libpq is told before the Sync, after it, and of a pipeline that goes on behind it."""
+    with connect() as connection:
+        pgconn = connection.pgconn
+        pgconn.enter_pipeline_mode()
+        for sql in (b"select 1", b"select 1 / 0", b"select 2"):
+            pgconn.send_query_params(sql, [])
+        pgconn.send_flush_request()
+
+        def next_result():
+            result = pgconn.get_result()
+            if result is not None and result.status != pq.ExecStatus.PIPELINE_SYNC:
+                assert pgconn.get_result() is None
+            return result
+
+        status = pq.ExecStatus
+        assert next_result().status == status.TUPLES_OK
+        wrong = next_result()
+        assert wrong.status == status.FATAL_ERROR and wrong.error_field(pq.DiagnosticField.SQLSTATE) == b"22012"
+        assert next_result().status == status.PIPELINE_ABORTED
+        pgconn.send_query_params(b"select 3", [])
+        pgconn.pipeline_sync()
+        pgconn.send_query_params(b"select 4", [])
+        pgconn.pipeline_sync()
+        assert next_result().status == status.PIPELINE_ABORTED
+        assert next_result().status == status.PIPELINE_SYNC
+        assert next_result().get_value(0, 0) == b"4"
+        assert next_result().status == status.PIPELINE_SYNC
+        pgconn.exit_pipeline_mode()
+        assert connection.info.transaction_status == pq.TransactionStatus.IDLE
+        assert value(connection, "select 5") == 5
+
+
+def large_objects():
+    with connect() as connection:
+        data = bytes(range(256)) * 4096
+        with connection.transaction():
+            oid = value(connection, "select lo_from_bytea(0, %s)", data)
+            handle = value(connection, "select lo_open(%s, 393216)", oid)
+            assert value(connection, "select lo_lseek64(%s, 1000, 0)", handle) == 1000
+            assert bytes(value(connection, "select loread(%s, 500)", handle)) == data[1000:1500]
+        assert bytes(value(connection, "select lo_get(%s)", oid)) == data
+        assert value(connection, "select lo_unlink(%s)", oid) == 1
+
+
+def reads_why(state):
+    """Rests in a session until it is told to go on, and is told the SQLSTATE with which it was ended meanwhile."""
+    connection = connect()
+    assert value(connection, "select 1") == 1
+    print("rests", flush=True)
+    sys.stdin.readline()
+    try:
+        connection.execute("select 1")
+    except psycopg.OperationalError as error:
+        assert error.sqlstate == state, (error.sqlstate, str(error))
+        assert connection.closed, "it is over"
+        print(error.diag.message_primary)
+    else:
+        raise AssertionError("the session goes on")
 
 
 def left_open():
@@ -361,7 +464,7 @@ def options():
 
 
 def replication():
-    refused("replication=database", "replication")
+    refused("replication=database", "db_replication")
 
 
 # --- the largest things, for the table large ---
@@ -386,5 +489,5 @@ def large_parameter():
 
 
 if __name__ == "__main__":
-    globals()[sys.argv[1]]()
+    globals()[sys.argv[1]](*sys.argv[2:])
     print("passed")

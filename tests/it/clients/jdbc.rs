@@ -16,6 +16,7 @@ rows! {
     portions: "`setFetchSize`: a cursor" => "works",
     transactions: "transactions, savepoints, isolation" => "works",
     notifications: "LISTEN and NOTIFY" => "works",
+    large_objects: "the LargeObject API, which is FunctionCall" => "works",
     types: "arrays, UUIDs, metadata, `currentSchema`, `ApplicationName`, warnings" => "works",
     pem: "the key as psql has it" => "the driver reads PKCS#8 in DER only: see above",
 }
@@ -83,4 +84,4 @@ macro_rules! methods {
     ($($name:ident)*) => { $(fn $name(_: &Cluster) { method(stringify!($name)); })* };
 }
 
-methods! { prepared batches copies timeouts portions transactions notifications types pem }
+methods! { prepared batches copies timeouts portions transactions notifications large_objects types pem }

@@ -16,7 +16,7 @@ rows! {
     several_hosts: "several hosts" => "works: of several proxies the next is tried",
     start_parameters: "`application_name`, `client_encoding`" => "works; settings that are not carried are refused by name",
     options: "`options`, `PGOPTIONS`" => "refused in words: SET after connecting does the same",
-    replication: "`replication=database`" => "refused in words: replication connections are not carried",
+    replication: "`replication=database`" => "refused in words without a role that has `db_replication`",
 }
 
 macro_rules! functions {

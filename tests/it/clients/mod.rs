@@ -6,9 +6,12 @@ mod jdbc;
 mod large;
 mod libpq;
 mod maintenance;
+mod newer;
 mod pgbench;
 mod psql;
 mod psycopg;
+pub use psycopg::python;
+mod replication;
 mod tokio_postgres;
 
 pub use psycopg::function_as;
@@ -55,6 +58,11 @@ const TABLES: &[Table] = &[
         rows: maintenance::ROWS,
     },
     Table {
+        name: "replication",
+        version: || version_of("pg_basebackup"),
+        rows: replication::ROWS,
+    },
+    Table {
         name: "psycopg",
         version: psycopg::version,
         rows: psycopg::ROWS,
@@ -63,6 +71,11 @@ const TABLES: &[Table] = &[
         name: "libpq",
         version: psycopg::version,
         rows: libpq::ROWS,
+    },
+    Table {
+        name: "newer",
+        version: newer::version,
+        rows: newer::ROWS,
     },
     Table {
         name: "tokio-postgres",
@@ -112,7 +125,7 @@ fn in_new_database(cluster: &crate::harness::Cluster, name: &str) -> Client {
 }
 
 /// A file of these tests, beside this one.
-fn beside(name: &str) -> PathBuf {
+pub fn beside(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/it/clients")
         .join(name)

@@ -172,6 +172,8 @@ fn large_objects_go_both_ways(cluster: &Cluster) {
     );
     assert!(said.ends_with("0\n"), "{said}");
     assert!(std::fs::read(back).expect("the file") == bytes, "the object is another");
+    // libpq has them by FunctionCall, and not by SQL.
+    cluster.audited("clara", "TPG04I", |event| event["db_name"] == "psql_lo");
 }
 
 fn notifications_reach_another_psql(_: &Cluster) {

@@ -18,14 +18,16 @@ rows! {
     cursors: "cursors on the server, scrolled, and `stream()`" => "works",
     most_parameters: "65,535 parameters of a statement; one more" => "works; libpq refuses one more by itself",
     transactions: "transactions, savepoints, a failed transaction" => "works",
-    two_phases: "two-phase commit" => "as PostgreSQL is configured",
+    two_phases: "two-phase commit; a violation at PREPARE, a transaction that is not there" => "works",
+    large_objects: "large objects, by SQL" => "works",
     in_asyncio: "eight connections of asyncio" => "works",
-    wrong_in_every_state: "SQL that fails: simple, bound, prepared, midway, in COPY" => "works: PostgreSQL's own SQLSTATE, and the session goes on",
+    wrong_in_every_state: "SQL that fails: simple, bound, prepared, midway, in COPY, at COMMIT, in a cursor's second portion" => "works: PostgreSQL's own SQLSTATE, and the session goes on",
+    wrong_in_a_pipeline: "SQL that fails in a pipeline, read before and after its Sync" => "works: what follows is skipped up to the Sync",
     left_open: "a client that goes away within a transaction" => "works: rolled back at once, its locks are given back",
     ended_by_postgresql: "`pg_terminate_backend`" => "works: PostgreSQL's 57P01 is read",
 }
 
-fn python() -> PathBuf {
+pub fn python() -> PathBuf {
     let python = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .with_file_name("test-venv")
         .join("bin/python");
@@ -66,5 +68,5 @@ macro_rules! functions {
 
 functions! {
     parameters_and_binary prepared pipeline ten_thousand_in_a_pipeline copy notifications notices cancel_encrypted cancel_plain cursors
-    most_parameters transactions two_phases in_asyncio wrong_in_every_state left_open ended_by_postgresql
+    most_parameters transactions two_phases large_objects in_asyncio wrong_in_every_state wrong_in_a_pipeline left_open ended_by_postgresql
 }

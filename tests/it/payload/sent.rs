@@ -1,9 +1,7 @@
 //! What a client sends to PostgreSQL, and what it is answered, each with a mark.
 
 use super::marks::{Allowed, Mark};
-use crate::harness::wire::dial;
 use crate::harness::{Client, Cluster, Kind, PATIENCE, Wire, run, until};
-use std::io::{Read as _, Write as _};
 
 const SIMPLE: &str = "Qz7aSimpleQueryKx3";
 const PREPARED: &str = "Qz7aPreparedQueryKx3";
@@ -132,10 +130,7 @@ fn copies(wire: &mut Wire) {
 fn cancels(cluster: &Cluster, client: &Client, wire: &mut Wire) {
     wire.begin_query(&format!("select pg_sleep(60), '{CANCELLED}'"));
     cluster.postgres.wait_until_runs("app", CANCELLED);
-    let mut socket = dial(client.port);
-    let request = [&[0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e][..], &wire.cancel_key].concat();
-    socket.write_all(&request).expect("the proxy listens");
-    drop(socket.read_to_end(&mut Vec::new()));
+    wire.cancel(client.port);
     wire.hears(b'E');
     wire.hears(b'Z');
 }
