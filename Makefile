@@ -2,14 +2,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test campaign-agents campaign-large bench-messages fuzz lint build fmt clean-demo test-tools postgresql
+.PHONY: help demo test campaign-agents campaign-large campaign-audit bench-messages bench-statements fuzz lint build fmt clean-demo test-tools postgresql
 
 target := $(or $(CARGO_TARGET_DIR),target)
 cargo ?= cargo
 
 help: ## this text
 	@echo "make TARGET; first: make demo, make test"
-	@awk '/^[a-z-]+:.*## / { printf "  %-11s %s\n", substr($$0, 1, index($$0, ":") - 1), substr($$0, index($$0, "## ") + 3) }' $(MAKEFILE_LIST)
+	@awk '/^[a-z-]+:.*## / { printf "  %-16s %s\n", substr($$0, 1, index($$0, ":") - 1), substr($$0, index($$0, "## ") + 3) }' $(MAKEFILE_LIST)
 
 demo: postgresql ## a query through a whole cluster on this machine, until Ctrl-C (DEMO_ONCE=1 ends after the query)
 	@echo "building Postern; the first time takes some minutes"
@@ -26,9 +26,16 @@ campaign-agents: build ## 300 agents, one process each, and a proxy that is rest
 campaign-large: postgresql test-tools ## a row of 500 MB, a statement of 512 MB and the like through nodes apart: time and memory of each node
 	@$(cargo) test --locked --features fault-points --test it -- --ignored --nocapture largest_things
 
+campaign-audit: build postgresql ## what strict mode costs: pgbench through the optimised program, with it and without
+	@POSTERN_PROGRAM="$(abspath $(target))/release/postern" $(cargo) test --locked --features fault-points --test it -- \
+		--ignored --nocapture strict_mode_against_default
+
 bench-messages: ## what a message between actors costs with the record on and off, and an actor at rest
 	@program=$$($(cargo) bench --locked --no-run --bench messages --message-format json | \
 		sed -n 's/.*"executable":"\([^"]*messages[^"]*\)".*/\1/p' | tail -1); scripts/bench-messages.sh "$$program"
+
+bench-statements: ## what the audit trail costs an agent for each statement, with and without its result
+	@$(cargo) bench --locked --bench statements
 
 fuzz: ## the fuzz targets from their corpus, a minute each (FUZZ_SECONDS=N, FUZZ_TARGET=NAME)
 	@scripts/fuzz.sh
