@@ -2,14 +2,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test campaign-agents campaign-large campaign-stopped-agent bench bench-quick bench-tools bench-messages fuzz lint build fmt clean-demo test-tools postgresql
+.PHONY: help demo test campaign-agents campaign-large campaign-stopped-agent bench bench-quick bench-tools campaign-audit bench-messages bench-statements fuzz lint build fmt clean-demo test-tools postgresql
 
 target := $(or $(CARGO_TARGET_DIR),target)
 cargo ?= cargo
 
 help: ## this text
 	@echo "make TARGET; first: make demo, make test"
-	@awk '/^[a-z-]+:.*## / { printf "  %-11s %s\n", substr($$0, 1, index($$0, ":") - 1), substr($$0, index($$0, "## ") + 3) }' $(MAKEFILE_LIST)
+	@awk '/^[a-z-]+:.*## / { printf "  %-16s %s\n", substr($$0, 1, index($$0, ":") - 1), substr($$0, index($$0, "## ") + 3) }' $(MAKEFILE_LIST)
 
 demo: postgresql ## a query through a whole cluster on this machine, until Ctrl-C (DEMO_ONCE=1 ends after the query)
 	@echo "building Postern; the first time takes some minutes"
@@ -29,6 +29,10 @@ campaign-large: postgresql test-tools ## a row of 500 MB, a statement of 512 MB 
 campaign-stopped-agent: postgresql test-tools ## an agent that stands still for 60 s under 100 sessions: what they read, and the proxy's memory
 	@$(cargo) test --locked --features fault-points --test it -- --ignored --nocapture a_hundred_sessions
 
+campaign-audit: build postgresql ## what strict mode costs: pgbench through the optimised program, with it and without
+	@POSTERN_PROGRAM="$(abspath $(target))/release/postern" $(cargo) test --locked --features fault-points --test it -- \
+		--ignored --nocapture strict_mode_against_default
+
 bench: build bench-tools ## Postern beside direct, pgbouncer and haproxy: half an hour; writes bench/RESULTS.md (BENCH_ONLY=…, see bench/README.md)
 	@POSTERN="$${POSTERN:-$(abspath $(target))/release/postern}" python3 -B bench/run.py
 
@@ -41,6 +45,9 @@ bench-tools: ## install what only the bench needs: pgbouncer, haproxy, strace
 bench-messages: ## what a message between actors costs with the record on and off, and an actor at rest; fails beyond a bound
 	@program=$$($(cargo) bench --locked --no-run --bench messages --message-format json | \
 		sed -n 's/.*"executable":"\([^"]*messages[^"]*\)".*/\1/p' | tail -1); scripts/bench-messages.sh "$$program"
+
+bench-statements: ## what the audit trail costs an agent for each statement, with and without its result
+	@$(cargo) bench --locked --bench statements
 
 fuzz: ## the fuzz targets from their corpus, a minute each (FUZZ_SECONDS=N, FUZZ_TARGET=NAME)
 	@scripts/fuzz.sh

@@ -266,7 +266,7 @@ impl Connection {
             if let Some(negotiation) = negotiation {
                 to_client.write_all(&negotiation).await?;
             }
-            let relay = SessionRelay::new(permit, watched, to_client, stream, NoTap, seen);
+            let relay = SessionRelay::new(permit, watched, to_client, stream, (NoTap, NoTap), seen);
             Ok::<_, std::io::Error>(relay.run(|permit| agent_lost(permit, &agent)).await)
         });
         ctx.run(task.join(), |connection, outcome, ctx| connection.ended(outcome, ctx));

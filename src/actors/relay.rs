@@ -3,31 +3,22 @@
 //! A [`SessionRelay`] cannot be built without a [`Permit`]: that is the whole point of the type.
 
 use super::host::{Behavior, Ctx};
-use super::session_taps::{BoundaryTap, RequestTap, taps};
+use super::session_taps::{AnswerTap, BoundaryTap, RequestTap, taps};
 use super::sessions::{EndSignal, Watched};
-use super::trail::{Trail, not_written};
-use crate::audit::{AuditError, EventBuilder, EventKind, Full, SessionFields};
+use super::trail::Trail;
+use crate::audit::{EventBuilder, EventKind, SessionFields};
 use crate::model::{Refusal, RefusalKind};
 use crate::net::copy::{Counts, Relay, RelayEnd, Tap};
 use crate::policy::Permit;
-use crate::protocol::postgres::bind::Value;
-use crate::protocol::postgres::{Part, Statement, StatementTap, backend};
+use crate::protocol::postgres::backend;
 use crate::telemetry::relays::{Gauge, RelaySpec};
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// How much of a malformed packet the audit log shows.
-const MALFORMED_SHOWN_BYTES: usize = 1024;
-
 /// The relay of one allowed session.
-pub struct SessionRelay<C, U, TU> {
+pub struct SessionRelay<C, U, TU, TC> {
     permit: Permit,
     end: EndSignal,
-    relay: Relay<C, U, RequestTap<TU>, BoundaryTap>,
+    relay: Relay<C, U, RequestTap<TU>, BoundaryTap<TC>>,
 }
 
 /// How a session was, seen from its relay.
@@ -62,16 +53,17 @@ impl SessionOutcome {
     }
 }
 
-impl<C, U, TU> SessionRelay<C, U, TU>
+impl<C, U, TU, TC> SessionRelay<C, U, TU, TC>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
     TU: Tap,
+    TC: AnswerTap,
 {
-    /// From here on everybody sees it, as `seen`.
-    pub fn new(permit: Permit, watched: Watched, client: C, upstream: U, to_upstream: TU, seen: RelaySpec) -> Self {
+    /// From here on everybody sees it, as `seen`. `watching` are the taps towards the upstream and towards the client.
+    pub fn new(permit: Permit, watched: Watched, client: C, upstream: U, watching: (TU, TC), seen: RelaySpec) -> Self {
         let gauge = Gauge::begin(seen);
-        let (to_upstream, to_client) = taps(to_upstream, watched.rest, &gauge);
+        let (to_upstream, to_client) = taps(watching, watched.rest, &gauge);
         Self {
             permit,
             end: watched.end,
@@ -118,11 +110,12 @@ pub fn stop_because<B: Behavior>(why: Option<String>, ctx: &mut Ctx<'_, B>) {
 }
 
 /// The client was done, or the upstream has said why it is.
-fn ends_as_expected<C, U, TU>(relay: &Relay<C, U, RequestTap<TU>, BoundaryTap>) -> bool
+fn ends_as_expected<C, U, TU, TC>(relay: &Relay<C, U, RequestTap<TU>, BoundaryTap<TC>>) -> bool
 where
     C: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
     TU: Tap,
+    TC: AnswerTap,
 {
     relay.client_closed() || relay.to_upstream_tap().said_goodbye() || relay.to_client_tap().explained()
 }
@@ -133,152 +126,6 @@ fn unwatched() -> Refusal {
         "this session is over: the part of the node that watches over sessions had to be rebuilt",
     )
     .hint("connect again")
-}
-
-/// Writes what the client sends to the audit trail, before it is passed on.
-pub struct AuditTap {
-    statements: StatementTap,
-    trail: Trail,
-    session: Arc<SessionFields>,
-    /// Events that found no room in the spool's queue. What caused them is not passed on until they are in.
-    waiting: VecDeque<String>,
-    entering: Option<BoxFuture<'static, Result<(), AuditError>>>,
-}
-
-impl AuditTap {
-    pub fn new(trail: Trail, session: Arc<SessionFields>) -> Self {
-        Self {
-            statements: StatementTap::new(),
-            trail,
-            session,
-            waiting: VecDeque::new(),
-            entering: None,
-        }
-    }
-
-    fn enter(&mut self, line: String) -> Result<(), Refusal> {
-        if !self.waiting.is_empty() || self.entering.is_some() {
-            self.waiting.push_back(line);
-            return Ok(());
-        }
-        match self.trail.spool.try_enter(line) {
-            Ok(()) => Ok(()),
-            Err((line, Full::Queue | Full::Blocked)) => {
-                self.waiting.push_back(line);
-                Ok(())
-            }
-            Err((_, full)) => {
-                tracing::error!(error = ?full, "a statement could not be written to the audit trail");
-                Err(not_written(&AuditError::Closed))
-            }
-        }
-    }
-}
-
-impl Tap for AuditTap {
-    fn observe(&mut self, chunk: &[u8]) -> Result<(), Refusal> {
-        let mut lines = Vec::new();
-        let (trail, session) = (&self.trail, &self.session);
-        let fed = self.statements.feed(chunk, &mut |statement| {
-            lines.push(statement_event(trail, session, statement).finish())
-        });
-        for line in lines {
-            self.enter(line)?;
-        }
-        fed.map_err(|error| {
-            let bad = &chunk[self.statements.sound_bytes().min(chunk.len())..];
-            let shown = &bad[..bad.len().min(MALFORMED_SHOWN_BYTES)];
-            let event = self
-                .trail
-                .session_event(EventKind::MalformedPacket, &self.session)
-                .field("error", error.to_string())
-                .payload("payload", data_encoding::BASE64.encode(shown));
-            self.trail.note_now(event);
-            error.refusal()
-        })
-    }
-
-    fn said_goodbye(&self) -> bool {
-        self.statements.terminated()
-    }
-
-    fn poll_admit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
-        loop {
-            if let Some(entering) = &mut self.entering {
-                match entering.poll_unpin(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(())) => self.entering = None,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(not_written(&error))),
-                }
-            }
-            let Some(line) = self.waiting.pop_front() else {
-                return Poll::Ready(Ok(()));
-            };
-            let spool = self.trail.spool.clone();
-            self.entering = Some(async move { spool.enter(line).await }.boxed());
-        }
-    }
-}
-
-fn statement_event(trail: &Trail, session: &SessionFields, statement: Statement) -> EventBuilder {
-    let event = |kind| trail.session_event(kind, session);
-    #[cfg(feature = "fault-points")]
-    if let Statement::Query { text } = &statement {
-        crate::telemetry::fault::point("relay.statement", &String::from_utf8_lossy(&text.bytes));
-    }
-    match statement {
-        Statement::Query { text } => with_part(event(EventKind::Query), "db_query", &text).field("success", true),
-        Statement::Parse { name, text } => with_part(
-            event(EventKind::StatementParsed).field("statement_name", &name),
-            "query",
-            &text,
-        ),
-        Statement::Bind(bind) => event(EventKind::StatementBound)
-            .field("statement_name", &bind.statement)
-            .field("portal_name", &bind.portal)
-            .field("parameters", values(&bind.parameters).as_slice()),
-        Statement::LongBind { portal, statement, raw } => with_part(
-            event(EventKind::StatementBound)
-                .field("statement_name", &statement)
-                .field("portal_name", &portal),
-            "raw",
-            &raw,
-        ),
-        Statement::Execute { portal, max_rows } => event(EventKind::StatementExecuted)
-            .field("portal_name", &portal)
-            .field("max_rows", max_rows),
-        Statement::Close { kind, name } => {
-            let field = match kind {
-                crate::protocol::postgres::bind::ObjectKind::Statement => "statement_name",
-                crate::protocol::postgres::bind::ObjectKind::Portal => "portal_name",
-            };
-            event(EventKind::StatementClosed).field(field, &name)
-        }
-        Statement::FunctionCall(call) => event(EventKind::FunctionCalled)
-            .field("function_oid", call.oid)
-            .field("function_args", values(&call.arguments).as_slice()),
-        Statement::LongFunctionCall { raw } => with_part(event(EventKind::FunctionCalled), "raw", &raw),
-    }
-}
-
-/// A text that came in one piece is one event; a longer one says which part this is and whether it is the last.
-fn with_part(event: EventBuilder, name: &'static str, text: &Part) -> EventBuilder {
-    let event = event.field(name, &text.bytes);
-    if text.part == 1 && text.last {
-        event
-    } else {
-        event.field("part", text.part).field("last", text.last)
-    }
-}
-
-fn values(values: &[Value]) -> Vec<Option<&[u8]>> {
-    values
-        .iter()
-        .map(|value| match value {
-            Value::Null => None,
-            Value::Text(bytes) | Value::Binary(bytes) => Some(bytes.as_slice()),
-        })
-        .collect()
 }
 
 #[cfg(test)]

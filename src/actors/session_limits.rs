@@ -1,4 +1,5 @@
-//! What a person's roles say of the length of a session: how long it may rest, and whether it outlives its certificate.
+//! What a person's roles say of an open session: how long it may rest, whether it outlives its certificate, and whether its
+//! statements wait for the disk.
 //!
 //! The taps of a relay write into a [`RestMark`] whether the session rests; whoever watches over the sessions of a node looks at
 //! the marks now and then. So neither a byte nor a message costs a clock or a timer.
@@ -7,7 +8,7 @@ use crate::model::{Refusal, RefusalKind, Timestamp};
 use crate::policy::SessionOptions;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -39,27 +40,51 @@ impl RestMark {
     }
 }
 
+/// Whether a statement of the session goes on only when its event is on disk (`audit: strict`). Whoever watches over the sessions
+/// writes it, as the rules have it now.
+#[derive(Debug, Clone, Default)]
+pub struct StrictMark(Arc<AtomicBool>);
+
+impl StrictMark {
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, strict: bool) {
+        self.0.store(strict, Ordering::Relaxed);
+    }
+}
+
 /// The limits of one session, as whoever watches over it sees them.
 #[derive(Debug)]
 pub struct Limits {
-    /// Replaced when the rules change.
-    pub options: SessionOptions,
+    options: SessionOptions,
     /// The end of the certificate that the session was opened with.
     certificate_until: Timestamp,
     rest: RestMark,
+    strict: StrictMark,
     /// The number of the mark, and when it was first seen.
     seen: (u64, Instant),
 }
 
 impl Limits {
-    pub fn new(options: SessionOptions, certificate_until: Timestamp, rest: RestMark) -> Self {
+    pub fn new(options: SessionOptions, certificate_until: Timestamp, rest: RestMark, strict: StrictMark) -> Self {
         let seen = (rest.number(), Instant::now());
-        Self {
+        let mut limits = Self {
             options,
             certificate_until,
             rest,
+            strict,
             seen,
-        }
+        };
+        limits.replace(options);
+        limits
+    }
+
+    /// The rules have changed.
+    pub fn replace(&mut self, options: SessionOptions) {
+        self.options = options;
+        self.strict.set(options.strict_audit);
     }
 
     /// Why the session is over, if it is. A rest is measured from the first look that finds it.
@@ -122,7 +147,7 @@ mod tests {
             disconnect_expired_cert,
             ..SessionOptions::default()
         };
-        (Limits::new(options, UNTIL, mark.clone()), mark)
+        (Limits::new(options, UNTIL, mark.clone(), StrictMark::default()), mark)
     }
 
     /// Looks once a second, as often as told, and gives what the last look says.

@@ -2,9 +2,9 @@
 
 use super::session_limits::RestMark;
 use crate::model::{Refusal, RefusalKind};
-use crate::net::copy::Tap;
-use crate::protocol::postgres::{Direction, Exchange, FrameWalker};
-use crate::telemetry::relays::{Gauge, Turn};
+use crate::net::copy::{NoTap, Tap};
+use crate::protocol::postgres::{Direction, Exchange, FrameWalker, Piece};
+use crate::telemetry::relays::{Gauge, Turn, WaitsFor};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -41,8 +41,30 @@ impl Conversation {
     }
 }
 
-/// The taps of one session: towards PostgreSQL around `to_upstream`, and towards the client. Both write into `rest` and `gauge`.
-pub fn taps<T: Tap>(to_upstream: T, rest: RestMark, gauge: &Arc<Gauge>) -> (RequestTap<T>, BoundaryTap) {
+/// Watches the messages to the client, as [`BoundaryTap`] finds them.
+pub trait AnswerTap {
+    /// Called for each piece, before it is passed on.
+    fn see(&mut self, piece: &Piece<'_>);
+
+    /// As [`Tap::poll_admit`].
+    fn poll_admit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>>;
+}
+
+impl AnswerTap for NoTap {
+    fn see(&mut self, _: &Piece<'_>) {}
+
+    fn poll_admit(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The taps of one session: towards PostgreSQL and towards the client, around those that are given. Both write into `rest` and
+/// `gauge`.
+pub fn taps<T: Tap, A: AnswerTap>(
+    (to_upstream, to_client): (T, A),
+    rest: RestMark,
+    gauge: &Arc<Gauge>,
+) -> (RequestTap<T>, BoundaryTap<A>) {
     let conversation = Shared::default();
     let requests = RequestTap {
         inner: to_upstream,
@@ -52,6 +74,7 @@ pub fn taps<T: Tap>(to_upstream: T, rest: RestMark, gauge: &Arc<Gauge>) -> (Requ
         gauge: gauge.clone(),
     };
     let boundary = BoundaryTap {
+        inner: to_client,
         frames: FrameWalker::new(Direction::Backend),
         conversation,
         rest,
@@ -92,6 +115,10 @@ impl<T: Tap> Tap for RequestTap<T> {
         self.inner.poll_admit(cx)
     }
 
+    fn held_by(&self) -> WaitsFor {
+        self.inner.held_by()
+    }
+
     fn said_goodbye(&self) -> bool {
         self.inner.said_goodbye()
     }
@@ -102,34 +129,36 @@ impl<T: Tap> Tap for RequestTap<T> {
 }
 
 /// Follows the messages to the client, so that an error of ours is said between two of them and never inside one.
-pub struct BoundaryTap {
+pub struct BoundaryTap<A> {
+    inner: A,
     frames: FrameWalker,
     conversation: Shared,
     rest: RestMark,
     gauge: Arc<Gauge>,
 }
 
-impl BoundaryTap {
+impl<A> BoundaryTap<A> {
     /// The upstream's last message was an error: if it closes now, the client knows why.
     pub fn explained(&self) -> bool {
         self.frames.ended_with_error() && self.frames.at_boundary()
     }
 }
 
-impl Tap for BoundaryTap {
+impl<A: AnswerTap> Tap for BoundaryTap<A> {
     fn observe(&mut self, chunk: &[u8]) -> Result<(), Refusal> {
         let mut conversation = self.conversation.borrow_mut();
         let exchange = &mut conversation.exchange;
-        let followed = self
-            .frames
-            .walk(chunk, |piece| match (piece.last(), piece.message_type) {
+        let followed = self.frames.walk(chunk, |piece| {
+            self.inner.see(&piece);
+            match (piece.last(), piece.message_type) {
                 (true, b'Z') => {
                     exchange.ready(piece.body.first().copied().unwrap_or_default());
                     self.rest.answered(exchange.is_answered());
                 }
                 (true, other) => exchange.received(other),
                 (false, _) => {}
-            });
+            }
+        });
         self.gauge.turn(conversation.turn());
         followed.map_err(|error| {
             tracing::error!(%error, "PostgreSQL's answer cannot be followed");
@@ -138,6 +167,10 @@ impl Tap for BoundaryTap {
                 "the database server sent something that is not PostgreSQL's protocol",
             )
         })
+    }
+
+    fn poll_admit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        self.inner.poll_admit(cx)
     }
 
     fn missing_to_boundary(&self) -> usize {
@@ -157,13 +190,13 @@ impl Tap for BoundaryTap {
 
 #[cfg(test)]
 mod tests {
-    use super::super::session_limits::Limits;
+    use super::super::session_limits::{Limits, StrictMark};
     use super::*;
     use crate::model::{ConnectionId, SessionId, Timestamp};
-    use crate::net::copy::{ENDS, NoTap, Relay};
+    use crate::net::copy::{ENDS, Relay};
     use crate::policy::SessionOptions;
     use crate::telemetry::record;
-    use crate::telemetry::relays::{RelaySpec, WaitsFor};
+    use crate::telemetry::relays::RelaySpec;
     use crate::telemetry::view::{Side, Whose};
     use std::time::Duration;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -199,13 +232,13 @@ mod tests {
     }
 
     /// What passed so far leaves the session idle.
-    fn is_idle((requests, boundary): &(RequestTap<NoTap>, BoundaryTap)) -> bool {
+    fn is_idle((requests, boundary): &(RequestTap<NoTap>, BoundaryTap<NoTap>)) -> bool {
         requests.is_idle() && boundary.is_idle()
     }
 
     /// A session whose start-up is answered.
-    fn session() -> (RequestTap<NoTap>, BoundaryTap) {
-        let mut session = taps(NoTap, RestMark::default(), &gauge());
+    fn session() -> (RequestTap<NoTap>, BoundaryTap<NoTap>) {
+        let mut session = taps((NoTap, NoTap), RestMark::default(), &gauge());
         assert!(!is_idle(&session), "the start-up is not answered");
         session.1.observe(&ready(b'I')).expect("sound");
         assert!(is_idle(&session));
@@ -250,12 +283,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_what_the_client_sends_begins_a_rest_anew_and_an_open_transaction_rests() {
         let rest = RestMark::default();
-        let mut session = taps(NoTap, rest.clone(), &gauge());
+        let mut session = taps((NoTap, NoTap), rest.clone(), &gauge());
         let options = SessionOptions {
             client_idle_timeout: Some(Duration::from_secs(60)),
             ..SessionOptions::default()
         };
-        let mut limits = Limits::new(options, Timestamp::from_secs(2), rest);
+        let mut limits = Limits::new(options, Timestamp::from_secs(2), rest, StrictMark::default());
         let mut idle_in = async |seconds: u64| {
             // One look to find the rest, one at its end.
             let _found = limits.overstepped(Timestamp::from_secs(1));
@@ -388,7 +421,7 @@ mod tests {
     {
         let connection = ConnectionId::from_random(*b"silentpg");
         let gauge = gauge_of(connection);
-        let (to_upstream, to_client) = taps(NoTap, RestMark::default(), &gauge);
+        let (to_upstream, to_client) = taps((NoTap, NoTap), RestMark::default(), &gauge);
         let ((mut client, near_client), (mut postgres, near_postgres)) =
             (tokio::io::duplex(1024), tokio::io::duplex(1024));
         let mut relay = Relay::new(near_client, near_postgres, to_upstream, to_client, gauge.clone());

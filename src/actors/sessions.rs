@@ -12,7 +12,7 @@ use super::address::{Promise, Reply, message};
 use super::host::{Behavior, Ctx, Handle};
 use super::open_sessions::{Open, OpenSessions};
 use super::policy::PolicyView;
-use super::session_limits::{Limits, RestMark};
+use super::session_limits::{Limits, RestMark, StrictMark};
 use super::sessions_stock::{SessionsStock, Table};
 use crate::model::{ConnectionId, Refusal, RefusalKind, ServiceName, SessionId, SharedClock};
 use crate::net::copy::{ENDS, End};
@@ -62,6 +62,7 @@ pub type EndSignal = mpsc::Receiver<End>;
 pub struct Watched {
     pub end: EndSignal,
     pub rest: RestMark,
+    pub strict: StrictMark,
 }
 
 /// The node is going down: every session ends with this reason as soon as it is idle, and none begins any more. Answered when
@@ -156,7 +157,7 @@ impl Sessions {
         let now = self.clock.now();
         self.end_those(|open| match still_allowed(snapshot, &open.request, now) {
             Ok(options) => {
-                open.limits.options = options;
+                open.limits.replace(options);
                 None
             }
             Err(refusal) => Some(refusal),
@@ -310,8 +311,8 @@ impl Handle<RegisterSession> for Sessions {
             return Reply::Now(Err(Refusal::new(RefusalKind::Internal, "this session is open already")));
         }
         let (end, signal) = mpsc::channel(ENDS);
-        let rest = RestMark::default();
-        let limits = Limits::new(options, request.principal.valid_until, rest.clone());
+        let (rest, strict) = (RestMark::default(), StrictMark::default());
+        let limits = Limits::new(options, request.principal.valid_until, rest.clone(), strict.clone());
         table.open.insert(
             session,
             Open {
@@ -321,7 +322,8 @@ impl Handle<RegisterSession> for Sessions {
                 end,
             },
         );
-        Reply::Now(Ok(Watched { end: signal, rest }))
+        let end = signal;
+        Reply::Now(Ok(Watched { end, rest, strict }))
     }
 }
 

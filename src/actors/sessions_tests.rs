@@ -163,6 +163,24 @@ fn a_shorter_idle_timeout_ends_the_sessions_that_rest_and_no_others() {
 }
 
 #[test]
+fn strict_audit_binds_open_sessions_as_soon_as_the_rules_have_it() {
+    in_a_room("", |room| async move {
+        let session = room.open(1).await.unwrap();
+        let becomes = async |strict| {
+            while session.strict.is_set() != strict {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        assert!(!session.strict.is_set());
+        room.publish(2, "audit: strict", "").await;
+        assert!(room.open(2).await.unwrap().strict.is_set());
+        tokio::time::timeout(SOON, becomes(true)).await.unwrap();
+        room.publish(3, "audit: default", "").await;
+        tokio::time::timeout(SOON, becomes(false)).await.unwrap();
+    });
+}
+
+#[test]
 fn a_session_ends_with_its_certificate_once_a_role_says_so() {
     in_a_room("", |room| async move {
         let mut session = room.open(1).await.unwrap();

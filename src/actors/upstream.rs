@@ -11,9 +11,10 @@ use super::address::{Address, Origin};
 use super::admission::{Declined, OpenRelay, OpenSession, Ready, prepare};
 use super::agent::{AgentParts, GetUpstreamClient};
 use super::agent_question::answer_proxy;
+use super::audit_taps::audit_taps;
 use super::cancels::upstream::{Ask, Wanted, cancel};
 use super::host::{Behavior, Ctx, spawn_here};
-use super::relay::{AuditTap, SessionOutcome, SessionRelay, UPSTREAM_SAID_NO, stop_because};
+use super::relay::{SessionOutcome, SessionRelay, UPSTREAM_SAID_NO, stop_because};
 use super::trail::Trail;
 use super::tunnel::answer;
 use crate::audit::EventKind;
@@ -204,7 +205,7 @@ impl Upstream {
             greeting,
             seen,
         } = ready;
-        let tap = AuditTap::new(self.parts.trail.clone(), session.fields.clone());
+        let taps = audit_taps(&self.parts.trail, &session.fields, watched.strict.clone());
         self.session = Some(session);
         ctx.state("relaying");
         let counted = METRICS.agent.open();
@@ -213,7 +214,7 @@ impl Upstream {
             write_frame(&mut stream, &answer(id, DbToProxy::RelayOpened { process_id })).await?;
             stream.write_all(&greeting).await?;
             stream.flush().await?;
-            let relay = SessionRelay::new(permit, watched, stream, postgres, tap, seen);
+            let relay = SessionRelay::new(permit, watched, stream, postgres, taps, seen);
             Ok::<_, io::Error>(relay.run(upstream_lost).await)
         });
         ctx.run(task.join(), |upstream, outcome, ctx| upstream.ended(outcome, ctx));

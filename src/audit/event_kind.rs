@@ -26,6 +26,8 @@ events! {
     SessionDenied => "db.session.start", "TDB00W";
     SessionEnded => "db.session.end", "TDB01I";
     Query => "db.session.query", "TDB02I";
+    /// What became of requests, up to a ReadyForQuery.
+    Result => "db.session.result", "TDB10I";
     MalformedPacket => "db.session.malformed_packet", "TDB06I";
     StatementParsed => "db.session.postgres.statements.parse", "TPG00I";
     StatementBound => "db.session.postgres.statements.bind", "TPG01I";

@@ -59,6 +59,22 @@ fn a_batch_that_is_sent_again_is_stored_once() {
 }
 
 #[test]
+fn events_of_two_nodes_with_the_same_numbers_are_kept_apart() {
+    let other = "cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd";
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = AuditLog::open(dir.path()).unwrap();
+    log.append(SOURCE, 1, &events(0..5)).unwrap();
+    log.append(other, 1, &events(5..8)).unwrap();
+    // Each is asked for its own next number.
+    assert!(log.append(other, 6, &events(8..9)).is_err());
+    log.append(SOURCE, 6, &events(9..10)).unwrap();
+    let stored = [events(0..8), events(9..10)].concat();
+    assert_eq!(all(&log), stored);
+    drop(log);
+    assert_eq!(all(&AuditLog::open(dir.path()).unwrap()), stored, "and after a start");
+}
+
+#[test]
 fn a_number_that_the_index_cannot_hold_is_refused_and_stands_in_nobodys_way() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = AuditLog::open(dir.path()).unwrap();

@@ -33,6 +33,11 @@ pub trait Tap {
         Poll::Ready(Ok(()))
     }
 
+    /// What whoever waits for `poll_admit` waits for.
+    fn held_by(&self) -> WaitsFor {
+        WaitsFor::Audit
+    }
+
     /// How many bytes are still missing to the end of the message that the last chunk ended in; zero between messages.
     /// A part of a header counts the missing part of the header.
     fn missing_to_boundary(&self) -> usize {
@@ -168,8 +173,11 @@ impl<T: Tap> Direction<T> {
         }
         loop {
             let idle = self.fill(cx, from)?;
-            self.waits_for = WaitsFor::Audit;
-            ready!(self.tap.poll_admit(cx)).map_err(Broken::Tap)?;
+            let Poll::Ready(admitted) = self.tap.poll_admit(cx) else {
+                self.waits_for = self.tap.held_by();
+                return Poll::Pending;
+            };
+            admitted.map_err(Broken::Tap)?;
             self.waits_for = WaitsFor::Sink;
             ready!(self.poll_drain(cx, to))?;
             if (idle || self.eof || self.read_error.is_some()) && self.unflushed {

@@ -46,6 +46,9 @@ const IDLE: &str = "client_idle_timeout";
 const EXPIRED: &str = "disconnect_expired_cert";
 const CONNECTIONS: &str = "max_connections";
 const PINNED: &str = "pin_source_ip";
+const AUDIT: &str = "audit";
+const STRICT: &str = "strict";
+const DEFAULT: &str = "default";
 
 /// The options of one role. `None` where the role does not say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -60,6 +63,8 @@ pub struct RoleOptions {
     pub max_connections: Option<u32>,
     /// A certificate is good only at the address that it was issued to.
     pub pin_source_ip: Option<bool>,
+    /// A statement goes on to PostgreSQL only when its audit event is on disk.
+    pub strict_audit: Option<bool>,
 }
 
 /// What the options of all of a person's roles come to: always the strictest.
@@ -75,12 +80,14 @@ pub struct SessionOptions {
     pub max_connections: Option<NonZeroU32>,
     /// Any role.
     pub pin_source_ip: bool,
+    /// Any role.
+    pub strict_audit: bool,
 }
 
 impl RoleOptions {
     pub(super) fn read(fields: &Fields<'_>) -> Result<Self, ResourceError> {
         fields.only(
-            &[TTL, IDLE, EXPIRED, CONNECTIONS, PINNED],
+            &[TTL, IDLE, EXPIRED, CONNECTIONS, PINNED, AUDIT],
             "option",
             OPTIONS_NOT_ENFORCED,
         )?;
@@ -96,6 +103,7 @@ impl RoleOptions {
             disconnect_expired_cert: truth(fields, EXPIRED)?,
             max_connections: read_number(fields, CONNECTIONS)?,
             pin_source_ip: truth(fields, PINNED)?,
+            strict_audit: read_audit(fields)?,
         })
     }
 
@@ -107,6 +115,11 @@ impl RoleOptions {
             (EXPIRED, self.disconnect_expired_cert.map(Value::from)),
             (CONNECTIONS, self.max_connections.map(Value::from)),
             (PINNED, self.pin_source_ip.map(Value::from)),
+            (
+                AUDIT,
+                self.strict_audit
+                    .map(|strict| Value::from(if strict { STRICT } else { DEFAULT })),
+            ),
         ];
         let said = fields
             .into_iter()
@@ -129,6 +142,7 @@ impl SessionOptions {
             disconnect_expired_cert: role.disconnect_expired_cert.unwrap_or(false),
             max_connections: role.max_connections.and_then(NonZeroU32::new),
             pin_source_ip: role.pin_source_ip.unwrap_or(false),
+            strict_audit: role.strict_audit.unwrap_or(false),
         }
     }
 
@@ -145,6 +159,7 @@ impl SessionOptions {
             disconnect_expired_cert: self.disconnect_expired_cert || other.disconnect_expired_cert,
             max_connections: smaller(self.max_connections, other.max_connections),
             pin_source_ip: self.pin_source_ip || other.pin_source_ip,
+            strict_audit: self.strict_audit || other.strict_audit,
         }
     }
 
@@ -158,6 +173,7 @@ impl SessionOptions {
             (EXPIRED, truth(self.disconnect_expired_cert)),
             (CONNECTIONS, self.max_connections.map(|n| n.to_string())),
             (PINNED, truth(self.pin_source_ip)),
+            (AUDIT, self.strict_audit.then(|| STRICT.to_owned())),
         ]
         .into_iter()
         .filter_map(|(key, value)| Some((key, value?)))
@@ -182,6 +198,23 @@ fn read_duration(fields: &Fields<'_>, key: &str) -> Result<Option<Duration>, Res
 fn bad_duration(place: String, value: &str, reason: &'static str) -> ResourceError {
     let value = value.to_owned();
     ResourceError::new(Problem::BadDuration { place, value, reason })
+}
+
+fn read_audit(fields: &Fields<'_>) -> Result<Option<bool>, ResourceError> {
+    let Some(node) = fields.get(AUDIT) else {
+        return Ok(None);
+    };
+    let place = fields.below(AUDIT);
+    match scalar(node, &place)? {
+        STRICT => Ok(Some(true)),
+        DEFAULT => Ok(Some(false)),
+        other => Err(bad_value(
+            &place,
+            other,
+            "statements are audited always; write strict for on disk before they run, or default",
+            node.at,
+        )),
+    }
 }
 
 fn read_number(fields: &Fields<'_>, key: &str) -> Result<Option<u32>, ResourceError> {

@@ -33,6 +33,7 @@ spec:
     disconnect_expired_cert: yes
     max_connections: 5
     pin_source_ip: false
+    audit: strict
 "#;
 
 fn role(spec: &str) -> Result<Role, ResourceError> {
@@ -219,6 +220,10 @@ fn what_is_wrong_in_a_role_is_said_with_its_place_and_the_next_step() {
             "spec.options.pin_source_ip must be a text, but is a list",
         ),
         (
+            "  options: {audit: none}\n",
+            r#"spec.options.audit "none": statements are audited always; write strict for on disk before they run, or default"#,
+        ),
+        (
             "  options: {max_connections: -1}\n",
             r#"spec.options.max_connections "-1": a whole number from 0 (no limit) to 4294967295 is expected"#,
         ),
@@ -370,6 +375,9 @@ fn options_are_read_in_teleports_spellings() {
         let read = options(&format!("pin_source_ip: {text}, disconnect_expired_cert: {text}"));
         assert_eq!(read.pin_source_ip, Some(expected), "{text}");
         assert_eq!(read.disconnect_expired_cert, Some(expected), "{text}");
+    }
+    for (text, expected) in [("strict", Some(true)), ("default", Some(false))] {
+        assert_eq!(options(&format!("audit: {text}")).strict_audit, expected, "{text}");
     }
     for (text, expected) in [("never", 0), ("0", 0), ("0s", 0), ("90s", 90), ("1h", 3600)] {
         let read = options(&format!("client_idle_timeout: {text}")).client_idle_timeout;

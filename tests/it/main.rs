@@ -5,6 +5,8 @@
 mod administration;
 /// The rules about the source: which room may use which, and what may be named where.
 mod architecture;
+/// What became of statements, as the audit log has it; strict mode; a `kill -9` in the middle.
+mod audit;
 /// A configuration, a resource, a port or a data directory that cannot be used: what is said, and the exit code.
 mod bad_start;
 /// PostgreSQL unreachable, without TLS, with a certificate that is not trusted, or distrusting ours.

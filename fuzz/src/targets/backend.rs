@@ -5,17 +5,26 @@ use super::{expanded, is_a_sentence, splits};
 use postern::protocol::postgres::backend::{
     AuthenticationRequest, BackendKeyData, ErrorFields, MAX_ERROR_FIELD_BYTES, backend_key_data, error_response_with,
 };
-use postern::protocol::postgres::{Direction, Exchange, FrameWalker};
+use postern::protocol::postgres::{
+    Answer, AnswerReader, Asked, Direction, Exchange, FrameWalker, Results, StatementTap,
+};
 
 /// However a stream is cut, the same messages are seen in it, and its end is the same.
 pub fn backend(bytes: &[u8]) {
     let stream = expanded(bytes);
     let (messages, end) = framed(Direction::Backend, &[&stream]);
     let state = state_after(&[&stream]);
+    let answered = answers(&[&stream]);
     for split in splits(&stream) {
         assert_eq!(framed(Direction::Backend, &split), (messages.clone(), end.clone()));
         assert_eq!(state_after(&split), state);
+        assert_eq!(answers(&split), answered);
     }
+    let mut results = Results::default();
+    for (answer, copied) in &answered {
+        results.answered(answer, *copied, 0);
+    }
+    assert_eq!(results.batch(), None, "nothing was asked");
     for (message_type, body, _) in messages.iter().filter(|(_, _, whole)| *whole) {
         match message_type {
             b'E' | b'N' => error_fields(body),
@@ -27,6 +36,24 @@ pub fn backend(bytes: &[u8]) {
     error_fields(bytes);
     authentication(bytes);
     key(bytes);
+}
+
+/// What is answered, with the COPY data before it.
+fn answers(chunks: &[&[u8]]) -> Vec<(Answer, u64)> {
+    let (mut walker, mut reader) = (FrameWalker::new(Direction::Backend), AnswerReader::default());
+    let mut answers = Vec::new();
+    for chunk in chunks {
+        let walked = walker.walk(chunk, |piece| {
+            if let Some(answer) = reader.read(&piece) {
+                answers.push((answer, reader.take_copied()));
+            }
+        });
+        if walked.is_err() {
+            // Of a ReadyForQuery with a wrong body, a first piece is seen where the cut is behind its header; it is no answer.
+            break;
+        }
+    }
+    answers
 }
 
 fn state_after(chunks: &[&[u8]]) -> (bool, bool, u32, Option<u8>, Option<u8>) {
@@ -88,6 +115,7 @@ fn key(body: &[u8]) {
 /// The bytes are message types: below 128 the client's, from 128 PostgreSQL's. Without COPY, a session is answered exactly when as
 /// many ReadyForQuery came as were asked for and a Sync followed what needs one; a doubt is never taken back.
 pub fn exchange(bytes: &[u8]) {
+    matched(bytes);
     let mut exchange = Exchange::default();
     let (mut owed, mut unsynced, mut runs, mut plain, mut status) = (1_u64, false, 1, true, b'I');
     let mut last = b'Q';
@@ -142,4 +170,54 @@ pub fn exchange(bytes: &[u8]) {
         exchange.ready(b'I');
         assert!(!exchange.is_idle() && exchange.owes_answer());
     }
+}
+
+/// The same bytes as requests and answers: every result is of a request that was sent, and little is held.
+fn matched(bytes: &[u8]) {
+    let (mut tap, mut results, mut number) = (StatementTap::new(), Results::default(), 0);
+    for byte in bytes {
+        let message_type = byte & 0x7f;
+        if *byte < 0x80 {
+            let body: &[u8] = match message_type {
+                b'Q' => b"a\0",
+                b'P' => b"s\0a\0\0\0",
+                b'B' => b"p\0s\0\0\0\0\0\0\0",
+                b'E' => b"p\0\0\0\0\0",
+                b'D' | b'C' => b"Pp\0",
+                b'F' => &[0; 10],
+                b'd' => b"data",
+                b'f' => b"\0",
+                b'c' | b'S' | b'H' => b"",
+                _ => continue,
+            };
+            let frame = [&[message_type][..], &(body.len() as u32 + 4).to_be_bytes(), body].concat();
+            let fed = tap.feed(&frame, &mut |asked| {
+                number += u64::from(matches!(asked, Asked::Statement(_)));
+                results.asked(number, &asked);
+            });
+            assert_eq!(fed, Ok(()));
+            results.passed();
+            continue;
+        }
+        let body: &[u8] = match message_type {
+            b'C' => b"SELECT 1\0",
+            b'E' => b"SERROR\0C42P01\0\0",
+            b'Z' => b"I",
+            _ => b"",
+        };
+        let frame = [&[message_type][..], &(body.len() as u32 + 4).to_be_bytes(), body].concat();
+        for (answer, copied) in answers(&[&frame]) {
+            let due = results.answered(&answer, copied, tap.copied());
+            let outcomes = results.batch().map_or(&[][..], |batch| batch.outcomes);
+            assert!(
+                outcomes
+                    .iter()
+                    .all(|outcome| outcome.request.is_none_or(|request| request <= number))
+            );
+            if due {
+                results.noted();
+            }
+        }
+    }
+    assert!(results.retained_bytes() < 4096 + 64 * bytes.len());
 }

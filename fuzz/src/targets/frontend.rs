@@ -3,7 +3,7 @@
 use super::{expanded, is_a_sentence, splits};
 use postern::protocol::postgres::bind::{Bind, Format, FunctionCall, ObjectKind, Value};
 use postern::protocol::postgres::statements::{MAX_NAME_BYTES, PART_BYTES};
-use postern::protocol::postgres::{Direction, FrameWalker, Part, Statement, StatementTap};
+use postern::protocol::postgres::{Asked, Direction, FrameWalker, Part, Statement, StatementTap};
 
 /// However a stream is cut, the same is recorded, it fails at the same message with the same words, and little is held. What is
 /// recorded of the messages that are whole is every byte of those that ask for something.
@@ -22,7 +22,7 @@ pub fn frontend(bytes: &[u8]) {
 
 #[derive(Debug, PartialEq)]
 struct Tapped {
-    records: Vec<Statement>,
+    records: Vec<Asked>,
     error: Option<String>,
     /// Where the last message that is sound ends.
     sound: usize,
@@ -118,9 +118,13 @@ fn message(record: &Statement) -> (u8, Vec<u8>, bool) {
     }
 }
 
-fn recorded(messages: &[(u8, Vec<u8>, bool)], records: &[Statement], sound: bool) {
+fn recorded(messages: &[(u8, Vec<u8>, bool)], records: &[Asked], sound: bool) {
     let mut joined: Vec<(u8, Vec<u8>, bool)> = Vec::new();
-    for record in records {
+    let statements = records.iter().filter_map(|asked| match asked {
+        Asked::Statement(statement) => Some(statement),
+        Asked::Describe | Asked::Sync | Asked::CopyEnd { .. } => None,
+    });
+    for record in statements {
         let (message_type, bytes, last) = message(record);
         assert!(
             bytes.len() <= PART_BYTES + 16 * 1024,

@@ -88,6 +88,7 @@ impl Client {
             return Ok(());
         }
         self.read_until_ready(pipe, record).await?;
+        let client = self.number;
         for number in 0..self.draws.below(6) {
             if self.draws.percent(50) {
                 tokio::time::sleep(Duration::from_millis(self.draws.below(1_500))).await;
@@ -100,6 +101,8 @@ impl Client {
                 return Ok(());
             }
             self.read_until_ready(pipe, record).await?;
+            let request = number + 1;
+            record.note(What::Answered { client, request });
         }
         match self.draws.below(5) {
             0 => pipe.write_all(&message(b'X', b"")).await,

@@ -14,6 +14,7 @@ const OUTLIVES_BY: Duration = Duration::from_secs(45);
 const STARTED: &str = "TDB00I";
 const ENDED: &str = "TDB01I";
 const ROUTED: &str = "PDB00I";
+const RESULT: &str = "TDB10I";
 
 /// The rules of one node from a moment on.
 struct Held {
@@ -65,6 +66,7 @@ pub fn broken(happened: &[Happened]) -> Vec<String> {
     let mut broken = reader.at_the_end();
     sessions_are_closed_once(happened, &mut broken);
     statements_are_audited(happened, &mut broken);
+    answers_have_results(happened, &mut broken);
     broken
 }
 
@@ -254,14 +256,63 @@ fn sessions_are_closed_once(happened: &[Happened], broken: &mut Vec<String>) {
 }
 
 fn statements_are_audited(happened: &[Happened], broken: &mut Vec<String>) {
-    for Happened { what, .. } in happened {
-        let What::StatementSeen { statement, .. } = what else {
+    let strictly: BTreeSet<u64> = happened
+        .iter()
+        .filter_map(|Happened { what, .. }| match what {
+            What::Connected { client, person, .. } if *person == rules::STRICTLY_AUDITED => Some(*client),
+            _ => None,
+        })
+        .collect();
+    for (at, Happened { what, .. }) in happened.iter().enumerate() {
+        let What::StatementSeen { client, statement } = what else {
             continue;
         };
         let is_it =
             |other: &Happened| matches!(&other.what, What::OnDisk { statement: Some(text), .. } if text == statement);
         if !happened.iter().any(is_it) {
             broken.push(format!("{statement:?} reached PostgreSQL and is not on the audit log"));
+        } else if strictly.contains(client) && !happened[..at].iter().any(is_it) {
+            broken.push(format!(
+                "{statement:?} reached PostgreSQL before it was on disk, in strict mode"
+            ));
+        }
+    }
+}
+
+/// What a client has read the answer of has one result on the log, and each result is that of a statement there.
+fn answers_have_results(happened: &[Happened], broken: &mut Vec<String>) {
+    let (mut asked, mut results) = (BTreeSet::new(), BTreeMap::<_, u32>::new());
+    for Happened { what, .. } in happened {
+        let What::OnDisk {
+            event,
+            client: Some(client),
+            requests,
+            ..
+        } = what
+        else {
+            continue;
+        };
+        for request in requests {
+            match event.as_str() {
+                RESULT => *results.entry((*client, *request)).or_default() += 1,
+                _ => _ = asked.insert((*client, *request)),
+            }
+        }
+    }
+    for Happened { what, .. } in happened {
+        if let What::Answered { client, request } = what
+            && !results.contains_key(&(*client, *request))
+        {
+            broken.push(format!(
+                "client {client} has read the answer to request {request}, which has no result"
+            ));
+        }
+    }
+    for ((client, request), times) in results {
+        if times > 1 || !asked.contains(&(client, request)) {
+            broken.push(format!(
+                "request {request} of client {client} has {times} results, or was never asked"
+            ));
         }
     }
 }

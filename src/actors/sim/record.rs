@@ -15,6 +15,8 @@ pub enum What {
         sid: Option<String>,
         client: Option<u64>,
         statement: Option<String>,
+        /// The number of the request that it is about, or those whose results it has.
+        requests: Vec<u64>,
     },
     /// A node may decide by these rules from now on.
     Told {
@@ -35,6 +37,11 @@ pub enum What {
     /// The client has read AuthenticationOk.
     LetIn {
         client: u64,
+    },
+    /// The client has read the whole answer to its request of this number.
+    Answered {
+        client: u64,
+        request: u64,
     },
     /// The client has read an ErrorResponse.
     ReadError {

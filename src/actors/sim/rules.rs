@@ -5,6 +5,8 @@ use crate::policy::{PolicySnapshot, parse_resources};
 use std::sync::{Arc, OnceLock};
 
 pub const PEOPLE: [&str; 4] = ["alice", "bob", "carol", "mallory"];
+/// Her statements wait for the disk, whatever else the rules are.
+pub const STRICTLY_AUDITED: &str = "carol";
 pub const DB_USERS: [&str; 2] = ["app", "report"];
 
 const ALL: &str = "db_users: [app, report]";
@@ -88,9 +90,14 @@ fn make(rules: &Rules) -> PolicySnapshot {
     let mut yaml = String::new();
     for (person, role) in PEOPLE.iter().zip(rules.roles) {
         let Some(role) = role else { continue };
+        let strict = if *person == STRICTLY_AUDITED {
+            "audit: strict, "
+        } else {
+            ""
+        };
         yaml.push_str(&format!(
             "---\nkind: user\nversion: v2\nmetadata: {{name: {person}}}\nspec: {{roles: [of-{person}]}}\n\
-             ---\nkind: role\nversion: v7\nmetadata: {{name: of-{person}}}\nspec: {{options: {{{}}}, \
+             ---\nkind: role\nversion: v7\nmetadata: {{name: of-{person}}}\nspec: {{options: {{{strict}{}}}, \
              allow: {{db_labels: {{'*': '*'}}, db_names: ['*'], {role}}}}}\n",
             rules.options
         ));

@@ -410,12 +410,15 @@ fn on_disk(node: usize, line: &str) -> What {
     let event: serde_json::Value = serde_json::from_str(line).unwrap();
     let text = |name: &str| event[name].as_str().map(str::to_owned);
     let client = text("connection").and_then(|id| id.parse::<ConnectionId>().ok());
+    let results = event["results"].as_array().into_iter().flatten();
+    let requests = results.chain([&event]).filter_map(|about| about["request"].as_u64());
     What::OnDisk {
         node,
         event: text("code").unwrap_or_default(),
         sid: text("sid"),
         client: client.map(ConnectionId::as_u64),
         statement: text("db_query"),
+        requests: requests.collect(),
     }
 }
 

@@ -188,6 +188,8 @@ fn a_permit_carries_the_strictest_options_of_all_roles() {
         "disconnect_expired_cert: yes, max_connections: 2",
     );
     assert!(options(&snapshot).disconnect_expired_cert);
+    assert!(options(&with("audit: default", "audit: strict")).strict_audit);
+    assert!(!options(&with("audit: default", "")).strict_audit);
     assert_eq!(options(&snapshot).max_connections.map(u32::from), Some(2));
     assert_eq!(options(&with("", "")), crate::policy::SessionOptions::default());
     let alice = PersonName::new("alice").expect("a name");

@@ -15,6 +15,8 @@ pub const AUTHENTICATION_LENGTH: u32 = 65_535;
 pub(super) enum Reading {
     /// Nothing in it is recorded.
     Ignored,
+    /// It has no body, and its place in the stream counts.
+    Noted,
     CopyData,
     /// Gathered, then parsed at once.
     Whole,
@@ -42,7 +44,7 @@ pub(super) struct Shape {
 
 impl Shape {
     pub(super) fn of(message_type: u8) -> Result<Self, ProtocolError> {
-        use Reading::{CopyData, Ignored, ParseName, Query, Whole};
+        use Reading::{CopyData, Ignored, Noted, ParseName, Query, Whole};
         let small = SMALL_LENGTH - 4;
         let large = Direction::Frontend.max_length() - 4;
         let (message, reading, least, most) = match message_type {
@@ -55,9 +57,9 @@ impl Shape {
             b'F' => (bind::FUNCTION_CALL, Whole, 10, large),
             b'd' => ("CopyData", CopyData, 0, large),
             b'f' => ("CopyFail", Whole, 1, small),
-            b'c' => ("CopyDone", Ignored, 0, 0),
+            b'c' => ("CopyDone", Noted, 0, 0),
             b'H' => ("Flush", Ignored, 0, 0),
-            b'S' => ("Sync", Ignored, 0, 0),
+            b'S' => ("Sync", Noted, 0, 0),
             b'X' => ("Terminate", Ignored, 0, 0),
             b'p' => ("password", Ignored, 1, AUTHENTICATION_LENGTH - 4),
             _ => return Err(ProtocolError::UnknownMessageType { message_type }),

@@ -5,7 +5,7 @@ use super::bind::{Bind, FunctionCall};
 use super::frames::{Direction, FrameWalker};
 use super::startup::{self, FirstPacket};
 use super::statement_tests::frame;
-use super::statements::{MAX_NAME_BYTES, PART_BYTES, Statement, StatementTap};
+use super::statements::{Asked, MAX_NAME_BYTES, PART_BYTES, StatementTap};
 use crate::model::{DbName, DbUser, Secret};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -50,7 +50,7 @@ fn cut<'a>(bytes: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
     chunks
 }
 
-fn tap_chunks(chunks: &[&[u8]]) -> (Vec<Statement>, Option<String>, bool, u64, bool) {
+fn tap_chunks(chunks: &[&[u8]]) -> (Vec<Asked>, Option<String>, bool, u64, bool) {
     let mut tap = StatementTap::new();
     let mut records = Vec::new();
     let mut error = None;

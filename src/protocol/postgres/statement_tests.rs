@@ -13,7 +13,11 @@ pub(super) fn frame(message_type: u8, body: &[u8]) -> Vec<u8> {
 
 fn feed(tap: &mut StatementTap, bytes: &[u8]) -> (Vec<Statement>, Result<(), ProtocolError>) {
     let mut records = Vec::new();
-    let fed = tap.feed(bytes, &mut |record| records.push(record));
+    let fed = tap.feed(bytes, &mut |asked| {
+        if let Asked::Statement(record) = asked {
+            records.push(record);
+        }
+    });
     (records, fed)
 }
 
@@ -135,8 +139,8 @@ fn a_query_of_100_mb_never_holds_more_than_a_part() {
     let mut tap = StatementTap::new();
     let chunk = vec![b'x'; 1 << 20];
     let (mut bytes, mut parts) = (0, 0);
-    let mut count = |record: Statement| {
-        if let Statement::Query { text } = record {
+    let mut count = |asked: Asked| {
+        if let Asked::Statement(Statement::Query { text }) = asked {
             bytes += text.bytes.len();
             parts += 1;
         }

@@ -59,6 +59,31 @@ pub enum Statement {
     },
 }
 
+impl Statement {
+    /// Where this stands in its message: first part, last part. Most are both.
+    pub fn place(&self) -> (bool, bool) {
+        match self {
+            Self::Query { text: part }
+            | Self::Parse { text: part, .. }
+            | Self::LongBind { raw: part, .. }
+            | Self::LongFunctionCall { raw: part } => (part.part == 1, part.last),
+            Self::Bind(_) | Self::Execute { .. } | Self::Close { .. } | Self::FunctionCall(_) => (true, true),
+        }
+    }
+}
+
+/// What is seen in a client's stream: statements, and what bears on which answer is whose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    Statement(Statement),
+    Describe,
+    Sync,
+    /// CopyDone or CopyFail, after so many bytes of data.
+    CopyEnd {
+        bytes: u64,
+    },
+}
+
 /// The tap on one client's stream, from the first byte after start-up.
 #[derive(Debug, Clone)]
 pub struct StatementTap {
@@ -72,6 +97,8 @@ pub struct StatementTap {
     portal: Vec<u8>,
     part: u32,
     copy_bytes: u64,
+    /// Of them, those after the last message that is not data.
+    copied: u64,
     sound: usize,
     terminated: bool,
     failed: Option<ProtocolError>,
@@ -93,6 +120,7 @@ impl StatementTap {
             portal: Vec::new(),
             part: 1,
             copy_bytes: 0,
+            copied: 0,
             sound: 0,
             terminated: false,
             failed: None,
@@ -114,6 +142,11 @@ impl StatementTap {
         self.copy_bytes
     }
 
+    /// Bytes of COPY data that no end has followed yet.
+    pub fn copied(&self) -> u64 {
+        self.copied
+    }
+
     /// How many bytes of the last feed lay before the end of its last sound message. After an error, what follows them
     /// is the malformed packet (or the part of it that this feed held).
     pub fn sound_bytes(&self) -> usize {
@@ -128,7 +161,7 @@ impl StatementTap {
 
     /// Takes the next bytes of the stream, cut anywhere, and gives each record to `sink`, in order. After an error every
     /// call gives the same error.
-    pub fn feed(&mut self, bytes: &[u8], sink: &mut impl FnMut(Statement)) -> Result<(), ProtocolError> {
+    pub fn feed(&mut self, bytes: &[u8], sink: &mut impl FnMut(Asked)) -> Result<(), ProtocolError> {
         self.sound = 0;
         if let Some(failed) = &self.failed {
             return Err(failed.clone());
@@ -141,7 +174,7 @@ impl StatementTap {
         fed
     }
 
-    fn feed_sound(&mut self, bytes: &[u8], sink: &mut impl FnMut(Statement)) -> Result<(), ProtocolError> {
+    fn feed_sound(&mut self, bytes: &[u8], sink: &mut impl FnMut(Asked)) -> Result<(), ProtocolError> {
         let mut rest = bytes;
         while let Some(piece) = self.frames.next_piece(&mut rest)? {
             if piece.first {
@@ -149,7 +182,11 @@ impl StatementTap {
             }
             match self.reading {
                 Reading::Ignored => {}
-                Reading::CopyData => self.copy_bytes += piece.body.len() as u64,
+                Reading::Noted => sink(self.noted(piece.message_type)),
+                Reading::CopyData => {
+                    self.copy_bytes += piece.body.len() as u64;
+                    self.copied += piece.body.len() as u64;
+                }
                 Reading::Whole => self.whole(&piece, sink)?,
                 Reading::Raw => self.raw(&piece, sink)?,
                 Reading::Query => self.query(&piece, sink)?,
@@ -166,6 +203,9 @@ impl StatementTap {
         let shape = Shape::of(piece.message_type)?;
         shape.check(piece.body_length)?;
         self.terminated |= piece.message_type == b'X';
+        if matches!(piece.message_type, b'Q' | b'E') {
+            self.copied = 0;
+        }
         self.reading = match shape.reading {
             Reading::Whole if piece.body_length as usize > PART_BYTES => Reading::Raw,
             reading => reading,
@@ -175,7 +215,20 @@ impl StatementTap {
         Ok(())
     }
 
-    fn whole(&mut self, piece: &Piece<'_>, sink: &mut impl FnMut(Statement)) -> Result<(), ProtocolError> {
+    fn noted(&mut self, message_type: u8) -> Asked {
+        match message_type {
+            b'S' => Asked::Sync,
+            _ => self.copy_end(),
+        }
+    }
+
+    fn copy_end(&mut self) -> Asked {
+        Asked::CopyEnd {
+            bytes: std::mem::take(&mut self.copied),
+        }
+    }
+
+    fn whole(&mut self, piece: &Piece<'_>, sink: &mut impl FnMut(Asked)) -> Result<(), ProtocolError> {
         let gathered;
         let body = if piece.first && piece.last() {
             piece.body
@@ -187,7 +240,7 @@ impl StatementTap {
             gathered = std::mem::take(&mut self.gathered);
             &gathered
         };
-        sink(match piece.message_type {
+        let statement = match piece.message_type {
             b'B' => Statement::Bind(Bind::parse(body)?),
             b'F' => Statement::FunctionCall(FunctionCall::parse(body)?),
             b'E' => {
@@ -198,24 +251,33 @@ impl StatementTap {
                 let (kind, name) = bind::object("Close", body)?;
                 Statement::Close { kind, name }
             }
-            b'D' => return bind::object("Describe", body).map(|_| ()),
-            _ => return bind::copy_fail(body),
-        });
+            b'D' => {
+                bind::object("Describe", body)?;
+                sink(Asked::Describe);
+                return Ok(());
+            }
+            _ => {
+                bind::copy_fail(body)?;
+                sink(self.copy_end());
+                return Ok(());
+            }
+        };
+        sink(Asked::Statement(statement));
         Ok(())
     }
 
-    fn raw(&mut self, piece: &Piece<'_>, sink: &mut impl FnMut(Statement)) -> Result<(), ProtocolError> {
+    fn raw(&mut self, piece: &Piece<'_>, sink: &mut impl FnMut(Asked)) -> Result<(), ProtocolError> {
         let mut bytes = piece.body;
         while let Some((some, more)) = self.split_at_full_part(bytes) {
             self.gather(some);
             bytes = more;
             let part = self.take_part(0, false);
-            sink(self.raw_record(piece.message_type, part)?);
+            sink(Asked::Statement(self.raw_record(piece.message_type, part)?));
         }
         self.gather(bytes);
         if piece.last() {
             let part = self.take_part(0, true);
-            sink(self.raw_record(piece.message_type, part)?);
+            sink(Asked::Statement(self.raw_record(piece.message_type, part)?));
         }
         Ok(())
     }
@@ -238,24 +300,24 @@ impl StatementTap {
         Ok(Statement::LongBind { portal, statement, raw })
     }
 
-    fn query(&mut self, piece: &Piece<'_>, sink: &mut impl FnMut(Statement)) -> Result<(), ProtocolError> {
+    fn query(&mut self, piece: &Piece<'_>, sink: &mut impl FnMut(Asked)) -> Result<(), ProtocolError> {
         const QUERY: &str = "Query";
         match split_at_nul(piece.body) {
             None => {
-                self.text(piece.body, |text, _| sink(Statement::Query { text }));
+                self.text(piece.body, |text, _| sink(Asked::Statement(Statement::Query { text })));
                 unterminated_if(piece.last(), QUERY)
             }
             Some((text, after)) => {
-                self.text(text, |text, _| sink(Statement::Query { text }));
+                self.text(text, |text, _| sink(Asked::Statement(Statement::Query { text })));
                 no_more(QUERY, after.len() + piece.left as usize)?;
                 let text = self.take_part(0, true);
-                sink(Statement::Query { text });
+                sink(Asked::Statement(Statement::Query { text }));
                 Ok(())
             }
         }
     }
 
-    fn parse(&mut self, piece: &Piece<'_>, sink: &mut impl FnMut(Statement)) -> Result<(), ProtocolError> {
+    fn parse(&mut self, piece: &Piece<'_>, sink: &mut impl FnMut(Asked)) -> Result<(), ProtocolError> {
         const PARSE: &str = "Parse";
         let mut body = piece.body;
         if self.reading == Reading::ParseName {
@@ -276,7 +338,7 @@ impl StatementTap {
             let (text, after) = found.unwrap_or((body, &[]));
             self.text(text, |text, name| {
                 let name = name.to_vec();
-                sink(Statement::Parse { name, text });
+                sink(Asked::Statement(Statement::Parse { name, text }));
             });
             if found.is_none() {
                 return unterminated_if(piece.last(), PARSE);
@@ -293,7 +355,7 @@ impl StatementTap {
         if piece.last() {
             let text = self.take_part(0, true);
             let name = std::mem::take(&mut self.name);
-            sink(Statement::Parse { name, text });
+            sink(Asked::Statement(Statement::Parse { name, text }));
         }
         Ok(())
     }
