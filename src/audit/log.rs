@@ -30,7 +30,7 @@ pub(super) const MAX_STORED_BYTES: usize = MAX_LINE_BYTES + SUFFIX_BYTES + 1;
 /// The one writer of the log. Its methods block; it belongs on a thread of its own.
 pub struct AuditLog {
     dir: PathBuf,
-    index: Index,
+    pub(super) index: Index,
     segment_bytes: u64,
     /// Where the next line goes; everything before is fsynced.
     end: Position,
