@@ -237,7 +237,7 @@ impl Connection {
     fn relay(
         &mut self,
         opened: routing::OpenedSession,
-        mut to_client: impl Stream,
+        to_client: impl Stream,
         client: &routing::Client,
         ctx: &mut Ctx<'_, Self>,
     ) {
@@ -261,12 +261,12 @@ impl Connection {
             let unknown = client.startup.unknown_protocol_options();
             backend::negotiate_protocol_version(client.startup.spoken_minor(), &unknown)
         });
+        let mut relay = SessionRelay::new(permit, watched, to_client, stream, (NoTap, NoTap), seen);
         let task = spawn_here(async move {
             let _counted = counted;
             if let Some(negotiation) = negotiation {
-                to_client.write_all(&negotiation).await?;
+                relay.client().write_all(&negotiation).await?;
             }
-            let relay = SessionRelay::new(permit, watched, to_client, stream, (NoTap, NoTap), seen);
             Ok::<_, std::io::Error>(relay.run(|permit| agent_lost(permit, &agent)).await)
         });
         ctx.run(task.join(), |connection, outcome, ctx| connection.ended(outcome, ctx));

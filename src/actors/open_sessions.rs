@@ -12,7 +12,7 @@ pub struct Open {
     pub connection: ConnectionId,
     pub request: AccessRequest,
     pub limits: Limits,
-    pub end: mpsc::Sender<End>,
+    pub end: mpsc::Sender<Box<End>>,
 }
 
 #[derive(Default)]

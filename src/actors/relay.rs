@@ -4,11 +4,11 @@
 
 use super::host::{Behavior, Ctx};
 use super::session_taps::{AnswerTap, BoundaryTap, RequestTap, taps};
-use super::sessions::{EndSignal, Watched};
+use super::sessions::Watched;
 use super::trail::Trail;
 use crate::audit::{EventBuilder, EventKind, SessionFields};
 use crate::model::{Refusal, RefusalKind};
-use crate::net::copy::{Counts, Relay, RelayEnd, Tap};
+use crate::net::copy::{Counts, EndSignal, Relay, RelayEnd, Tap};
 use crate::policy::Permit;
 use crate::protocol::postgres::backend;
 use crate::telemetry::relays::{Gauge, RelaySpec};
@@ -18,7 +18,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub struct SessionRelay<C, U, TU, TC> {
     permit: Permit,
     end: EndSignal,
-    relay: Relay<C, U, RequestTap<TU>, BoundaryTap<TC>>,
+    /// Boxed, so that the task that runs it holds it once: a future keeps room for each place that a value is moved through, and
+    /// this one has a client's whole TLS in it.
+    relay: Box<Relay<C, U, RequestTap<TU>, BoundaryTap<TC>>>,
 }
 
 /// How a session was, seen from its relay.
@@ -67,8 +69,13 @@ where
         Self {
             permit,
             end: watched.end,
-            relay: Relay::new(client, upstream, to_upstream, to_client, gauge),
+            relay: Box::new(Relay::new(client, upstream, to_upstream, to_client, gauge)),
         }
+    }
+
+    /// What is said to the client before anything is copied.
+    pub fn client(&mut self) -> &mut C {
+        self.relay.client()
     }
 
     /// Copies until the end, and tells the client why where that is for us to say. `upstream_lost` words the loss of the

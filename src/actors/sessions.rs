@@ -15,7 +15,7 @@ use super::policy::PolicyView;
 use super::session_limits::{Limits, RestMark, StrictMark};
 use super::sessions_stock::{SessionsStock, Table};
 use crate::model::{ConnectionId, Refusal, RefusalKind, ServiceName, SessionId, SharedClock};
-use crate::net::copy::{ENDS, End};
+use crate::net::copy::{ENDS, End, EndSignal};
 use crate::policy::{AccessRequest, Denial, PolicySnapshot, SessionOptions, decide};
 use crate::telemetry::panics;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -55,11 +55,9 @@ pub struct RegisterSession {
 
 pub struct SessionClosed(pub SessionId);
 
-/// Says when the session has to end. Closed without a word, it means that nobody watches over the session any more.
-pub type EndSignal = mpsc::Receiver<End>;
-
 /// What binds a relay to whoever watches over its session.
 pub struct Watched {
+    /// Says when the session has to end. Closed without a word, it means that nobody watches over the session any more.
     pub end: EndSignal,
     pub rest: RestMark,
     pub strict: StrictMark,
@@ -177,7 +175,7 @@ impl Sessions {
             if let Some(open) = table.open.remove(id) {
                 tracing::info!(session = %id, connection = %open.connection, reason = %refusal, "session ended");
                 // A relay that is gone already needs no reason.
-                let _gone = open.end.try_send(End::Now(refusal));
+                let _gone = open.end.try_send(Box::new(End::Now(refusal)));
             }
         }
     }
@@ -341,7 +339,7 @@ impl Handle<EndService> for Sessions {
         for (id, open) in self.stock.table().open.take_of(&service) {
             tracing::info!(session = %id, connection = %open.connection, reason = %refusal, "session ended");
             // A relay that is gone already needs no reason.
-            let _gone = open.end.try_send(End::Now(refusal.clone()));
+            let _gone = open.end.try_send(Box::new(End::Now(refusal.clone())));
         }
         Reply::Now(())
     }
@@ -355,7 +353,7 @@ impl Handle<Drain> for Sessions {
             if going_down.is_none() {
                 for open in open.values() {
                     // A relay that is gone needs no reason.
-                    let _gone = open.end.try_send(End::WhenIdle(refusal.clone()));
+                    let _gone = open.end.try_send(Box::new(End::WhenIdle(refusal.clone())));
                 }
                 *going_down = Some(refusal);
             }
@@ -379,7 +377,7 @@ impl Handle<EndAll> for Sessions {
             } = &mut *table;
             *going_down = Some(refusal.clone());
             for (id, open) in open.drain() {
-                if open.end.try_send(End::Now(refusal.clone())).is_ok() {
+                if open.end.try_send(Box::new(End::Now(refusal.clone()))).is_ok() {
                     ending.insert(id);
                 }
             }

@@ -114,7 +114,7 @@ async fn ask<M: Message>(address: &crate::actors::address::Address<M>, message: 
 /// What the relay of a session is told.
 async fn ended(watched: &mut Watched) -> Refusal {
     let told = tokio::time::timeout(SOON, watched.end.recv()).await;
-    match told.expect("in time").expect("a reason") {
+    match *told.expect("in time").expect("a reason") {
         End::Now(refusal) => refusal,
         End::WhenIdle(refusal) => panic!("not at once: {refusal}"),
     }
@@ -305,7 +305,8 @@ mod failures {
                 .address()
                 .tell(&Origin::outside("test"), Drain(refusal.clone()))
                 .unwrap();
-            assert!(matches!(session.end.recv().await, Some(End::WhenIdle(_))));
+            let told = session.end.recv().await.expect("a reason");
+            assert!(matches!(*told, End::WhenIdle(_)));
             room.fails(Fault::Handler);
             assert_eq!(room.refused(2).await, refusal);
             drop(session);

@@ -41,7 +41,7 @@ impl Trail {
     }
 
     pub fn session_fields(&self, about: About<'_>) -> Arc<SessionFields> {
-        SessionFields::new(&SessionIdentity {
+        let identity = SessionIdentity {
             user: about.person,
             sid: about.session,
             db_service: about.service,
@@ -52,7 +52,8 @@ impl Trail {
             server_id: self.node,
             server_hostname: &self.node_name,
             connection: about.connection,
-        })
+        };
+        SessionFields::new(&identity, &self.context)
     }
 
     pub fn session_event(&self, kind: EventKind, session: &SessionFields) -> EventBuilder {

@@ -195,7 +195,7 @@ impl Upstream {
         });
     }
 
-    fn relay(&mut self, ready: Ready, id: u64, mut stream: BoxStream, ctx: &mut Ctx<'_, Self>) {
+    fn relay(&mut self, ready: Ready, id: u64, stream: BoxStream, ctx: &mut Ctx<'_, Self>) {
         let Ready {
             permit,
             watched,
@@ -209,12 +209,14 @@ impl Upstream {
         self.session = Some(session);
         ctx.state("relaying");
         let counted = METRICS.agent.open();
+        let mut relay = SessionRelay::new(permit, watched, stream, postgres, taps, seen);
         let task = spawn_here(async move {
             let _counted = counted;
-            write_frame(&mut stream, &answer(id, DbToProxy::RelayOpened { process_id })).await?;
-            stream.write_all(&greeting).await?;
-            stream.flush().await?;
-            let relay = SessionRelay::new(permit, watched, stream, postgres, taps, seen);
+            let proxy = relay.client();
+            write_frame(proxy, &answer(id, DbToProxy::RelayOpened { process_id })).await?;
+            proxy.write_all(&greeting).await?;
+            proxy.flush().await?;
+            drop(greeting);
             Ok::<_, io::Error>(relay.run(upstream_lost).await)
         });
         ctx.run(task.join(), |upstream, outcome, ctx| upstream.ended(outcome, ctx));

@@ -35,6 +35,12 @@ impl EventContext {
             entropy,
         }
     }
+
+    fn draw(&self) -> u128 {
+        let mut random = [0; 16];
+        (self.entropy)(&mut random);
+        u128::from_be_bytes(random)
+    }
 }
 
 /// Who a session belongs to and where it goes.
@@ -59,11 +65,13 @@ pub struct SessionIdentity<'a> {
 #[derive(Debug)]
 pub struct SessionFields {
     fragment: String,
+    /// The `uid` of the session's first event; the others count on from it. A session draws randomness once, not for each statement.
+    first_uid: u128,
     next_index: AtomicU64,
 }
 
 impl SessionFields {
-    pub fn new(identity: &SessionIdentity<'_>) -> Arc<Self> {
+    pub fn new(identity: &SessionIdentity<'_>, context: &EventContext) -> Arc<Self> {
         let mut line = EventBuilder {
             line: String::new(),
             payload_from: None,
@@ -85,6 +93,7 @@ impl SessionFields {
             .field("connection", identity.connection.to_string());
         Arc::new(Self {
             fragment: line.line,
+            first_uid: context.draw(),
             next_index: AtomicU64::new(0),
         })
     }
@@ -101,30 +110,29 @@ pub struct EventBuilder {
 impl EventBuilder {
     /// An event outside of any session; its `ei` is 0.
     pub fn new(kind: EventKind, context: &EventContext) -> Self {
-        Self::envelope(kind, context, 0)
+        Self::envelope(kind, context, context.draw(), 0)
     }
 
     /// An event of a session: `ei` counts the session's events on this node from 0, in the order of these calls.
     pub fn in_session(kind: EventKind, context: &EventContext, session: &SessionFields) -> Self {
         let index = session.next_index.fetch_add(1, Ordering::Relaxed);
-        let mut event = Self::envelope(kind, context, index);
+        let uid = session.first_uid.wrapping_add(u128::from(index));
+        let mut event = Self::envelope(kind, context, uid, index);
         event.line.push_str(&session.fragment);
         event
     }
 
-    fn envelope(kind: EventKind, context: &EventContext, index: u64) -> Self {
-        let mut random = [0; 16];
-        (context.entropy)(&mut random);
-        let uid = uuid::Builder::from_random_bytes(random).into_uuid();
+    fn envelope(kind: EventKind, context: &EventContext, uid: u128, index: u64) -> Self {
+        let uid = uuid::Builder::from_random_bytes(uid.to_be_bytes()).into_uuid();
         let mut line = String::with_capacity(USUAL_LINE_BYTES);
+        line.push_str("{\"event\":\"");
+        line.push_str(kind.name());
+        line.push_str("\",\"code\":\"");
+        line.push_str(kind.code());
         // Writing to a String cannot fail.
-        let _ = write!(
-            line,
-            "{{\"event\":\"{}\",\"code\":\"{}\",\"time\":\"{}\",\"uid\":\"{uid}\",\"ei\":{index}",
-            kind.name(),
-            kind.code(),
-            context.clock.now(),
-        );
+        let _ = write!(line, "\",\"time\":\"{}\",\"uid\":\"", context.clock.now());
+        line.push_str(uid.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()));
+        let _ = write!(line, "\",\"ei\":{index}");
         line.push_str(&context.cluster_name);
         Self {
             line,
@@ -303,7 +311,7 @@ mod tests {
     }
 
     fn session() -> Arc<SessionFields> {
-        SessionFields::new(&SessionIdentity {
+        let identity = SessionIdentity {
             user: &PersonName::new("alice").unwrap(),
             sid: SessionId::from_random([1; 16]),
             db_service: &ServiceName::new("local").unwrap(),
@@ -314,7 +322,8 @@ mod tests {
             server_id: NodeId::from_random([2; 16]),
             server_hostname: &NodeName::new("agent-1").unwrap(),
             connection: ConnectionId::from_random([3; 8]),
-        })
+        };
+        SessionFields::new(&identity, &context())
     }
 
     #[test]
@@ -328,7 +337,7 @@ mod tests {
         assert_eq!(
             line,
             "{\"event\":\"db.session.query\",\"code\":\"TDB02I\",\"time\":\"2021-04-27T23:00:26.014Z\",\
-             \"uid\":\"07070707-0707-4707-8707-070707070707\",\"ei\":1,\"cluster_name\":\"root\",\"user\":\"alice\",\
+             \"uid\":\"07070707-0707-4707-8707-070707070708\",\"ei\":1,\"cluster_name\":\"root\",\"user\":\"alice\",\
              \"sid\":\"01010101-0101-4101-8101-010101010101\",\"db_service\":\"local\",\"db_protocol\":\"postgres\",\
              \"db_uri\":\"localhost:5432\",\"db_name\":\"test\",\"db_user\":\"postgres\",\
              \"server_id\":\"02020202-0202-4202-8202-020202020202\",\"server_hostname\":\"agent-1\",\

@@ -1,106 +1,138 @@
-//! The log's index: what to look for, and where it is. Derived from the segments, and never ahead of them: it is committed
-//! after their fsync, and what it lacks is read from them when the log is opened.
+//! The log's index: what to look for, and in which block of the log it is. Derived from the segments, and never ahead of them: it
+//! is committed after their fsync, and what it lacks is read from them when the log is opened.
+//!
+//! A block is some hundred lines that stand together. The index has one row for each combination of event, person, service and
+//! session that a block holds, not for each line: a session that runs ten thousand statements costs the index some ten rows, and
+//! whoever looks for something reads a few blocks of the log itself (`query.rs`).
 
 use super::AuditError;
-use crate::model::Timestamp;
+use super::facts::Facts;
+use super::log::MAX_STORED_BYTES;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
-use serde::Deserialize;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(super) const INDEX_FILE: &str = "index.sqlite";
 /// Another version is deleted and made anew.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 /// A reader holds its lock for one question.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A block ends with the line that reaches this size: what a search reads to find one line in it takes less than a millisecond, and a
+/// busy node's lines still share their rows.
+const BLOCK_BYTES: usize = 256 << 10;
+/// With its last line, whatever that is.
+pub(super) const BLOCK_BYTES_MAX: usize = BLOCK_BYTES + MAX_STORED_BYTES;
+
 const SCHEMA: &str = "
-    CREATE TABLE event (
+    CREATE TABLE held (
         id         INTEGER PRIMARY KEY,
-        time       INTEGER NOT NULL,
+        segment    INTEGER NOT NULL,
+        offset     INTEGER NOT NULL,
+        length     INTEGER NOT NULL,
         event      TEXT NOT NULL,
-        code       TEXT NOT NULL,
         user       TEXT,
         db_service TEXT,
         sid        TEXT,
-        segment    INTEGER NOT NULL,
-        offset     INTEGER NOT NULL,
-        length     INTEGER NOT NULL
+        first      INTEGER NOT NULL,
+        last       INTEGER NOT NULL
     );
-    CREATE INDEX event_time ON event (time);
-    CREATE INDEX event_name ON event (event, time);
-    CREATE INDEX event_user ON event (user, time) WHERE user IS NOT NULL;
-    CREATE INDEX event_service ON event (db_service, time) WHERE db_service IS NOT NULL;
-    CREATE INDEX event_sid ON event (sid, time) WHERE sid IS NOT NULL;
+    CREATE INDEX held_last ON held (last);
+    CREATE INDEX held_event ON held (event, last);
+    CREATE INDEX held_user ON held (user, last) WHERE user IS NOT NULL;
+    CREATE INDEX held_service ON held (db_service, last) WHERE db_service IS NOT NULL;
+    CREATE INDEX held_sid ON held (sid, last) WHERE sid IS NOT NULL;
     CREATE TABLE source (id TEXT PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE position (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), segment INTEGER NOT NULL, offset INTEGER NOT NULL);
     INSERT INTO position VALUES (1, 0, 0);
 ";
 
 /// A place in the log: everything before it is indexed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Position {
     pub segment: u64,
     pub offset: u64,
 }
 
-/// What can be asked for.
+/// Lines that are about to be indexed, block by block.
 #[derive(Debug, Default)]
-pub(super) struct Facts {
-    time: i64,
+pub(super) struct Blocks {
+    ended: Vec<Block>,
+    /// The last line of each source; they stand in the order of the log.
+    sources: Vec<(String, u64)>,
+    lines: usize,
+}
+
+#[derive(Debug)]
+struct Block {
+    at: Position,
+    length: u64,
+    held: HashMap<Held, Span>,
+}
+
+/// What lines are found by, but for their time.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Held {
     event: String,
-    code: String,
     user: Option<String>,
     db_service: Option<String>,
     sid: Option<String>,
 }
 
-impl Facts {
-    /// Reads them from an event. One that is JSON but has no time, or text where none belongs, is indexed by what it has: it is
-    /// kept, and can be found.
-    pub fn of(event: &str) -> Result<Self, AuditError> {
-        #[derive(Deserialize)]
-        struct Usual {
-            time: String,
-            event: String,
-            code: String,
-            user: Option<String>,
-            db_service: Option<String>,
-            sid: Option<String>,
+/// The times of the first and the last of them.
+#[derive(Debug)]
+struct Span {
+    first: i64,
+    last: i64,
+}
+
+impl Blocks {
+    /// Adds the line at `at`, which has `length` bytes with its line feed.
+    pub fn add(&mut self, facts: &Facts<'_>, (at, length): (Position, usize), (source, seq): (&str, u64)) {
+        self.lines += 1;
+        match self.sources.last_mut() {
+            Some((last, number)) if last == source => *number = seq,
+            _ => self.sources.push((source.to_owned(), seq)),
         }
-        let micros = |time: &str| Timestamp::parse_rfc3339(time).map_or(0, Timestamp::as_micros);
-        if let Ok(usual) = serde_json::from_str::<Usual>(event) {
-            return Ok(Self {
-                time: micros(&usual.time),
-                event: usual.event,
-                code: usual.code,
-                user: usual.user,
-                db_service: usual.db_service,
-                sid: usual.sid,
+        let follows = |block: &&mut Block| {
+            block.length < BLOCK_BYTES as u64
+                && (block.at.segment, block.at.offset + block.length) == (at.segment, at.offset)
+        };
+        if self.ended.last_mut().as_ref().is_none_or(|block| !follows(block)) {
+            self.ended.push(Block {
+                at,
+                length: 0,
+                held: HashMap::new(),
             });
         }
-        let odd: serde_json::Map<String, serde_json::Value> =
-            serde_json::from_str(event).map_err(|e| AuditError::NotAnEvent { why: e.to_string() })?;
-        let text = |name: &str| odd.get(name).and_then(|v| v.as_str()).map(str::to_owned);
-        Ok(Self {
-            time: micros(&text("time").unwrap_or_default()),
-            event: text("event").unwrap_or_default(),
-            code: text("code").unwrap_or_default(),
-            user: text("user"),
-            db_service: text("db_service"),
-            sid: text("sid"),
-        })
+        if let Some(block) = self.ended.last_mut() {
+            block.length += length as u64;
+            block.hold(facts);
+        }
+    }
+
+    pub fn lines(&self) -> usize {
+        self.lines
     }
 }
 
-/// One line of the log.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub facts: Facts,
-    pub at: Position,
-    pub length: usize,
-    pub source: String,
-    pub seq: u64,
+impl Block {
+    fn hold(&mut self, facts: &Facts<'_>) {
+        let own = |text: &Option<std::borrow::Cow<'_, str>>| text.as_ref().map(|text| text.to_string());
+        let held = Held {
+            event: facts.event.to_string(),
+            user: own(&facts.user),
+            db_service: own(&facts.db_service),
+            sid: own(&facts.sid),
+        };
+        let span = self.held.entry(held).or_insert(Span {
+            first: facts.time,
+            last: facts.time,
+        });
+        span.first = span.first.min(facts.time);
+        span.last = span.last.max(facts.time);
+    }
 }
 
 pub(super) struct Index {
@@ -175,11 +207,11 @@ impl Index {
     }
 
     /// Adds lines and moves the position behind them, in one transaction.
-    pub fn add(&mut self, entries: &[Entry], position: Position) -> Result<(), AuditError> {
+    pub fn add(&mut self, blocks: &Blocks, position: Position) -> Result<(), AuditError> {
         let path = self.path.clone();
         let add = |connection: &mut Connection| {
             let step = connection.transaction()?;
-            add_entries(&step, entries)?;
+            add_blocks(&step, blocks)?;
             step.execute(
                 "UPDATE position SET segment = ?1, offset = ?2",
                 params![position.segment, position.offset],
@@ -193,45 +225,37 @@ impl Index {
     pub fn clear(&mut self) -> Result<(), AuditError> {
         self.connection
             .execute_batch(
-                "BEGIN; DELETE FROM event; DELETE FROM source; UPDATE position SET segment = 0, offset = 0; COMMIT;",
+                "BEGIN; DELETE FROM held; DELETE FROM source; UPDATE position SET segment = 0, offset = 0; COMMIT;",
             )
             .map_err(failed(&self.path))
     }
 }
 
-fn add_entries(step: &Transaction<'_>, entries: &[Entry]) -> rusqlite::Result<()> {
-    let mut event = step.prepare_cached(
-        "INSERT INTO event (time, event, code, user, db_service, sid, segment, offset, length)
+fn add_blocks(step: &Transaction<'_>, blocks: &Blocks) -> rusqlite::Result<()> {
+    let mut insert = step.prepare_cached(
+        "INSERT INTO held (segment, offset, length, event, user, db_service, sid, first, last)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?;
+    for Block { at, length, held } in &blocks.ended {
+        for (held, span) in held {
+            insert.execute(params![
+                at.segment,
+                at.offset,
+                length,
+                held.event,
+                held.user,
+                held.db_service,
+                held.sid,
+                span.first,
+                span.last
+            ])?;
+        }
+    }
     let mut source = step.prepare_cached(
         "INSERT INTO source VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET last = max(last, excluded.last)",
     )?;
-    for (at, entry) in entries.iter().enumerate() {
-        let Facts {
-            time,
-            event: name,
-            code,
-            user,
-            db_service,
-            sid,
-        } = &entry.facts;
-        let (segment, offset) = (entry.at.segment, entry.at.offset);
-        event.execute(params![
-            time,
-            name,
-            code,
-            user,
-            db_service,
-            sid,
-            segment,
-            offset,
-            entry.length
-        ])?;
-        // Lines of one source stand together: the last of them is enough.
-        if entries.get(at + 1).is_none_or(|next| next.source != entry.source) {
-            source.execute(params![entry.source, entry.seq])?;
-        }
+    for (id, seq) in &blocks.sources {
+        source.execute(params![id, seq])?;
     }
     Ok(())
 }

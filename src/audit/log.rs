@@ -5,7 +5,8 @@
 //! disagree, and the event's own text comes back by taking them off.
 
 use super::disk::make_private_dir;
-use super::index::{Entry, Facts, Index, Position};
+use super::facts::Facts;
+use super::index::{Blocks, Index, Position};
 use super::query::{self, Query};
 use super::{AuditError, MAX_LINE_BYTES, MAX_NUMBER};
 use std::fs::{File, OpenOptions};
@@ -23,11 +24,13 @@ const CATCH_UP_LINES: usize = 2000;
 const MAX_SOURCE_BYTES: usize = 128;
 /// The two added members: `,"src":"…","seq":…}` with a source and a number of the largest size.
 const SUFFIX_BYTES: usize = 18 + MAX_SOURCE_BYTES + 20;
+/// A line of the log, with its line feed.
+pub(super) const MAX_STORED_BYTES: usize = MAX_LINE_BYTES + SUFFIX_BYTES + 1;
 
 /// The one writer of the log. Its methods block; it belongs on a thread of its own.
 pub struct AuditLog {
     dir: PathBuf,
-    index: Index,
+    pub(super) index: Index,
     segment_bytes: u64,
     /// Where the next line goes; everything before is fsynced.
     end: Position,
@@ -118,25 +121,20 @@ impl AuditLog {
                 offset: 0,
             };
         }
-        let (mut text, mut entries) = (String::with_capacity(bytes), Vec::with_capacity(events.len()));
+        let (mut text, mut blocks) = (String::with_capacity(bytes), Blocks::default());
         for (seq, event) in (first..).zip(events) {
             check_event(event)?;
             let begin = text.len();
             push_stored(&mut text, event, source, seq);
-            entries.push(Entry {
-                facts: Facts::of(event)?,
-                at: Position {
-                    segment: self.end.segment,
-                    offset: self.end.offset + begin as u64,
-                },
-                length: text.len() - begin,
-                source: source.to_owned(),
-                seq,
-            });
             text.push('\n');
+            let at = Position {
+                segment: self.end.segment,
+                offset: self.end.offset + begin as u64,
+            };
+            blocks.add(&Facts::of(event)?, (at, text.len() - begin), (source, seq));
         }
         self.write_synced(text.as_bytes())?;
-        let indexed = self.index.add(&entries, self.end);
+        let indexed = self.index.add(&blocks, self.end);
         self.index_is_behind = indexed.is_err();
         indexed
     }
@@ -236,20 +234,18 @@ impl AuditLog {
         let mut file = File::open(&path).map_err(&failed)?;
         file.seek(SeekFrom::Start(from.offset)).map_err(&failed)?;
         let mut reader = BufReader::with_capacity(256 * 1024, file);
-        let (mut at, mut entries, mut line) = (from, Vec::new(), Vec::new());
+        let (mut at, mut blocks, mut line) = (from, Blocks::default(), Vec::new());
         loop {
             line.clear();
-            let mut bounded = (&mut reader).take((MAX_LINE_BYTES + SUFFIX_BYTES + 1) as u64);
+            let mut bounded = (&mut reader).take(MAX_STORED_BYTES as u64);
             bounded.read_until(b'\n', &mut line).map_err(&failed)?;
-            let entry = read_entry(&line, at);
-            let is_end = entry.is_none();
-            entries.extend(entry);
+            let is_end = !add_line(&mut blocks, &line, at);
             if !is_end {
                 at.offset += line.len() as u64;
             }
-            if is_end || entries.len() == CATCH_UP_LINES {
-                self.index.add(&entries, at)?;
-                entries.clear();
+            if is_end || blocks.lines() == CATCH_UP_LINES {
+                self.index.add(&blocks, at)?;
+                blocks = Blocks::default();
             }
             if is_end {
                 return Ok(at);
@@ -258,16 +254,17 @@ impl AuditLog {
     }
 }
 
-fn read_entry(line: &[u8], at: Position) -> Option<Entry> {
-    let text = str::from_utf8(line.strip_suffix(b"\n")?).ok()?;
-    let (event, source, seq) = split_stored(text)?;
-    Some(Entry {
-        facts: Facts::of(&event).ok()?,
-        at,
-        length: text.len(),
-        source: source.to_owned(),
-        seq,
-    })
+/// False where the line is no event of a spool.
+fn add_line(blocks: &mut Blocks, line: &[u8], at: Position) -> bool {
+    let stored = line.strip_suffix(b"\n").and_then(|text| str::from_utf8(text).ok());
+    let Some((event, source, seq)) = stored.and_then(split_stored) else {
+        return false;
+    };
+    let Ok(facts) = Facts::of(&event) else {
+        return false;
+    };
+    blocks.add(&facts, (at, line.len()), (source, seq));
+    true
 }
 
 fn push_stored(out: &mut String, event: &str, source: &str, seq: u64) {

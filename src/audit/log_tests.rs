@@ -326,3 +326,41 @@ async fn a_hundred_thousand_events_go_through_spool_and_log_and_are_found() {
     }
     assert_eq!(found, EVENTS);
 }
+
+#[test]
+fn lines_of_one_session_share_their_rows_and_the_newest_are_found_across_blocks_whose_times_overlap() {
+    const EVENTS: u64 = 5000;
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = AuditLog::open(dir.path()).unwrap();
+    let of = |n: u64, user: &str| event(n).replace("\"alice\"", user).replace("\"bob\"", user);
+    // A node whose events arrive late: the log has them after those of the other, and they are older.
+    let (early, late): (Vec<_>, Vec<_>) = (0..EVENTS)
+        .map(|n| (of(2 * n, "\"carol\""), of(2 * n + 1, "\"dave\"")))
+        .unzip();
+    log.append("early", 1, &early).unwrap();
+    log.append("late", 1, &late).unwrap();
+    let rows: u64 = log
+        .index
+        .connection()
+        .query_row("SELECT count(*) FROM held WHERE sid = 's7'", [], |row| row.get(0))
+        .unwrap();
+    assert!(rows < 10, "{rows} rows for ten lines of a session");
+    let newest = |user: Option<&str>, limit| {
+        let query = Query {
+            user: user.map(str::to_owned),
+            limit,
+            ..Query::default()
+        };
+        log.query(&query).unwrap()
+    };
+    let both: Vec<_> = early
+        .iter()
+        .zip(&late)
+        .flat_map(|(a, b)| [a.clone(), b.clone()])
+        .collect();
+    assert_eq!(newest(None, 7), both[both.len() - 7..]);
+    assert_eq!(newest(None, 4000), both[both.len() - 4000..]);
+    assert_eq!(newest(Some("carol"), 3000), early[early.len() - 3000..]);
+    assert_eq!(newest(Some("nobody"), 3), Vec::<String>::new());
+    assert_eq!(newest(None, 0), Vec::<String>::new());
+}

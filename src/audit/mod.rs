@@ -18,6 +18,7 @@ mod disk;
 mod error;
 mod event;
 mod event_kind;
+mod facts;
 mod index;
 mod json_text;
 mod log;

@@ -13,7 +13,7 @@ use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// Number, checksum, two tabs and the line feed.
-pub(super) const FRAME_BYTES: usize = 20 + 1 + 8 + 1 + 1;
+pub(super) const FRAME_BYTES: usize = NUMBER_DIGITS + 1 + CHECKSUM_DIGITS + 1 + 1;
 pub(super) const MAX_FRAMED_BYTES: usize = MAX_LINE_BYTES + FRAME_BYTES;
 
 pub(super) fn segment_path(dir: &Path, first: u64) -> PathBuf {
@@ -26,22 +26,49 @@ pub(super) fn first_of_name(name: &str) -> Option<u64> {
     (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
 }
 
+/// Digits of a number in its frame: those of the largest `u64`.
+const NUMBER_DIGITS: usize = 20;
+const CHECKSUM_DIGITS: usize = 8;
+
+/// A number in decimal digits, with zeros in front, and a tab.
+fn number_field(mut number: u64) -> [u8; NUMBER_DIGITS + 1] {
+    let mut field = [b'0'; NUMBER_DIGITS + 1];
+    field[NUMBER_DIGITS] = b'\t';
+    for digit in field[..NUMBER_DIGITS].iter_mut().rev() {
+        // A remainder of ten fits.
+        *digit += (number % 10) as u8;
+        number /= 10;
+    }
+    field
+}
+
+/// The CRC-32 of IEEE 802.3 and zlib in hexadecimal digits, and a tab.
+fn checksum_field(number: &[u8], event: &[u8]) -> [u8; CHECKSUM_DIGITS + 1] {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(number);
+    hasher.update(event);
+    let mut field = [b'\t'; CHECKSUM_DIGITS + 1];
+    for (two, byte) in field.chunks_exact_mut(2).zip(hasher.finalize().to_be_bytes()) {
+        two.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+    }
+    field
+}
+
 /// Appends a line in its frame.
 pub(super) fn push_framed(out: &mut Vec<u8>, number: u64, event: &str) {
-    let head = format!("{number:020}\t");
-    let crc = crc32(&[head.as_bytes(), event.as_bytes()]);
-    out.extend_from_slice(head.as_bytes());
-    out.extend_from_slice(format!("{crc:08x}\t").as_bytes());
+    let number = number_field(number);
+    out.extend_from_slice(&number);
+    out.extend_from_slice(&checksum_field(&number, event.as_bytes()));
     out.extend_from_slice(event.as_bytes());
     out.push(b'\n');
 }
 
 /// The event of a framed line (with its line feed), if it is whole and has this number.
 fn unframe(line: &[u8], number: u64) -> Option<String> {
-    let (head, rest) = line.strip_suffix(b"\n")?.split_at_checked(21)?;
-    let (crc, event) = rest.split_at_checked(9)?;
-    let whole =
-        head == format!("{number:020}\t").as_bytes() && crc == format!("{:08x}\t", crc32(&[head, event])).as_bytes();
+    let (head, rest) = line.strip_suffix(b"\n")?.split_first_chunk::<{ NUMBER_DIGITS + 1 }>()?;
+    let (checksum, event) = rest.split_first_chunk::<{ CHECKSUM_DIGITS + 1 }>()?;
+    let whole = *head == number_field(number) && *checksum == checksum_field(head, event);
     whole.then(|| String::from_utf8(event.to_vec()).ok())?
 }
 
@@ -82,39 +109,15 @@ impl Lines {
     }
 }
 
-/// CRC-32 as in IEEE 802.3 and zlib (reflected, polynomial 0xEDB88320).
-fn crc32(pieces: &[&[u8]]) -> u32 {
-    let step = |crc: u32, byte: &u8| CRC_TABLE[usize::from((crc as u8) ^ byte)] ^ (crc >> 8);
-    !pieces.iter().copied().flatten().fold(!0, step)
-}
-
-const CRC_TABLE: [u32; 256] = {
-    let mut table = [0; 256];
-    let mut at = 0;
-    while at < 256 {
-        let mut crc = at as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 1 == 1 {
-                (crc >> 1) ^ 0xEDB8_8320
-            } else {
-                crc >> 1
-            };
-            bit += 1;
-        }
-        table[at] = crc;
-        at += 1;
-    }
-    table
-};
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_checksum_is_the_standard_one() {
-        assert_eq!(crc32(&[b"1234", b"56789"]), 0xCBF4_3926);
+        assert_eq!(&checksum_field(b"1234", b"56789"), b"cbf43926\t");
+        assert_eq!(&number_field(u64::MAX), b"18446744073709551615\t");
+        assert_eq!(&number_field(70), b"00000000000000000070\t");
     }
 
     #[test]

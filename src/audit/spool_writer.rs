@@ -319,10 +319,12 @@ impl Writer {
 
 /// An event begins with its name and its code, as `EventBuilder` writes them; the code ends with the class.
 fn class_of(line: &str) -> EventClass {
-    let code = line.split("\"code\":\"").nth(1).and_then(|rest| rest.split('"').next());
-    match code.and_then(|code| code.chars().last()) {
-        Some('W') => EventClass::Warning,
-        Some('E') => EventClass::Error,
+    // `{"event":"NAME","code":"CODE"`: the eighth quote is behind the code, and no name or code has one.
+    let quotes = line.bytes().enumerate().filter(|(_, byte)| *byte == b'"');
+    let behind_code = quotes.map(|(at, _)| at).nth(7);
+    match behind_code.and_then(|at| line.as_bytes().get(at.wrapping_sub(1))) {
+        Some(b'W') => EventClass::Warning,
+        Some(b'E') => EventClass::Error,
         _ => EventClass::Information,
     }
 }

@@ -1,5 +1,7 @@
 //! Time. This is the one file that reads the clock, so that a test can hold it.
 
+use jiff::fmt::StdFmtWrite;
+use jiff::fmt::temporal::DateTimePrinter;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -61,10 +63,13 @@ impl std::ops::Sub<Duration> for Timestamp {
     }
 }
 
+/// There is a time in every line of the audit log: the printer is made once.
+static RFC_3339: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_microsecond(self.0) {
-            Ok(t) => write!(f, "{t:.3}"),
+            Ok(t) => RFC_3339.print_timestamp(&t, StdFmtWrite(f)).map_err(|_| fmt::Error),
             Err(_) => write!(f, "(outside the calendar: {} us)", self.0),
         }
     }

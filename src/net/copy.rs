@@ -67,6 +67,9 @@ pub enum End {
 /// Room for one of each: nothing more is ever told.
 pub const ENDS: usize = 2;
 
+/// How a relay is told. Boxed: a channel sets aside room for 32 messages, and nearly every session ends without one.
+pub type EndSignal = mpsc::Receiver<Box<End>>;
+
 /// Sees nothing.
 #[derive(Debug, Default)]
 pub struct NoTap;
@@ -325,6 +328,10 @@ where
         }
     }
 
+    pub fn client(&mut self) -> &mut C {
+        &mut self.client
+    }
+
     /// The client has closed its side.
     pub fn client_closed(&self) -> bool {
         self.up.eof
@@ -345,12 +352,12 @@ where
     }
 
     /// Copies until the upstream is done, something breaks, or `ends` says that the session is over.
-    pub async fn run(&mut self, mut ends: mpsc::Receiver<End>) -> RelayEnd {
+    pub async fn run(&mut self, mut ends: EndSignal) -> RelayEnd {
         let mut stall = Stall::default();
         let mut when_idle = None;
         poll_fn(|cx| {
             loop {
-                match ends.poll_recv(cx) {
+                match ends.poll_recv(cx).map(|end| end.map(|end| *end)) {
                     Poll::Ready(Some(End::Now(refusal))) => return Poll::Ready(RelayEnd::Refused(refusal)),
                     Poll::Ready(Some(End::WhenIdle(refusal))) => when_idle = Some(refusal),
                     Poll::Ready(None) => return Poll::Ready(RelayEnd::Unwatched),

@@ -33,7 +33,7 @@ fn gauge() -> Arc<Gauge> {
 }
 
 /// Nobody ends the relay.
-fn unending() -> mpsc::Receiver<End> {
+fn unending() -> EndSignal {
     let (sender, receiver) = mpsc::channel(ENDS);
     std::mem::forget(sender);
     receiver
@@ -138,7 +138,7 @@ fn last_words_come_between_two_messages_and_never_inside_one() {
         let ending = async {
             let mut first = [0; 25];
             client.read_exact(&mut first).await.unwrap();
-            end.try_send(now()).unwrap();
+            end.try_send(Box::new(now())).unwrap();
         };
         let run = relay.run(ended);
         let ((), how) = tokio::join!(ending, run);
@@ -218,7 +218,7 @@ fn a_relay_that_is_told_to_end_when_it_is_idle_passes_what_is_owed_and_nothing_n
             client.write_all(b"ab").await.unwrap();
             let mut asked = [0; 2];
             upstream.read_exact(&mut asked).await.unwrap();
-            end.try_send(when_idle()).unwrap();
+            end.try_send(Box::new(when_idle())).unwrap();
             upstream.write_all(b"A").await.unwrap();
             let mut answers = [0; 2];
             client.read_exact(&mut answers[..1]).await.unwrap();
@@ -243,7 +243,7 @@ fn a_relay_that_is_idle_ends_at_once_and_a_busy_one_when_it_is_told_again() {
     block_on(async {
         let (_client, _upstream, mut relay) = relay(64, NoTap);
         let (end, ends) = mpsc::channel(ENDS);
-        end.try_send(when_idle()).unwrap();
+        end.try_send(Box::new(when_idle())).unwrap();
         let wait = Duration::from_millis(50);
         let run = relay.run(ends);
         tokio::pin!(run);
@@ -251,7 +251,7 @@ fn a_relay_that_is_idle_ends_at_once_and_a_busy_one_when_it_is_told_again() {
             tokio::time::timeout(wait, &mut run).await.is_err(),
             "a tap that cannot tell counts as busy"
         );
-        end.try_send(now()).unwrap();
+        end.try_send(Box::new(now())).unwrap();
         let RelayEnd::Refused(refusal) = run.await else {
             panic!("not refused")
         };
@@ -261,7 +261,7 @@ fn a_relay_that_is_idle_ends_at_once_and_a_busy_one_when_it_is_told_again() {
         let owed = Owed::default();
         let mut relay = Relay::new(near_client, near_upstream, Asks(owed.clone()), Answers(owed), gauge());
         let (end, ends) = mpsc::channel(ENDS);
-        end.try_send(when_idle()).unwrap();
+        end.try_send(Box::new(when_idle())).unwrap();
         let RelayEnd::Refused(refusal) = relay.run(ends).await else {
             panic!("not refused")
         };
