@@ -42,7 +42,7 @@ fn exchange() -> (Vec<u8>, Vec<u8>) {
 }
 
 fn session(trail: &Trail) -> Arc<SessionFields> {
-    SessionFields::new(&SessionIdentity {
+    let identity = SessionIdentity {
         user: &PersonName::new("alice").expect("a name"),
         sid: SessionId::from_random([1; 16]),
         db_service: &ServiceName::new("orders").expect("a name"),
@@ -52,7 +52,9 @@ fn session(trail: &Trail) -> Arc<SessionFields> {
         server_id: trail.node,
         server_hostname: &trail.node_name,
         connection: ConnectionId::from_random([3; 8]),
-    })
+        replication: None,
+    };
+    SessionFields::new(&identity, &trail.context)
 }
 
 fn open(dir: &std::path::Path) -> Trail {

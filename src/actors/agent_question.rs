@@ -96,6 +96,8 @@ pub async fn answer_proxy(
 
 #[cfg(test)]
 mod tests {
+    use super::super::agent_way::Older;
+    use super::super::tunnels::Transport;
     use super::*;
     use crate::net::frames::{read_frame, refuse};
     use crate::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
@@ -112,6 +114,7 @@ mod tests {
             node: NodeId::from_random([7; 16]),
             name: "agent-1".parse().unwrap(),
             transport: Transport::Tunnel(mux),
+            is_older: Older::default(),
         };
         (way, inbound, agents_end)
     }

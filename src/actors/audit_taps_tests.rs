@@ -45,7 +45,7 @@ impl Taps {
             node: NodeId::from_random([7; 16]),
             node_name: NodeName::new("agent-1").unwrap(),
         };
-        let session = SessionFields::new(&SessionIdentity {
+        let identity = SessionIdentity {
             user: &PersonName::new("alice").unwrap(),
             sid: SessionId::from_random([1; 16]),
             db_service: &ServiceName::new("orders").unwrap(),
@@ -55,7 +55,9 @@ impl Taps {
             server_id: NodeId::from_random([2; 16]),
             server_hostname: &NodeName::new("agent-1").unwrap(),
             connection: ConnectionId::from_random([3; 8]),
-        });
+            replication: None,
+        };
+        let session = SessionFields::new(&identity, &trail.context);
         let (requests, results) = audit_taps(&trail, &session, strict_mark(strict));
         let mut taps = Self {
             requests,

@@ -287,6 +287,8 @@ mod tests {
             node: "proxy-1".to_owned(),
             side: Side::Proxy,
             relay: None,
+            whose: None,
+            waits_for: Vec::new(),
             state: "opening".to_owned(),
             age_us: number,
         };

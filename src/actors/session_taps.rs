@@ -337,7 +337,7 @@ mod tests {
     #[test]
     fn a_replication_that_streams_is_neither_idle_nor_at_rest_and_nobody_is_waited_for() {
         let rest = RestMark::default();
-        let mut session = taps(NoTap, rest.clone(), &gauge());
+        let mut session = taps((NoTap, NoTap), rest.clone(), &gauge());
         let gauge = session.0.gauge.clone();
         session.1.observe(&ready(b'I')).expect("sound");
         session
@@ -358,7 +358,7 @@ mod tests {
             client_idle_timeout: Some(Duration::from_nanos(1)),
             ..SessionOptions::default()
         };
-        let mut limits = Limits::new(limits, Timestamp::from_secs(2), rest);
+        let mut limits = Limits::new(limits, Timestamp::from_secs(2), rest, StrictMark::default());
         for _ in 0..2 {
             assert!(limits.overstepped(Timestamp::from_secs(1)).is_none(), "it rests");
         }

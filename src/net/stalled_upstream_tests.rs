@@ -3,7 +3,7 @@
 use super::socket::{self, Tcp};
 use super::stops::Stops;
 use super::tls::{ClockTime, provider};
-use super::upstream::{CONNECT_DEADLINE, DialTls, STARTUP_DEADLINE, UpstreamAnswer, open};
+use super::upstream::{Asked, CONNECT_DEADLINE, DialTls, STARTUP_DEADLINE, UpstreamAnswer, open};
 use super::upstream_tls::{UpstreamClient, UpstreamTrust};
 use crate::model::clock::HeldClock;
 use crate::model::{ClusterName, DbName, DbUser, Endpoint, Moment, SharedClock, Timestamp};
@@ -94,9 +94,13 @@ async fn session_at(port: u16) -> Result<(), UpstreamAnswer> {
     };
     let (user, name) = (DbUser::new("app").unwrap(), DbName::new("app").unwrap());
     let client = &World::of_the_tests().client;
-    open(&DialTls, &endpoint, client, &user, &name, &[], &waits)
-        .await
-        .map(drop)
+    let asked = Asked {
+        db_user: &user,
+        db_name: &name,
+        replication: None,
+        parameters: &[],
+    };
+    open(&DialTls, &endpoint, client, asked, &waits).await.map(drop)
 }
 
 async fn stopped_at(left: usize) -> (Result<(), UpstreamAnswer>, Option<usize>) {

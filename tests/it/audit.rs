@@ -74,7 +74,7 @@ fn each_request_has_its_result_on_the_log_with_rows_errors_and_the_bytes_of_a_co
     };
     assert_eq!(of("select n"), json!({"command": "SELECT", "rows": 2}));
     assert_eq!(of("create"), json!({"command": "CREATE TABLE"}));
-    let copied = |direction, bytes| json!({"command": "COPY", "rows": 2, "copy": direction, bytes: 5});
+    let copied = |direction: &str, bytes: &str| json!({"command": "COPY", "rows": 2, "copy": direction, bytes: 5});
     assert_eq!(of("COPY  t FROM"), copied("in", "bytes_in"));
     assert_eq!(of("COPY  t TO"), copied("out", "bytes_out"));
     assert_eq!(

@@ -260,16 +260,16 @@ impl Handle<FindUpstreamKey> for UpstreamKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::SessionIdentity;
+    use crate::audit::{EventContext, SessionIdentity};
     use crate::model::clock::HeldClock;
-    use crate::model::{DbName, DbUser, NodeName, PersonName, Secret, ServiceName, SessionId, Timestamp};
+    use crate::model::{ClusterName, DbName, DbUser, NodeName, PersonName, Secret, ServiceName, SessionId, Timestamp};
     use crate::net::upstream_tls::UpstreamTrust;
     use crate::policy::DatabaseTlsMode;
 
     const PROCESS: u32 = 4711;
 
     fn session() -> Arc<SessionFields> {
-        SessionFields::new(&SessionIdentity {
+        let identity = SessionIdentity {
             user: &PersonName::new("alice").unwrap(),
             sid: SessionId::from_random([1; 16]),
             connection: ConnectionId::from_random([1; 8]),
@@ -279,7 +279,11 @@ mod tests {
             db_name: &DbName::new("app").unwrap(),
             server_id: NodeId::from_random([2; 16]),
             server_hostname: &NodeName::new("agent-1").unwrap(),
-        })
+            replication: None,
+        };
+        let cluster = ClusterName::new("test").unwrap();
+        let clock = HeldClock::at(Timestamp::from_secs(1_700_000_000));
+        SessionFields::new(&identity, &EventContext::new(&cluster, clock, |bytes| bytes.fill(7)))
     }
 
     #[test]

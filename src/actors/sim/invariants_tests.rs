@@ -25,6 +25,11 @@ fn on_disk(node: usize, event: &str, statement: Option<&str>) -> What {
         sid: Some("S".to_owned()),
         client: Some(CLIENT),
         statement: statement.map(str::to_owned),
+        requests: if ["TDB02I", "TDB10I"].contains(&event) {
+            vec![1]
+        } else {
+            Vec::new()
+        },
     }
 }
 
@@ -56,6 +61,11 @@ fn in_order() -> Vec<What> {
         What::StatementSeen {
             client: CLIENT,
             statement: "select 1".to_owned(),
+        },
+        on_disk(AGENT, "TDB10I", None),
+        What::Answered {
+            client: CLIENT,
+            request: 1,
         },
         What::Left { client: CLIENT },
         What::LetGo { dial: DIAL },
@@ -140,8 +150,37 @@ fn a_client_and_a_statement_before_the_session_is_on_disk_are_seen() {
 #[test]
 fn a_statement_that_is_not_audited_is_seen() {
     let mut world = in_order();
-    world.retain(|what| !is_event(what, "TDB02I"));
+    world.retain(|what| {
+        !is_event(what, "TDB02I") && !is_event(what, "TDB10I") && !matches!(what, What::Answered { .. })
+    });
     only(&broken(&recorded(world)), "is not on the audit log");
+}
+
+#[test]
+fn an_answer_without_a_result_and_a_result_of_nothing_are_seen() {
+    let mut without = in_order();
+    without.retain(|what| !is_event(what, "TDB10I"));
+    only(&broken(&recorded(without)), "which has no result");
+    let mut twice = in_order();
+    twice.push(on_disk(AGENT, "TDB10I", None));
+    only(&broken(&recorded(twice)), "has 2 results");
+}
+
+#[test]
+fn a_statement_that_strict_mode_lets_through_before_it_is_on_disk_is_seen() {
+    let mut world = in_order();
+    for what in &mut world {
+        if let What::Connected { person, .. } = what {
+            *person = super::rules::STRICTLY_AUDITED;
+        }
+    }
+    assert_eq!(broken(&recorded(world.clone())), Vec::<String>::new());
+    moved(
+        &mut world,
+        |what| is_event(what, "TDB02I"),
+        |what| matches!(what, What::StatementSeen { .. }),
+    );
+    only(&broken(&recorded(world)), "before it was on disk, in strict mode");
 }
 
 #[test]
