@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn headers_of_balancers_are_off_and_say_whose_are_believed() {
         let protocol = |text: &str| {
-            let config = Config::parse(&format!("proxy_service: {{{text}}}"), "x");
+            let config = Config::parse(&format!("auth_service: {{}}\nproxy_service: {{{text}}}"), "x");
             config.map(|config| config.proxy.map(|proxy| proxy.proxy_protocol))
         };
         let on = |from: &[&str]| {

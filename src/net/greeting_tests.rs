@@ -18,6 +18,8 @@ const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 const HOUR: Duration = Duration::from_secs(3600);
 /// `user`, `alice`.
 const STARTUP: &[u8] = b"\0\0\0\x14\0\x03\0\0user\0alice\0\0";
+/// The DER of an ECDSA signature is some bytes longer or shorter, so that one handshake can be whole where another is not.
+const SIGNATURES_VARY: usize = 8;
 const HEADER: &[u8] = b"PROXY TCP4 192.0.2.7 198.51.100.1 5000 443\r\n";
 
 type Client = Stops<Tcp>;
@@ -224,8 +226,9 @@ fn each_byte_is_cut_at_the_deadline(way: Way) {
                 .iter()
                 .map(|byte| async move { (*byte, stopped_at(way, *byte).await.0) });
             for (byte, made) in join_all(stopped).await {
+                let is_whole = made.is_ok() && byte + SIGNATURES_VARY > whole;
                 assert!(
-                    matches!(made, Err(Unwelcome::Late(_))),
+                    is_whole || matches!(made, Err(Unwelcome::Late(_))),
                     "stopped at byte {byte} of {whole}"
                 );
             }
@@ -290,7 +293,8 @@ async fn answered(protocol: ProxyProtocol, sent: &[u8]) -> (Vec<u8>, Result<Sock
     };
     let made = port.await;
     let mut read = Vec::new();
-    client.read_to_end(&mut read).await.unwrap();
+    // Where nothing is said, what was not read resets the connection.
+    drop(client.read_to_end(&mut read).await);
     (read, made)
 }
 

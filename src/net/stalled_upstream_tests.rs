@@ -21,6 +21,8 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+/// The DER of an ECDSA signature is some bytes longer or shorter, so that one handshake can be whole where another is not.
+const SIGNATURES_VARY: usize = 8;
 /// AuthenticationOk, a ParameterStatus, BackendKeyData.
 const GREETING: &[u8] = b"R\0\0\0\x08\0\0\0\0S\0\0\0\x19server_version\0".as_slice();
 const REST: &[u8] = b"15.0\0\0K\0\0\0\x0c\0\0\0\x07kkkk";
@@ -143,6 +145,9 @@ fn a_postgresql_that_stops_at_any_byte_of_its_start_up_is_given_up_at_the_deadli
                 .iter()
                 .map(|byte| async move { (*byte, stopped_at(*byte).await.0) });
             for (byte, opened) in join_all(stopped).await {
+                if opened.is_ok() && byte + SIGNATURES_VARY > whole {
+                    continue;
+                }
                 let Err(UpstreamAnswer::Refused(refusal)) = opened else {
                     panic!("stopped at byte {byte} of {whole}: {opened:?}");
                 };

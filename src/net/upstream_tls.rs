@@ -65,12 +65,14 @@ impl UpstreamClient {
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(Lenient::new(None, &provider))),
         };
-        let config = match shown {
+        let mut config = match shown {
             Some(certificate) => {
                 builder.with_client_auth_cert(certificate.chain.clone(), certificate.key.to_rustls())?
             }
             None => builder.with_no_client_auth(),
         };
+        // PostgreSQL has no tickets; a server that hands some out is verified each time all the same.
+        config.resumption = rustls::client::Resumption::disabled();
         let bare = trust.server_name.trim_matches(['[', ']']);
         Ok(Self {
             config: Arc::new(config),

@@ -231,11 +231,9 @@ fn who_speaks_something_else_is_answered_and_cannot_fill_the_log() {
         .with_no_client_auth();
     config.alpn_protocols = vec![b"mqtt".to_vec()];
     let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
-    let mut hello = Vec::new();
     let mut mqtt = rustls::ClientConnection::new(Arc::new(config), name).expect("a client");
-    mqtt.write_tls(&mut hello).expect("memory");
-    let answer = said_to(port, &hello);
-    assert_eq!((answer.first(), answer.last()), (Some(&21), Some(&120)), "{answer:?}");
+    let alert = mqtt.complete_io(&mut dial(port)).expect_err("nobody speaks it");
+    assert!(alert.to_string().contains("NoApplicationProtocol"), "{alert}");
     for _ in 0..100 {
         said_to(port, b"EHLO again\r\n");
     }
