@@ -7,6 +7,7 @@
 use super::connection::ConnectionParts;
 use super::places::{PlaceLimits, Places};
 use crate::model::{Endpoint, NodeKind, NodeName};
+use crate::net::greeting::Unwelcome;
 use crate::net::tls::{HANDSHAKE_DEADLINE, NodeClient, ServerTls, peer_chain};
 use crate::net::{BoxStream, Stream, socket};
 use crate::protocol::{alpn, carried};
@@ -147,10 +148,16 @@ pub(super) async fn serve_carried(tls: ServerTls, parts: Arc<ConnectionParts>, p
 async fn meet(mut tls: ServerTls, parts: &ConnectionParts) -> io::Result<PersonConnection> {
     let mut client = [0; carried::CLIENT_BYTES];
     tls.read_exact(&mut client).await?;
-    let inner = parts.identity.in_use().sides.accept_person(tls).await?;
+    let client = carried::read_client(client);
+    let in_use = parts.identity.in_use();
+    let inner = in_use.sides.accept_person(tls).await.map_err(|error| {
+        let why = Unwelcome::from(error);
+        parts.door.strangers.turned_away(client, &why);
+        io::Error::other(why)
+    })?;
     Ok(PersonConnection {
         chain: peer_chain(&inner),
         stream: Box::new(inner),
-        client: carried::read_client(client),
+        client,
     })
 }

@@ -185,6 +185,7 @@ impl Postgres {
             .args(["-p", &port.to_string()]);
         for setting in [
             "listen_addresses=localhost",
+            "max_connections=200",
             "fsync=off",
             "full_page_writes=off",
             "synchronous_commit=off",
