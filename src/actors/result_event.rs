@@ -24,7 +24,7 @@ pub fn result_event(event: EventBuilder, batch: Batch<'_>) -> EventBuilder {
     if batch.in_doubt {
         event = event.field("in_doubt", true);
     }
-    event.field("results", &Listed(batch.outcomes))
+    event.field("results", Listed(batch.outcomes))
 }
 
 /// Numbers and words of PostgreSQL's, which need no escaping.

@@ -74,9 +74,17 @@ fn each_request_has_its_result_on_the_log_with_rows_errors_and_the_bytes_of_a_co
     };
     assert_eq!(of("select n"), json!({"command": "SELECT", "rows": 2}));
     assert_eq!(of("create"), json!({"command": "CREATE TABLE"}));
-    let copied = |direction: &str, bytes: &str| json!({"command": "COPY", "rows": 2, "copy": direction, bytes: 5});
-    assert_eq!(of("COPY  t FROM"), copied("in", "bytes_in"));
-    assert_eq!(of("COPY  t TO"), copied("out", "bytes_out"));
+    assert_eq!(
+        of("COPY  t TO"),
+        json!({"command": "COPY", "rows": 2, "copy": "out", "bytes_out": 5})
+    );
+    let copied_in = of("COPY  t FROM");
+    // psql before 18 sends the line that ends its data, too.
+    let bytes = copied_in["bytes_in"].as_u64().filter(|bytes| [5, 8].contains(bytes));
+    assert_eq!(
+        copied_in,
+        json!({"command": "COPY", "rows": 2, "copy": "in", "bytes_in": bytes})
+    );
     assert_eq!(
         of("select * from no_such"),
         json!({"failed_at": "query", "severity": "ERROR", "sqlstate": "42P01"})

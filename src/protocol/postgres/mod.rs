@@ -31,6 +31,8 @@ pub use statements::{Asked, Part, Statement, StatementTap};
 #[cfg(test)]
 mod property_tests;
 #[cfg(test)]
+mod result_properties;
+#[cfg(test)]
 mod results_tests;
 #[cfg(test)]
 mod startup_tests;

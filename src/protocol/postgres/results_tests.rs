@@ -5,21 +5,19 @@ use super::frames::{Direction, FrameWalker};
 use super::results::*;
 use super::statement_tests::frame;
 use super::statements::{Asked, StatementTap};
-use proptest::collection::vec;
-use proptest::prelude::*;
 
 /// A session, fed with the bytes of both directions as the taps of a relay are.
-struct Played {
+pub(super) struct Played {
     statements: StatementTap,
     number: u64,
     frames: FrameWalker,
     reader: AnswerReader,
-    results: Results,
+    pub(super) results: Results,
     noted: Vec<String>,
 }
 
 impl Played {
-    fn begin() -> Self {
+    pub(super) fn begin() -> Self {
         let mut played = Self {
             statements: StatementTap::new(),
             number: 0,
@@ -32,7 +30,7 @@ impl Played {
         played
     }
 
-    fn client(&mut self, bytes: &[u8]) {
+    pub(super) fn client(&mut self, bytes: &[u8]) {
         let (results, number) = (&mut self.results, &mut self.number);
         let fed = self.statements.feed(bytes, &mut |asked| {
             if let Asked::Statement(statement) = &asked {
@@ -44,7 +42,7 @@ impl Played {
         self.results.passed();
     }
 
-    fn server(&mut self, bytes: &[u8]) {
+    pub(super) fn server(&mut self, bytes: &[u8]) {
         let Self {
             statements,
             frames,
@@ -66,7 +64,7 @@ impl Played {
     }
 
     /// What was noted since the last time, each ReadyForQuery apart.
-    fn noted(&mut self) -> Vec<String> {
+    pub(super) fn noted(&mut self) -> Vec<String> {
         std::mem::take(&mut self.noted)
     }
 }
@@ -106,7 +104,7 @@ fn told(batch: Batch<'_>) -> String {
     text
 }
 
-fn ready() -> Vec<u8> {
+pub(super) fn ready() -> Vec<u8> {
     frame(b'Z', b"I")
 }
 
@@ -114,53 +112,55 @@ fn in_transaction() -> Vec<u8> {
     frame(b'Z', b"T")
 }
 
-fn query(text: &str) -> Vec<u8> {
+pub(super) fn query(text: &str) -> Vec<u8> {
     frame(b'Q', format!("{text}\0").as_bytes())
 }
 
-fn parse(name: &str, text: &str) -> Vec<u8> {
+pub(super) fn parse(name: &str, text: &str) -> Vec<u8> {
     frame(b'P', format!("{name}\0{text}\0\0\0").as_bytes())
 }
 
-fn bind(portal: &str, statement: &str) -> Vec<u8> {
+pub(super) fn bind(portal: &str, statement: &str) -> Vec<u8> {
     frame(b'B', format!("{portal}\0{statement}\0\0\0\0\0\0\0").as_bytes())
 }
 
-fn describe() -> Vec<u8> {
+pub(super) fn describe() -> Vec<u8> {
     frame(b'D', b"P\0")
 }
 
-fn execute(portal: &str) -> Vec<u8> {
+pub(super) fn execute(portal: &str) -> Vec<u8> {
     frame(b'E', format!("{portal}\0\0\0\0\0").as_bytes())
 }
 
-fn sync() -> Vec<u8> {
+pub(super) fn sync() -> Vec<u8> {
     frame(b'S', b"")
 }
 
-fn data(bytes: &str) -> Vec<u8> {
+pub(super) fn data(bytes: &str) -> Vec<u8> {
     frame(b'd', bytes.as_bytes())
 }
 
-fn copy_done() -> Vec<u8> {
+pub(super) fn copy_done() -> Vec<u8> {
     frame(b'c', b"")
 }
 
-fn done(tag: &str) -> Vec<u8> {
+pub(super) fn done(tag: &str) -> Vec<u8> {
     frame(b'C', format!("{tag}\0").as_bytes())
 }
 
-fn error(sqlstate: &str) -> Vec<u8> {
+pub(super) fn error(sqlstate: &str) -> Vec<u8> {
     frame(b'E', format!("SERROR\0VERROR\0C{sqlstate}\0Mno\0\0").as_bytes())
 }
 
 /// ParseComplete and BindComplete.
-fn parsed_and_bound() -> Vec<u8> {
+pub(super) fn parsed_and_bound() -> Vec<u8> {
     [frame(b'1', b""), frame(b'2', b"")].concat()
 }
 
-/// Client and server by turns.
-fn play(script: &[(&[Vec<u8>], &[Vec<u8>])]) -> Vec<String> {
+/// What the client sends, and what PostgreSQL answers.
+type Exchanged<'a> = (&'a [Vec<u8>], &'a [Vec<u8>]);
+
+fn play(script: &[Exchanged<'_>]) -> Vec<String> {
     let mut played = Played::begin();
     for (client, server) in script {
         played.client(&client.concat());
@@ -522,96 +522,4 @@ fn of_more_names_than_are_known_an_execute_does_not_say_what_it_ran() {
     played.server(&[frame(b'2', b""), done("SELECT 1"), ready()].concat());
     assert_eq!(played.noted(), [format!("{} SELECT 1", NAMES_MAX + 12)]);
     assert!(played.results.retained_bytes() < 512 * 1024);
-}
-
-/// What a client sends, and what PostgreSQL answers.
-fn exchange() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
-    let group = || [parse("", "a"), bind("", ""), describe(), execute(""), sync()].concat();
-    prop_oneof![
-        Just((query("a"), [done("SELECT 3"), done("INSERT 0 1"), ready()].concat())),
-        Just((query("bad"), [error("42P01"), ready()].concat())),
-        Just((
-            group(),
-            [parsed_and_bound(), frame(b'T', b"\0\0"), done("SELECT 1"), ready()].concat()
-        )),
-        Just((group(), [error("42601"), ready()].concat())),
-        Just((group(), [parsed_and_bound(), error("34000"), ready()].concat())),
-        Just((
-            [query("copy"), data("12345"), copy_done()].concat(),
-            [frame(b'G', b"\0\0\0"), done("COPY 1"), ready()].concat()
-        )),
-        Just((
-            query("copy"),
-            [
-                frame(b'H', b"\0\0\0"),
-                data("123"),
-                copy_done(),
-                done("COPY 1"),
-                ready()
-            ]
-            .concat()
-        )),
-        Just((
-            frame(b'F', b"\0\0\x03\xe7\0\0\0\0\0\0"),
-            [frame(b'V', b"\xff\xff\xff\xff"), ready()].concat()
-        )),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn neither_pipelining_nor_the_cuts_of_the_network_change_which_result_is_whose(
-        exchanges in vec(exchange(), 1..12),
-        size in 1..40_usize,
-    ) {
-        let mut by_turns = Played::begin();
-        let mut cut = Played::begin();
-        for (client, server) in &exchanges {
-            by_turns.client(client);
-            by_turns.server(server);
-            client.chunks(size).for_each(|chunk| cut.client(chunk));
-            server.chunks(size).for_each(|chunk| cut.server(chunk));
-        }
-        let mut at_once = Played::begin();
-        exchanges.iter().for_each(|(client, _)| at_once.client(client));
-        exchanges.iter().for_each(|(_, server)| at_once.server(server));
-        let noted = by_turns.noted();
-        prop_assert_eq!(&cut.noted(), &noted);
-        prop_assert_eq!(&at_once.noted(), &noted);
-        prop_assert_eq!(noted.len(), exchanges.len());
-    }
-
-    #[test]
-    fn arbitrary_answers_never_panic_and_never_hoard(
-        events in vec((any::<bool>(), prop::sample::select(b"123TnCIsVEGHWZdcDQPBESXFH".to_vec())), 0..400),
-    ) {
-        let mut played = Played::begin();
-        for (from_client, message_type) in events {
-            let client = match message_type {
-                b'Q' => query("a"),
-                b'P' => parse("s", "a"),
-                b'B' => bind("p", "s"),
-                b'E' => execute("p"),
-                b'D' => describe(),
-                b'F' => frame(b'F', b"\0\0\x03\xe7\0\0\0\0\0\0"),
-                b'd' => data("1"),
-                b'c' => copy_done(),
-                _ => sync(),
-            };
-            let server = match message_type {
-                b'Z' => ready(),
-                b'E' => error("42P01"),
-                b'C' => done("SELECT 1"),
-                other => frame(other, b""),
-            };
-            if from_client {
-                played.client(&client);
-            } else {
-                played.server(&server);
-            }
-        }
-        prop_assert!(played.results.retained_bytes() < 256 * 1024);
-    }
 }
