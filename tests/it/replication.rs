@@ -182,7 +182,7 @@ fn a_node_that_drains_leaves_a_stream_its_grace_and_ends_a_replication_connectio
     assert_eq!(cluster.node_mut(Kind::Agent).wait(PATIENCE), 0, "it ended in order");
 }
 
-/// Why a role allows both modes or none (docs/decisions/0016).
+/// Why a role allows both modes or none (docs/decisions/0019).
 #[test]
 fn a_connection_to_one_database_streams_the_whole_server_too() {
     let cluster = shared(Form::Apart);
