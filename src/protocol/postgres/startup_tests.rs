@@ -138,7 +138,7 @@ fn a_client_speaks_the_version_that_it_asks_for_up_to_3_2_and_what_is_newer_is_n
         (3, 2, true, true),
         (9_999, 2, true, true),
     ] {
-        let packet = startup_packet(0x0003_0000 | u32::from(minor), b"user\0alice\0\0");
+        let packet = startup_packet(0x0003_0000 | minor, b"user\0alice\0\0");
         let FirstPacket::Startup(message) = parse(&packet).expect("sound") else {
             panic!("a start-up message");
         };
