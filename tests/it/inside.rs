@@ -6,6 +6,7 @@ use crate::harness::wire::dial;
 use crate::harness::{Cluster, Form, Kind, PATIENCE, Process, Session, postern, shared};
 use regex::Regex;
 use serde_json::Value;
+#[cfg(feature = "fault-points")]
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 
