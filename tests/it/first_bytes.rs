@@ -1,9 +1,8 @@
 //! What the proxy's port answers to those who do not speak as they should.
 
-use crate::harness::wire::{GSSENC_REQUEST, SSL_REQUEST, dial, read_error, startup};
+use crate::harness::wire::{GSSENC_REQUEST, SSL_REQUEST, dial, read_error, startup, until_the_end};
 use crate::harness::{Form, in_both_forms, shared};
-use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::io::{Read, Write};
 
 in_both_forms! {
     random_bytes_end_the_connection_and_harm_nobody,
@@ -15,25 +14,13 @@ in_both_forms! {
     a_length_that_cannot_be_ends_the_connection,
 }
 
-/// Everything until the end of the connection, which has to come.
-#[track_caller]
-fn until_the_end(mut socket: TcpStream) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    match socket.read_to_end(&mut bytes) {
-        Ok(_) => {}
-        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
-        Err(error) => panic!("the proxy keeps the connection open: {error}"),
-    }
-    bytes
-}
-
 #[track_caller]
 fn after(form: Form, bytes: &[u8]) -> Vec<u8> {
     let cluster = shared(form);
     let mut socket = dial(cluster.proxy_port());
     // The proxy may close before it has read everything.
     drop(socket.write_all(bytes));
-    let answer = until_the_end(socket);
+    let answer = until_the_end(&mut socket);
     cluster.client("alice", "app", "app").psql("select 1").ok();
     answer
 }
@@ -54,7 +41,7 @@ fn random_bytes_end_the_connection_and_harm_nobody(form: Form) {
         let mut socket = dial(cluster.proxy_port());
         drop(socket.write_all(&bytes));
         drop(socket.shutdown(std::net::Shutdown::Write));
-        until_the_end(socket);
+        until_the_end(&mut socket);
     }
     shared(form).client("alice", "app", "app").psql("select 1").ok();
 }
@@ -107,7 +94,7 @@ fn plaintext_after_the_answer_to_the_ssl_request_ends_the_connection(form: Form)
     assert_eq!(answer, *b"S");
     drop(socket.write_all(&startup("app", "app")));
     // A TLS alert at most.
-    let rest = until_the_end(socket);
+    let rest = until_the_end(&mut socket);
     assert!(rest.is_empty() || rest[0] == 21, "{rest:?}");
 }
 

@@ -1,9 +1,9 @@
 //! The outer edge of the proxy's port: a balancer that says who comes, peers that stop in the middle of a handshake, and those
 //! who speak something else.
 
-use crate::harness::wire::{SSL_REQUEST, dial, startup, tls};
+use crate::harness::wire::{SSL_REQUEST, dial, startup, tls, until_the_end};
 use crate::harness::{Client, Cluster, Form, Kind, PATIENCE, Stopwatch, Wire, figure, until};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,18 +38,6 @@ fn pass(from: &TcpStream, to: &TcpStream) {
         drop(std::io::copy(&mut from, &mut to));
         drop(to.shutdown(std::net::Shutdown::Write));
     });
-}
-
-/// Everything until the end of the connection, which has to come.
-#[track_caller]
-fn until_the_end(socket: &mut TcpStream) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    match socket.read_to_end(&mut bytes) {
-        Ok(_) => {}
-        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
-        Err(error) => panic!("the proxy keeps the connection open: {error}"),
-    }
-    bytes
 }
 
 #[track_caller]

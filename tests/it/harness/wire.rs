@@ -65,6 +65,14 @@ pub struct Wire {
     pub negotiated: Option<Vec<u8>>,
 }
 
+/// How a session ended that was in the middle of an answer.
+#[derive(Debug)]
+pub enum Ending {
+    Said(ServerError),
+    /// The rest of the message cannot come any more, so that nothing can be said.
+    WithinAMessage,
+}
+
 impl Wire {
     /// Connects as libpq does with `sslmode=verify-full`.
     ///
@@ -185,12 +193,27 @@ impl Wire {
     /// Waits for the ErrorResponse that ends the session.
     #[track_caller]
     pub fn ended_with(&mut self, limit: Duration) -> ServerError {
+        match self.ending(limit) {
+            Ending::Said(error) => error,
+            Ending::WithinAMessage => panic!("the connection was closed within a message"),
+        }
+    }
+
+    /// Waits for the end of a session that may be in the middle of an answer. One that is closed between two messages without an
+    /// ErrorResponse, or not at all, fails the test.
+    #[track_caller]
+    pub fn ending(&mut self, limit: Duration) -> Ending {
         self.stream.sock.set_read_timeout(Some(limit)).expect("a socket");
         loop {
-            match self.message() {
-                Ok((b'E', body)) => return ServerError::read(&body),
-                Ok(_) => {}
-                Err(error) => panic!("no error message within {} s: {error}", limit.as_secs()),
+            let mut message_type = [0];
+            if let Err(error) = self.stream.read_exact(&mut message_type) {
+                panic!("no error message within {} s: {error}", limit.as_secs());
+            }
+            match (message_type, read_body(&mut self.stream)) {
+                ([b'E'], Ok(body)) => return Ending::Said(ServerError::read(&body)),
+                (_, Ok(_)) => {}
+                (_, Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return Ending::WithinAMessage,
+                (_, Err(error)) => panic!("no end within {} s: {error}", limit.as_secs()),
             }
         }
     }
@@ -202,12 +225,30 @@ impl Wire {
 
 /// Reads one message of the backend: its type and its body.
 pub fn read_message(from: &mut impl Read) -> io::Result<(u8, Vec<u8>)> {
-    let mut head = [0; 5];
-    from.read_exact(&mut head)?;
-    let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
-    let mut body = vec![0; length.saturating_sub(4)];
+    let mut message_type = [0];
+    from.read_exact(&mut message_type)?;
+    Ok((message_type[0], read_body(from)?))
+}
+
+/// What follows a message's type: its length and its body.
+fn read_body(from: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length)?;
+    let mut body = vec![0; (u32::from_be_bytes(length) as usize).saturating_sub(length.len())];
     from.read_exact(&mut body)?;
-    Ok((head[0], body))
+    Ok(body)
+}
+
+/// Everything until the end of the connection, which has to come.
+#[track_caller]
+pub fn until_the_end(socket: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    match socket.read_to_end(&mut bytes) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+        Err(error) => panic!("the proxy keeps the connection open: {error}"),
+    }
+    bytes
 }
 
 /// The ErrorResponse that comes next.
