@@ -23,8 +23,8 @@ use tokio::sync::watch;
 /// Tunnels to proxies of one cluster: with four for each, more proxies than anybody runs. Beyond it the first by their ids
 /// are dialled.
 const PROXIES_MAX: usize = 64;
-/// A configured address that leads nowhere for so long counts no longer as the way to the proxy that it once led to: that one
-/// may be listed with another address now.
+/// A dialer of the configured address that comes nowhere for so long counts no longer as a way to the proxy that it led to, or
+/// that its siblings have reached: that one may be listed with another address now.
 const SEED_LOST_AFTER: Duration = Duration::from_secs(10);
 
 /// Which proxy a dialer of the configured address has reached; `None` when that tunnel is lost.
@@ -61,13 +61,36 @@ impl DialersStock {
 }
 
 /// Where a dialer of the configured address has come to.
-#[derive(Default)]
 struct Seed {
     proxy: Option<NodeId>,
     /// How often that has changed.
     changes: u64,
-    /// Its tunnel is lost, and it dials again.
-    lost: bool,
+    /// Its tunnel is not up, be it for the first time or again, and not for longer than [`SEED_LOST_AFTER`].
+    awaited: bool,
+}
+
+impl Seed {
+    const fn new() -> Self {
+        Self {
+            proxy: None,
+            changes: 0,
+            awaited: true,
+        }
+    }
+
+    /// Whether its way ends at this proxy, or may yet: one that dials for the first time will most likely come where its
+    /// siblings have.
+    fn may_lead_to(&self, proxy: NodeId) -> bool {
+        self.proxy.map_or(self.awaited, |reached| reached == proxy)
+    }
+}
+
+/// Whether the dialers of the configured address see to this proxy, so that no others are needed.
+fn see_to<'a>(seeds: impl Iterator<Item = &'a Seed> + Clone, address: &Endpoint, proxy: &ProxyRecord) -> bool {
+    if seeds.clone().all(|seed| seed.proxy.is_none()) {
+        return proxy.addresses.contains(address);
+    }
+    seeds.clone().any(|seed| seed.proxy == Some(proxy.node)) && seeds.clone().all(|seed| seed.may_lead_to(proxy.node))
 }
 
 pub struct Dialers {
@@ -106,11 +129,7 @@ impl Dialers {
         let Some(seed) = &self.parts.seed else {
             return false;
         };
-        let seeds = self.stock.seeds();
-        if seeds.values().all(|seed| seed.proxy.is_none()) {
-            return proxy.addresses.contains(seed);
-        }
-        seeds.values().all(|seed| seed.proxy == Some(proxy.node))
+        see_to(self.stock.seeds().values(), seed, proxy)
     }
 
     fn dial_those_wanted(&mut self, ctx: &mut Ctx<'_, Self>) {
@@ -144,6 +163,7 @@ impl Dialers {
                 .filter(|seed| seed.changes == changes)
             {
                 seed.proxy = None;
+                seed.awaited = false;
             }
             dialers.dial_those_wanted(ctx);
         });
@@ -178,16 +198,16 @@ impl Behavior for Dialers {
         if let Some(seed) = self.parts.seed.clone() {
             for number in 1..=self.parts.runtimes.len() {
                 let name = format!("dialer#{number}");
-                self.stock.seeds().entry(name.as_str().into()).or_default();
+                self.stock.seeds().entry(name.as_str().into()).or_insert_with(Seed::new);
                 self.start(&name, number, Target::Seed(seed.clone()), ctx);
             }
         }
-        let lost: Vec<_> = {
+        let dialling: Vec<_> = {
             let seeds = self.stock.seeds();
-            let lost = seeds.iter().filter(|(_, seed)| seed.lost);
-            lost.map(|(dialer, seed)| (dialer.clone(), seed.changes)).collect()
+            let dialling = seeds.iter().filter(|(_, seed)| seed.awaited);
+            dialling.map(|(dialer, seed)| (dialer.clone(), seed.changes)).collect()
         };
-        for (dialer, changes) in lost {
+        for (dialer, changes) in dialling {
             Self::await_seed(dialer, changes, ctx);
         }
         self.dial_those_wanted(ctx);
@@ -211,7 +231,7 @@ impl Handle<SeedTunnel> for Dialers {
             };
             seed.changes += 1;
             seed.proxy = proxy.or(seed.proxy);
-            seed.lost = proxy.is_none();
+            seed.awaited = proxy.is_none();
             seed.changes
         };
         if proxy.is_some() {
@@ -220,5 +240,70 @@ impl Handle<SeedTunnel> for Dialers {
             Self::await_seed(dialer, changes, ctx);
         }
         Reply::Now(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::NodeName;
+
+    fn endpoint(host: &str) -> Endpoint {
+        Endpoint {
+            host: host.to_owned(),
+            port: 3080,
+        }
+    }
+
+    fn proxy(number: u8, host: &str) -> ProxyRecord {
+        ProxyRecord {
+            node: NodeId::from_random([number; 16]),
+            name: NodeName::new("proxy").expect("a name"),
+            addresses: vec![endpoint(host)],
+        }
+    }
+
+    fn at(proxy: &ProxyRecord) -> Seed {
+        Seed {
+            proxy: Some(proxy.node),
+            changes: 1,
+            awaited: false,
+        }
+    }
+
+    fn are_enough(seeds: &[Seed], proxy: &ProxyRecord) -> bool {
+        see_to(seeds.iter(), &endpoint("front"), proxy)
+    }
+
+    #[test]
+    fn before_any_has_arrived_the_proxy_with_the_configured_address_is_theirs_alone() {
+        let seeds = [Seed::new(), Seed::new()];
+        assert!(are_enough(&seeds, &proxy(1, "front")));
+        assert!(!are_enough(&seeds, &proxy(2, "back")));
+    }
+
+    #[test]
+    fn one_that_has_not_yet_arrived_does_not_have_its_siblings_proxy_dialled_twice() {
+        let (one, other) = (proxy(1, "one"), proxy(2, "other"));
+        let seeds = [at(&one), Seed::new()];
+        assert!(are_enough(&seeds, &one));
+        assert!(!are_enough(&seeds, &other), "no dialer is there for it");
+    }
+
+    #[test]
+    fn of_two_proxies_behind_one_address_neither_is_left_to_half_of_the_dialers() {
+        let (one, other) = (proxy(1, "one"), proxy(2, "other"));
+        let seeds = [at(&one), at(&other)];
+        assert!(!are_enough(&seeds, &one) && !are_enough(&seeds, &other));
+    }
+
+    #[test]
+    fn one_that_does_not_arrive_in_time_is_no_way_to_anywhere() {
+        let one = proxy(1, "one");
+        let given_up = Seed {
+            awaited: false,
+            ..Seed::new()
+        };
+        assert!(!are_enough(&[at(&one), given_up], &one));
     }
 }
