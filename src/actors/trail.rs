@@ -107,11 +107,12 @@ impl Trail {
         self.write_for(origin, event).await
     }
 
-    /// Writes the end of a session. It has ended whether that can be written or not; where it cannot, the log has the event.
-    pub async fn write_end(&self, origin: &Origin, event: EventBuilder) {
-        let _waits = origin.waits_for("fsync", WRITER_THREAD, NO_DEADLINE);
+    /// Writes the end of a session, and does not wait for the disk: it has ended whether that can be written or not. Where it
+    /// cannot, the node's log has the event.
+    pub async fn note_end(&self, origin: &Origin, event: EventBuilder) {
+        let _waits = origin.waits_for("room", WRITER_THREAD, NO_DEADLINE);
         let line = event.finish();
-        if let Err(error) = self.spool.enter_synced(line.clone()).await {
+        if let Err(error) = self.spool.enter(line.clone()).await {
             tracing::error!(%error, event = %line, "the end of a session did not reach the audit trail");
         }
     }

@@ -262,7 +262,7 @@ impl Upstream {
             }
         };
         let written = async move {
-            trail.write_end(&origin, event).await;
+            trail.note_end(&origin, event).await;
             drop(session);
         };
         ctx.run(written, move |_, (), ctx| stop_because(why, ctx));
