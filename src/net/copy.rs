@@ -115,6 +115,8 @@ struct Direction<T> {
     start: usize,
     end: usize,
     observed: usize,
+    /// The tap has agreed to everything before this. It is not asked again: what it agreed to counts as passed on with it.
+    admitted: usize,
     eof: bool,
     unflushed: bool,
     done: bool,
@@ -138,6 +140,7 @@ impl<T: Tap> Direction<T> {
             start: 0,
             end: 0,
             observed: 0,
+            admitted: 0,
             eof: false,
             unflushed: false,
             done: false,
@@ -176,16 +179,16 @@ impl<T: Tap> Direction<T> {
         }
         loop {
             let idle = self.fill(cx, from)?;
-            let Poll::Ready(admitted) = self.tap.poll_admit(cx) else {
-                self.waits_for = self.tap.held_by();
-                return Poll::Pending;
-            };
-            admitted.map_err(Broken::Tap)?;
+            let is_held = self.poll_admit(cx)?.is_pending();
             self.waits_for = WaitsFor::Sink;
             ready!(self.poll_drain(cx, to))?;
-            if (idle || self.eof || self.read_error.is_some()) && self.unflushed {
+            if (is_held || idle || self.eof || self.read_error.is_some()) && self.unflushed {
                 ready!(Pin::new(&mut *to).poll_flush(cx)).map_err(Broken::Write)?;
                 self.unflushed = false;
+            }
+            if is_held {
+                self.waits_for = self.tap.held_by();
+                return Poll::Pending;
             }
             if let Some(error) = self.read_error.take() {
                 return Poll::Ready(Err(Broken::Read(error)));
@@ -204,6 +207,18 @@ impl<T: Tap> Direction<T> {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Asks the tap about what it has not agreed to yet.
+    fn poll_admit(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Broken> {
+        if self.admitted < self.observed {
+            let Poll::Ready(admitted) = self.tap.poll_admit(cx) else {
+                return Ok(Poll::Pending);
+            };
+            admitted.map_err(Broken::Tap)?;
+            self.admitted = self.observed;
+        }
+        Ok(Poll::Ready(()))
     }
 
     /// Nothing more is passed on.
@@ -257,9 +272,13 @@ impl<T: Tap> Direction<T> {
         Ok(idle)
     }
 
+    fn emptied(&mut self) {
+        (self.start, self.end, self.observed, self.admitted) = (0, 0, 0, 0);
+    }
+
     fn poll_drain(&mut self, cx: &mut Context<'_>, to: &mut (impl AsyncWrite + Unpin)) -> Poll<Result<(), Broken>> {
-        while self.start < self.end {
-            let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.buffer[self.start..self.end]));
+        while self.start < self.admitted {
+            let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.buffer[self.start..self.admitted]));
             match written {
                 Ok(0) => return Poll::Ready(Err(Broken::Write(io::ErrorKind::WriteZero.into()))),
                 Ok(count) => {
@@ -270,7 +289,9 @@ impl<T: Tap> Direction<T> {
                 Err(error) => return Poll::Ready(Err(Broken::Write(error))),
             }
         }
-        (self.start, self.end, self.observed) = (0, 0, 0);
+        if self.start == self.end {
+            self.emptied();
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -437,7 +458,7 @@ where
             client, upstream, down, ..
         } = self;
         client.write_all(&down.buffer[down.start..down.end]).await?;
-        (down.start, down.end, down.observed) = (0, 0, 0);
+        down.emptied();
         if down.tap.missing_to_boundary() == 0 {
             return Ok(());
         }

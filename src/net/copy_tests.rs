@@ -128,6 +128,52 @@ fn a_client_that_closes_its_side_still_gets_what_the_upstream_sends() {
     });
 }
 
+/// Agrees to what it is shown first, and to nothing after that.
+#[derive(Default)]
+struct AgreesOnce {
+    asked: bool,
+}
+
+impl Tap for AgreesOnce {
+    fn observe(&mut self, _: &[u8]) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn poll_admit(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        match std::mem::replace(&mut self.asked, true) {
+            false => Poll::Ready(Ok(())),
+            true => Poll::Pending,
+        }
+    }
+}
+
+/// Else a tap that waits for PostgreSQL's answers would wait for answers to what PostgreSQL has not been sent.
+#[test]
+fn what_a_tap_has_agreed_to_goes_on_although_it_holds_back_what_came_later() {
+    block_on(async {
+        let (mut client, near_client) = duplex(8192);
+        // It takes little at a time, so that the rest waits in the relay.
+        let (mut upstream, near_upstream) = duplex(16);
+        let taps = (AgreesOnce::default(), Counting::default());
+        let mut relay = Relay::new(near_client, near_upstream, taps.0, taps.1, gauge());
+        let talk = async {
+            client.write_all(&[1; 3000]).await.unwrap();
+            let mut agreed = vec![0; 3000];
+            upstream.read_exact(&mut agreed[..16]).await.unwrap();
+            client.write_all(&[2; 10]).await.unwrap();
+            upstream.read_exact(&mut agreed[16..]).await.unwrap();
+            assert!(agreed.iter().all(|byte| *byte == 1));
+            let more = upstream.read_u8();
+            let later = tokio::time::timeout(Duration::from_millis(50), more).await;
+            assert!(later.is_err(), "what came later is held back");
+        };
+        tokio::select! {
+            () = talk => {}
+            end = relay.run(unending()) => panic!("{end:?}"),
+        }
+    });
+}
+
 #[test]
 fn last_words_come_between_two_messages_and_never_inside_one() {
     block_on(async {
