@@ -99,8 +99,39 @@ pub struct Batch<'a> {
     pub in_doubt: bool,
 }
 
-/// A name, keyed: a name can be 10 000 bytes long.
-type Key = u64;
+/// A name, keyed: a name can be 10 000 bytes long. PostgreSQL looks at its first [`NAME_BYTES`] only, converted from the client's
+/// encoding. So two names that differ may be the same to it: a name that is longer, or not ASCII, has no text of its own here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Key(u64);
+
+/// What PostgreSQL looks at of a name (NAMEDATALEN less one). One that was built with more takes longer ones for different.
+const NAME_BYTES: usize = 63;
+
+impl Key {
+    /// This bit of the hash.
+    const HAS_TEXT: u64 = 1;
+
+    fn of(keys: &RandomState, name: &[u8]) -> Self {
+        let looked_at = &name[..name.len().min(NAME_BYTES)];
+        let hash = keys.hash_one(looked_at);
+        Self(match looked_at.len() == name.len() && name.is_ascii() {
+            true => hash | Self::HAS_TEXT,
+            false => hash & !Self::HAS_TEXT,
+        })
+    }
+
+    fn has_text(self) -> bool {
+        self.0 & Self::HAS_TEXT != 0
+    }
+
+    /// The same for all names that PostgreSQL takes for one.
+    fn entry(self) -> u64 {
+        self.0 | Self::HAS_TEXT
+    }
+}
+
+/// The Parse of each name's text.
+type Texts = HashMap<u64, u64>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ask {
@@ -144,8 +175,8 @@ pub struct Results {
     stale_syncs: u64,
     copying: Option<Copying>,
     /// The Parse of each statement, and of the statement of each portal.
-    statements: HashMap<Key, u64>,
-    portals: HashMap<Key, u64>,
+    statements: Texts,
+    portals: Texts,
     keys: RandomState,
     outcomes: Vec<Outcome>,
     skipped: u64,
@@ -199,7 +230,7 @@ impl Results {
 
     fn ask_of(&self, statement: &Statement) -> Option<Ask> {
         let (_, whole) = statement.place();
-        let key = |name: &[u8]| self.keys.hash_one(name);
+        let key = |name: &[u8]| Key::of(&self.keys, name);
         whole.then(|| match statement {
             Statement::Query { .. } => Ask::Query,
             Statement::FunctionCall(_) | Statement::LongFunctionCall { .. } => Ask::FunctionCall,
@@ -234,8 +265,11 @@ impl Results {
             Some(copying) if copying.direction != CopyDirection::Out && copying.ended.is_none() => {
                 copying.ended = Some(bytes);
             }
-            // Of a COPY that has failed.
-            _ if self.waiting.is_empty() => {}
+            // Of a COPY that has failed, or one more than a COPY takes. They are never answered, and must not wait by themselves.
+            _ if self
+                .waiting
+                .back()
+                .is_none_or(|last| matches!(last.ask, Ask::CopyEnd { .. })) => {}
             // Sent ahead of CopyInResponse, or late.
             _ => self.push(number, Ask::CopyEnd { bytes }),
         }
@@ -287,7 +321,7 @@ impl Results {
     pub fn retained_bytes(&self) -> usize {
         let names = self.statements.capacity() + self.portals.capacity();
         self.waiting.capacity() * size_of::<Waiting>()
-            + names * size_of::<(Key, u64)>()
+            + names * size_of::<(u64, u64)>()
             + self.outcomes.capacity() * size_of::<Outcome>()
     }
 
@@ -343,7 +377,7 @@ impl Results {
                 ask: Ask::Bind { portal, statement },
                 ..
             }) => {
-                let parsed = self.statements.get(&statement).copied();
+                let parsed = text_of(&self.statements, statement);
                 keep(&mut self.portals, portal, parsed);
             }
             _ => self.in_doubt = true,
@@ -353,8 +387,8 @@ impl Results {
     fn close_complete(&mut self) {
         let closes = |ask| matches!(ask, Ask::CloseStatement { .. } | Ask::ClosePortal { .. });
         match self.pop_if(closes).map(|close| close.ask) {
-            Some(Ask::CloseStatement { statement }) => _ = self.statements.remove(&statement),
-            Some(Ask::ClosePortal { portal }) => _ = self.portals.remove(&portal),
+            Some(Ask::CloseStatement { statement }) => _ = self.statements.remove(&statement.entry()),
+            Some(Ask::ClosePortal { portal }) => _ = self.portals.remove(&portal.entry()),
             _ => self.in_doubt = true,
         }
     }
@@ -386,7 +420,7 @@ impl Results {
         match front.ask {
             Ask::Query | Ask::FunctionCall => self.begun = true,
             Ask::Execute { portal } => {
-                outcome.parsed = self.portals.get(&portal).copied();
+                outcome.parsed = text_of(&self.portals, portal);
                 self.waiting.pop_front();
             }
             _ => return self.in_doubt = true,
@@ -415,7 +449,7 @@ impl Results {
             Ask::Bind { .. } => Step::Bind,
             Ask::Describe => Step::Describe,
             Ask::Execute { portal } => {
-                parsed = self.portals.get(&portal).copied();
+                parsed = text_of(&self.portals, portal);
                 Step::Execute
             }
             Ask::CloseStatement { .. } | Ask::ClosePortal { .. } => Step::Close,
@@ -438,9 +472,13 @@ impl Results {
 
     /// A Parse of the unnamed statement removes the one before first of all (`exec_parse_message`).
     fn unnamed_is_gone(&mut self, statement: Key) {
-        if statement == self.keys.hash_one(&b""[..]) {
-            self.statements.remove(&statement);
+        if statement == self.unnamed() {
+            self.statements.remove(&statement.entry());
         }
+    }
+
+    fn unnamed(&self) -> Key {
+        Key::of(&self.keys, b"")
     }
 
     fn skip_to_sync(&mut self) {
@@ -492,7 +530,7 @@ impl Results {
     fn ready(&mut self, status: u8) {
         match self.front().map(|front| front.ask) {
             Some(Ask::Query) if self.begun => {
-                let unnamed = self.keys.hash_one(&b""[..]);
+                let unnamed = self.unnamed().entry();
                 self.statements.remove(&unnamed);
                 self.portals.remove(&unnamed);
                 self.waiting.pop_front();
@@ -504,6 +542,8 @@ impl Results {
             _ => self.lost_count(),
         }
         self.begun = false;
+        // Whichever Sync it answers: PostgreSQL passes over nothing any more.
+        self.skipping = false;
         self.copying = None;
         if status == b'I' {
             self.portals.clear();
@@ -531,9 +571,16 @@ impl Results {
     }
 }
 
-fn keep(names: &mut HashMap<Key, u64>, name: Key, parsed: Option<u64>) {
-    match parsed {
-        Some(parsed) if names.len() < NAMES_MAX || names.contains_key(&name) => _ = names.insert(name, parsed),
-        _ => _ = names.remove(&name),
+/// The Parse whose text this name has, where that is certain.
+fn text_of(texts: &Texts, name: Key) -> Option<u64> {
+    name.has_text().then(|| texts.get(&name.entry()).copied())?
+}
+
+fn keep(texts: &mut Texts, name: Key, parsed: Option<u64>) {
+    match parsed.filter(|_| name.has_text()) {
+        Some(parsed) if texts.len() < NAMES_MAX || texts.contains_key(&name.entry()) => {
+            _ = texts.insert(name.entry(), parsed);
+        }
+        _ => _ = texts.remove(&name.entry()),
     }
 }

@@ -523,3 +523,53 @@ fn of_more_names_than_are_known_an_execute_does_not_say_what_it_ran() {
     assert_eq!(played.noted(), [format!("{} SELECT 1", NAMES_MAX + 12)]);
     assert!(played.results.retained_bytes() < 512 * 1024);
 }
+
+#[test]
+fn a_sync_that_a_failed_copy_had_not_ignored_ends_what_is_passed_over() {
+    let noted = play(&[
+        (
+            &[parse("", "copy t from stdin"), bind("", ""), execute(""), sync()],
+            &[parsed_and_bound(), frame(b'G', b"\0\0\0")],
+        ),
+        // In one write: PostgreSQL fails on the row, and the Sync is the one that it looks for.
+        (&[data("bad"), sync()], &[error("22P02"), ready()]),
+        (&[query("delete from t")], &[done("DELETE 3"), ready()]),
+        (&[query("select 1")], &[done("SELECT 1"), ready()]),
+    ]);
+    assert_eq!(
+        noted,
+        ["3 (of 1) failed 22P02 at execute In 3/0", "4 DELETE 3", "5 SELECT 1"]
+    );
+}
+
+/// PostgreSQL looks at 63 bytes of a name, converted from the client's encoding, which SQL may change.
+#[test]
+fn a_name_that_postgresql_may_take_for_another_has_no_text() {
+    let (name, same, also_same) = ("a".repeat(63), "a".repeat(63) + "x", "a".repeat(63) + "y");
+    let runs = |statement: &str| [bind("", statement), execute(""), sync()].concat();
+    let ran = || [frame(b'2', b""), done("SELECT 1"), ready()].concat();
+    let close = |name: &str| frame(b'C', format!("S{name}\0").as_bytes());
+    let accented = frame(b'P', b"\xe9\0select 1\0\0\0");
+    let runs_accented = [frame(b'B', b"\0\xe9\0\0\0\0\0\0\0"), execute(""), sync()].concat();
+    let noted = play(&[
+        (&[parse(&name, "select 1"), runs(&name)], &[frame(b'1', b""), ran()]),
+        (&[runs(&same)], &[ran()]),
+        (
+            &[close(&same), parse(&also_same, "delete from t"), runs(&name)],
+            &[frame(b'3', b""), frame(b'1', b""), ran()],
+        ),
+        (&[accented, runs_accented], &[frame(b'1', b""), ran()]),
+    ]);
+    assert_eq!(noted, ["3 (of 1) SELECT 1", "5 SELECT 1", "9 SELECT 1", "12 SELECT 1"]);
+}
+
+#[test]
+fn ends_of_no_copy_are_never_answered_and_hold_nobody_back() {
+    let mut played = Played::begin();
+    played.client(&parse("", "select 1"));
+    played.client(&copy_done().repeat(WAITING_MAX + 1000));
+    assert!(!played.results.is_full());
+    played.client(&sync());
+    played.server(&[frame(b'1', b""), ready()].concat());
+    assert!(played.results.is_answered());
+}
