@@ -8,7 +8,7 @@ use super::result_event::result_event;
 use super::session_limits::StrictMark;
 use super::session_taps::AnswerTap;
 use super::trail::Trail;
-use crate::audit::{EventBuilder, EventKind, SessionFields};
+use crate::audit::{EventBuilder, EventKind, Parameter, SessionFields};
 use crate::model::Refusal;
 use crate::net::copy::Tap;
 use crate::protocol::postgres::bind::{ObjectKind, Value};
@@ -228,12 +228,13 @@ fn with_part(event: EventBuilder, name: &'static str, text: &Part) -> EventBuild
     }
 }
 
-fn values(values: &[Value]) -> Vec<Option<&[u8]>> {
+fn values(values: &[Value]) -> Vec<Parameter<'_>> {
     values
         .iter()
         .map(|value| match value {
-            Value::Null => None,
-            Value::Text(bytes) | Value::Binary(bytes) => Some(bytes.as_slice()),
+            Value::Null => Parameter::Null,
+            Value::Text(bytes) => Parameter::Text(bytes),
+            Value::Binary(bytes) => Parameter::Binary(bytes),
         })
         .collect()
 }

@@ -212,9 +212,9 @@ async fn a_statement_whose_line_is_longer_than_16_kb_is_one_event_with_every_byt
 }
 
 #[tokio::test]
-async fn parameters_in_binary_that_are_not_utf8_or_null_are_recorded_byte_for_byte() {
+async fn parameters_in_binary_also_those_that_read_as_text_and_null_are_recorded_byte_for_byte() {
     let (mut taps, writer) = Taps::with_memory(false);
-    let body = b"\0s\0\0\x01\0\x01\0\x03\0\0\0\x02\xff\0\xff\xff\xff\xff\0\0\0\x04\0\0\0\x2a\0\0";
+    let body = b"\0s\0\0\x01\0\x01\0\x03\0\0\0\x02\xff\0\xff\xff\xff\xff\0\0\0\x041234\0\0";
     taps.client(&message(b'B', body));
     taps.client(
         &query("\u{e9}")
@@ -223,7 +223,10 @@ async fn parameters_in_binary_that_are_not_utf8_or_null_are_recorded_byte_for_by
             .collect::<Vec<_>>(),
     );
     let events = entered(&writer).await;
-    assert_eq!(events[0]["parameters"], json!([{"base64": "/wA="}, null, "\0\0\0*"]));
+    assert_eq!(
+        events[0]["parameters"],
+        json!([{"base64": "/wA="}, null, {"base64": "MTIzNA=="}])
+    );
     assert_eq!(events[1]["db_query_base64"], json!("/6k="));
 }
 

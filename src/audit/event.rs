@@ -204,26 +204,41 @@ impl FieldValue for Vec<u8> {
     }
 }
 
-/// Parameters of a statement: NULL is `null`, bytes that are not UTF-8 are `{"base64":"…"}`.
-impl FieldValue for [Option<&[u8]>] {
+/// One parameter of a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parameter<'a> {
+    Null,
+    /// In PostgreSQL's text format, in the client's encoding.
+    Text(&'a [u8]),
+    /// In its type's binary format.
+    Binary(&'a [u8]),
+}
+
+/// NULL is `null`, text a string; text that is not UTF-8, and whatever is binary, is `{"base64":"…"}`.
+impl FieldValue for [Parameter<'_>] {
     fn append_to(&self, line: &mut String) {
         line.push_str("\":[");
-        for (at, value) in self.iter().enumerate() {
+        for (at, parameter) in self.iter().enumerate() {
             if at > 0 {
                 line.push(',');
             }
-            match value.map(|bytes| (bytes, str::from_utf8(bytes))) {
-                None => line.push_str("null"),
-                Some((_, Ok(text))) => push_string(line, text),
-                Some((bytes, Err(_))) => {
-                    line.push_str("{\"base64\":\"");
-                    BASE64.encode_append(bytes, line);
-                    line.push_str("\"}");
-                }
+            match *parameter {
+                Parameter::Null => line.push_str("null"),
+                Parameter::Text(bytes) => match str::from_utf8(bytes) {
+                    Ok(text) => push_string(line, text),
+                    Err(_) => push_base64(line, bytes),
+                },
+                Parameter::Binary(bytes) => push_base64(line, bytes),
             }
         }
         line.push(']');
     }
+}
+
+fn push_base64(line: &mut String, bytes: &[u8]) {
+    line.push_str("{\"base64\":\"");
+    BASE64.encode_append(bytes, line);
+    line.push_str("\"}");
 }
 
 impl FieldValue for [String] {
@@ -347,7 +362,12 @@ mod tests {
 
     #[test]
     fn text_of_any_kind_makes_one_line_of_valid_json() {
-        let parameters: [Option<&[u8]>; 3] = [None, Some(b"a\nb"), Some(&[0xff, 0])];
+        let parameters = [
+            Parameter::Null,
+            Parameter::Text(b"a\nb"),
+            Parameter::Text(&[0xff, 0]),
+            Parameter::Binary(b"1234"),
+        ];
         let line = EventBuilder::new(EventKind::StatementBound, &context())
             .field("query", b"select '\n\x1b[2J\0'".as_slice())
             .field("payload", [0xff_u8, 0x00].as_slice())
@@ -362,7 +382,7 @@ mod tests {
         assert_eq!(json["payload_base64"], "/wA=");
         assert_eq!(
             json["parameters"],
-            serde_json::json!([null, "a\nb", {"base64": "/wA="}])
+            serde_json::json!([null, "a\nb", {"base64": "/wA="}, {"base64": "MTIzNA=="}])
         );
         assert_eq!(json["roles"][1], "b\"");
         assert_eq!(json["identity"]["user"], "\u{1b}x");

@@ -34,7 +34,7 @@ mod spool_tests;
 mod spool_writer;
 
 pub use error::AuditError;
-pub use event::{EventBuilder, EventContext, FieldValue, SessionFields, SessionIdentity};
+pub use event::{EventBuilder, EventContext, FieldValue, Parameter, SessionFields, SessionIdentity};
 pub use event_kind::EventKind;
 pub use log::AuditLog;
 pub use query::{MAX_QUERY_EVENTS, Query};
