@@ -287,7 +287,7 @@ async fn attempt(
     let process_id = opened.key.process_id;
     let target = UpstreamTarget {
         endpoint: database.endpoint.clone(),
-        tls,
+        trust: database.trust.clone(),
         key: Arc::new(opened.key),
         proxy: ask.proxy,
         session: Arc::downgrade(&session.fields),

@@ -213,6 +213,10 @@ impl ConnectError {
     }
 }
 
+fn is_of_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+}
+
 fn invalid_certificate(error: &io::Error) -> Option<&rustls::CertificateError> {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidCertificate(why)) => Some(why),
@@ -292,6 +296,9 @@ pub async fn probe(
 }
 
 /// Sends a CancelRequest with PostgreSQL's own key, under TLS.
+///
+/// # Errors
+/// PostgreSQL is not reached, or refuses the handshake. Whether it found the key, it tells nobody.
 pub async fn cancel(
     dial: &dyn Dial,
     endpoint: &Endpoint,
@@ -311,8 +318,12 @@ pub async fn cancel(
             // PostgreSQL closes when it has sent the signal.
             stream.read(&mut [0; 1]).await
         };
-        let _closed = written.await;
-        Ok(())
+        match written.await {
+            // In TLS 1.3 a server's refusal of the handshake comes only now.
+            Err(error) if is_of_tls(&error) => Err(handshake_failed(endpoint, &error)),
+            // PostgreSQL closes without a word of TLS, and may do so before the last byte has been sent.
+            _closed => Ok(()),
+        }
     };
     tokio::time::timeout(CONNECT_DEADLINE, sent)
         .await

@@ -1,6 +1,7 @@
 //! Ctrl-C in psql, and every other way to a cancel: through any proxy, with and without TLS; and what it does not do.
 
 use crate::clients::function_as;
+use crate::harness::cluster::{role, user};
 use crate::harness::wire::{cancel_encrypted, cancel_plain};
 use crate::harness::{
     Client, Cluster, FIVE_SECONDS, Form, PATIENCE, Session, Stopwatch, Wire, figure, in_both_forms, shared, until,
@@ -12,6 +13,7 @@ use std::thread;
 
 in_both_forms! {
     ctrl_c_in_psql_cancels_the_statement_and_the_session_goes_on,
+    ctrl_c_works_after_the_certificates_of_the_session_have_ended,
     a_cancel_request_with_a_wrong_key_cancels_nothing,
     each_version_of_the_protocol_is_answered_as_postgresql_18_does,
     a_cancel_reaches_only_the_session_that_owns_the_key,
@@ -40,6 +42,25 @@ fn ctrl_c_in_psql_cancels_the_statement_and_the_session_goes_on(form: Form) {
                 .as_str()
                 .is_some_and(|from| from.starts_with("127.0.0.1:"))
     });
+}
+
+/// The agent's certificate for PostgreSQL ends with the person's.
+fn ctrl_c_works_after_the_certificates_of_the_session_have_ended(form: Form) {
+    let cluster = shared(form);
+    // Somebody for whom the agent has no certificate yet.
+    cluster
+        .create(&(role("lingering", "app") + "---\n" + &user("lingerer", "lingering", "")))
+        .ok();
+    let client = cluster.signed_client(&["--db-service", "orders", "--ttl=5s"], "lingerer", "app", "app");
+    let mut psql = Session::on_a_terminal(&client);
+    psql.ask("select 'con' || 'nected';", "connected");
+    until("the certificate has ended", PATIENCE, || Wire::connect(&client).err());
+    // PostgreSQL looks at whole seconds.
+    thread::sleep(std::time::Duration::from_secs(2));
+    psql.say("select pg_sleep(60) /* cancelled late */;");
+    cluster.postgres.wait_until_runs("app", "cancelled late");
+    psql.press_ctrl_c();
+    psql.hears("57014", FIVE_SECONDS);
 }
 
 fn a_cancel_request_with_a_wrong_key_cancels_nothing(form: Form) {

@@ -28,7 +28,7 @@ use super::host::{Behavior, Ctx, Handle};
 use super::trail::Trail;
 use crate::audit::{EventKind, SessionFields};
 use crate::model::{ConnectionId, Endpoint, NodeId, SharedClock};
-use crate::net::upstream_tls::UpstreamClient;
+use crate::net::upstream_tls::UpstreamTrust;
 use crate::protocol::postgres::backend::BackendKeyData;
 use failures::{Failures, WINDOW};
 use gate::Gate;
@@ -178,7 +178,9 @@ impl Handle<CancelFailed> for ClientKeys {
 #[derive(Clone)]
 pub struct UpstreamTarget {
     pub endpoint: Endpoint,
-    pub tls: UpstreamClient,
+    /// What PostgreSQL's certificate must be. A cancel shows none of ours: PostgreSQL asks for none before it, and the one that
+    /// the session began with may have ended long ago.
+    pub trust: Arc<UpstreamTrust>,
     /// PostgreSQL's own.
     pub key: Arc<BackendKeyData>,
     /// The proxy that opened the session, by its certificate; `None` of the one in this process.
@@ -263,7 +265,6 @@ mod tests {
     use crate::audit::{EventContext, SessionIdentity};
     use crate::model::clock::HeldClock;
     use crate::model::{ClusterName, DbName, DbUser, NodeName, PersonName, Secret, ServiceName, SessionId, Timestamp};
-    use crate::net::upstream_tls::UpstreamTrust;
     use crate::policy::DatabaseTlsMode;
 
     const PROCESS: u32 = 4711;
@@ -299,7 +300,7 @@ mod tests {
         let secret = |byte| Secret::new(vec![byte; 4]);
         let target = UpstreamTarget {
             endpoint: Endpoint::parse("pg.example:5432", 5432).unwrap(),
-            tls: UpstreamClient::anonymous(&trust, &clock).unwrap(),
+            trust: Arc::new(trust),
             key: Arc::new(BackendKeyData {
                 process_id: PROCESS,
                 secret: secret(9),

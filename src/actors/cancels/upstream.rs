@@ -7,6 +7,7 @@ use crate::actors::agent::AgentParts;
 use crate::audit::EventKind;
 use crate::model::{ConnectionId, NodeId, Refusal, RefusalKind};
 use crate::net::upstream;
+use crate::net::upstream_tls::UpstreamClient;
 use crate::protocol::tunnel::{DbToProxy, KeyDigest};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -71,7 +72,13 @@ async fn carry_out(
     let session = target.session.upgrade()?;
     let peer: Arc<str> = format!("PostgreSQL at {}", target.endpoint).into();
     let waits = |step, within| origin.waits_for(step, peer.clone(), within);
-    let sent = upstream::cancel(parts.dial.as_ref(), &target.endpoint, &target.tls, &target.key, &waits).await;
+    let sent = match UpstreamClient::anonymous(&target.trust, &parts.clock) {
+        Ok(tls) => upstream::cancel(parts.dial.as_ref(), &target.endpoint, &tls, &target.key, &waits).await,
+        Err(error) => Err(Refusal::new(
+            RefusalKind::Internal,
+            format!("a cancel could not be prepared: {error}"),
+        )),
+    };
     let mut event = parts
         .trail
         .session_event(EventKind::SessionCancelled, &session)
