@@ -224,10 +224,13 @@ impl Connection {
                 send_last(stream, error_response, Some(UPSTREAM_SAID_NO.to_owned()), ctx);
             }
             Err(refusal) => {
-                tracing::info!(
-                    peer = %connection.peer, db_user = client.startup.user(), kind = refusal.kind.label(),
-                    reason = %refusal, "client refused"
-                );
+                // Who is a stranger is told of with a bound, where that is found out.
+                if !client.chain.is_empty() {
+                    tracing::info!(
+                        peer = %connection.peer, db_user = client.startup.user(), kind = refusal.kind.label(),
+                        reason = %refusal, "client refused"
+                    );
+                }
                 METRICS.proxy.refused.of(refusal.kind).one_more();
                 refuse(stream, &refusal, ctx);
             }

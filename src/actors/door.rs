@@ -39,10 +39,18 @@ impl Door {
     pub(super) async fn meet(&self, accepted: std::net::TcpStream, peer: SocketAddr) -> Result<Arrived, TurnedAway> {
         let deadline = Instant::now() + HANDSHAKE_DEADLINE;
         let mut tcp = socket::adopt(accepted).map_err(|error| self.turn_away(peer, error.into()))?;
+        // Where everybody's headers are believed, whoever sends none must not have more places than others.
+        let before = match &self.proxy_protocol {
+            ProxyProtocol::On { from } if from.is_empty() => {
+                Some(self.strangers.enter(peer).ok_or(TurnedAway::TooMany)?)
+            }
+            _ => None,
+        };
         let client = timeout_at(deadline, greeting::client_of(&mut tcp, peer, &self.proxy_protocol))
             .await
             .unwrap_or(Err(Unwelcome::Late(HANDSHAKE_DEADLINE)))
             .map_err(|why| self.turn_away(peer, why))?;
+        drop(before);
         let place = self.strangers.enter(client).ok_or(TurnedAway::TooMany)?;
         let in_use = self.identity.in_use();
         let greeted = greeting::greet(tcp, &in_use.sides, self.http, (deadline, HANDSHAKE_DEADLINE))

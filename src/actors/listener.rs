@@ -10,7 +10,7 @@
 use super::connection::{Arrival, Connection, ConnectionParts};
 use super::host::{Behavior, Ctx, Runtimes, Spec};
 use super::phase::PhaseView;
-use super::strangers;
+use super::strangers::{self, Matter};
 use super::supervisor::ChildExited;
 use crate::model::ConnectionId;
 use crate::net::socket::Listener;
@@ -112,7 +112,9 @@ impl PortListener {
     fn start(&mut self, stream: TcpStream, peer: SocketAddr, ctx: &mut Ctx<'_, Self>) {
         if self.open.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
             METRICS.connections_turned_away.one_more();
-            tracing::warn!(%peer, "connection closed: {CONNECTIONS_MAX} are open, which is the limit");
+            if self.parts.door.strangers.is_to_be_told(Matter::Full, peer) {
+                tracing::warn!(%peer, "connection closed: {CONNECTIONS_MAX} are open, which is the limit");
+            }
             return;
         }
         let index = self.next_runtime % self.runtimes.workers.len();

@@ -10,6 +10,7 @@ use super::certificate_words::certificate_refusal;
 use super::connection::{ConnectionParts, OpenSession, ProxyParts};
 use super::peers::PeerQuestion;
 use super::sessions::{RegisterSession, Watched};
+use super::strangers::Matter;
 use super::trail::About;
 use super::tunnels::{Candidate, Lookup};
 use crate::audit::EventKind;
@@ -17,7 +18,7 @@ use crate::model::names::MAX_IDENTIFIER_BYTES;
 use crate::model::{ConnectionId, DbUser, NodeName, Principal, Refusal, RefusalKind, Secret, ServiceName, SessionId};
 use crate::net::BoxStream;
 use crate::net::frames::{AnswerError, read_answer, write_frame};
-use crate::pki::{entropy, verify_person};
+use crate::pki::{CertificateError, entropy, verify_person};
 use crate::policy::{AccessRequest, Permit, decide, effective_db_name};
 use crate::protocol::postgres::StartupMessage;
 use crate::protocol::postgres::startup::{LONG_CANCEL_KEY_BYTES, REPLICATION, SHORT_CANCEL_KEY_BYTES};
@@ -249,6 +250,12 @@ async fn identify(parts: &ConnectionParts, client: &Client) -> Result<Principal,
         Ok(principal) => return Ok(principal),
         Err(error) => error,
     };
+    let refused = Failed::audited(certificate_refusal(&error));
+    // Anybody can do this, as often as they like.
+    let is_stranger = matches!(error, CertificateError::Missing);
+    if is_stranger && !parts.door.strangers.is_to_be_told(Matter::NoCertificate, client.peer) {
+        return Err(refused);
+    }
     let event = parts
         .trail
         .event(EventKind::AuthFailed)
@@ -257,9 +264,11 @@ async fn identify(parts: &ConnectionParts, client: &Client) -> Result<Principal,
         .field("db_user", shortened(client.startup.user()))
         .field("success", false)
         .field("error", error.to_string());
-    // Strangers can cause this one; it must not cost them nothing and us a write to disk each.
+    if is_stranger {
+        tracing::info!(peer = %client.peer, reason = %error, "client refused");
+    }
     parts.trail.note(event).await;
-    Err(Failed::audited(certificate_refusal(&error)))
+    Err(refused)
 }
 
 /// As the views show it before there is a session: the person is known, and what they ask for is not decided yet.

@@ -36,10 +36,21 @@ pub(super) enum Matter {
     TooMany,
     /// Somebody else's certificate.
     Certificate,
+    /// A start-up without any.
+    NoCertificate,
+    /// A port that is full.
+    Full,
 }
 
 impl Matter {
-    const ALL: [Self; 4] = [Self::Handshake, Self::Header, Self::TooMany, Self::Certificate];
+    const ALL: [Self; 6] = [
+        Self::Handshake,
+        Self::Header,
+        Self::TooMany,
+        Self::Certificate,
+        Self::NoCertificate,
+        Self::Full,
+    ];
 
     fn of(unwelcome: &Unwelcome) -> Option<Self> {
         match unwelcome {
@@ -59,7 +70,14 @@ impl Matter {
             Self::Header => "headers of the PROXY protocol that were missing or refused",
             Self::TooMany => "connections beyond the limit of their address",
             Self::Certificate => "certificates that were not accepted",
+            Self::NoCertificate => "start-ups without a certificate",
+            Self::Full => "connections beyond the limit of the port",
         }
+    }
+
+    /// It is about who somebody is.
+    fn is_audited(self) -> bool {
+        matches!(self, Self::Certificate | Self::NoCertificate)
     }
 }
 
@@ -165,7 +183,7 @@ impl Strangers {
             return;
         }
         tracing::info!(peer = %client, reason = %why, "connection closed");
-        if matter == Matter::Certificate {
+        if matter.is_audited() {
             let event = self
                 .trail
                 .event(EventKind::AuthFailed)
@@ -193,7 +211,8 @@ impl Strangers {
         }
     }
 
-    fn is_to_be_told(&self, matter: Matter, client: SocketAddr) -> bool {
+    /// Whether this one is told for itself; else it is counted.
+    pub(super) fn is_to_be_told(&self, matter: Matter, client: SocketAddr) -> bool {
         let network = network_of(client.ip());
         let (is_told, further) = self.window(matter, |window| window.hear(network, Moment::now()));
         self.tell(matter, &further);
@@ -215,15 +234,12 @@ impl Strangers {
                 "in the last minute there were further {}",
                 matter.label()
             );
-            if matter == Matter::Certificate {
+            if matter.is_audited() {
                 let mut event = self
                     .trail
                     .event(EventKind::AuthFailed)
                     .field("success", false)
-                    .field(
-                        "error",
-                        "further certificates that were not accepted in the last minute",
-                    )
+                    .field("error", format!("further {} in the last minute", matter.label()))
                     .field("times", *times);
                 if let Some(network) = network {
                     event = event.field("addr.remote", network.to_string());

@@ -231,3 +231,26 @@ fn who_speaks_something_else_is_answered_and_cannot_fill_the_log() {
     assert!((1..=3).contains(&lines), "{lines} lines of one stranger");
     client.psql("select 1").ok();
 }
+
+#[test]
+fn start_ups_without_a_certificate_are_told_once_and_counted() {
+    let cluster = Cluster::start(Form::OneProcess);
+    let nobody = cluster.client("alice", "app", "app").without_certificate();
+    for _ in 0..20 {
+        let error = Wire::connect(&nobody).err().expect("it takes a certificate");
+        assert_eq!(error.code, "28000", "{error:?}");
+    }
+    // What comes after them in the log has been shipped after them.
+    cluster.client("alice", "app", "app").psql("select 1").ok();
+    cluster.audited("alice", "TDB01I", |_| true);
+    let told = |events: &[serde_json::Value]| {
+        let nobodys = |event: &&serde_json::Value| event["code"] == "T3007W" && event.get("times").is_none();
+        events.iter().filter(nobodys).count()
+    };
+    let events = cluster.audit(&[]);
+    // One for each minute that this took.
+    assert!((1..=2).contains(&told(&events)), "{events:?}");
+    let log = cluster.node(Kind::Proxy).process().log_text();
+    let lines = log.lines().filter(|line| line.contains("client refused")).count();
+    assert!((1..=2).contains(&lines), "{lines} lines of one stranger");
+}

@@ -107,7 +107,7 @@ impl Reason {
         let (message, hint) = match self {
             Self::Options => (
                 format!("the startup parameter {name} is not carried"),
-                "Set each setting with SET after connecting, or unset PGOPTIONS.",
+                "Set each setting with SET after connecting, or unset PGOPTIONS. A subscription always sends it, and cannot come this way.",
             ),
             Self::Replication => (
                 format!("the startup parameter {name} has a value that is not carried"),
