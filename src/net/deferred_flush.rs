@@ -3,6 +3,7 @@
 //! yamux writes a frame's header and body apart and flushes after each frame; through TLS that is two records and a system
 //! call each. Here frames of several streams gather and leave in one record.
 
+use super::buffers::{COPY_BYTES, Pooled};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,9 +12,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Gathered at most; a frame beyond it waits until the buffer has been written. The same as rustls' own send buffer.
-const GATHER_BYTES: usize = 64 * 1024;
-/// What a buffer may keep allocated while nothing is written.
-const KEEP_BYTES: usize = 4 * 1024;
+const GATHER_BYTES: usize = COPY_BYTES;
 
 /// Set by the driver at the end of its turn, when flushing is wanted.
 #[derive(Debug, Clone, Default)]
@@ -32,8 +31,11 @@ impl FlushGate {
 #[derive(Debug)]
 pub struct DeferredFlush<T> {
     io: T,
-    pending: Vec<u8>,
+    /// Of the pool, and only while there is something in it. One that grew and shrank with each turn cost a tenth of the CPU of a
+    /// download in pages that were given back and faulted in again.
+    gathered: Pooled,
     written: usize,
+    end: usize,
     gate: FlushGate,
 }
 
@@ -41,23 +43,23 @@ impl<T: AsyncWrite + Unpin> DeferredFlush<T> {
     pub fn new(io: T, gate: FlushGate) -> Self {
         Self {
             io,
-            pending: Vec::new(),
+            gathered: Pooled::default(),
             written: 0,
+            end: 0,
             gate,
         }
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.written < self.pending.len() {
-            let count = ready!(Pin::new(&mut self.io).poll_write(cx, &self.pending[self.written..]))?;
+        while self.written < self.end {
+            let count = ready!(Pin::new(&mut self.io).poll_write(cx, &self.gathered[self.written..self.end]))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += count;
         }
-        self.pending.clear();
-        self.pending.shrink_to(KEEP_BYTES);
-        self.written = 0;
+        self.gathered = Pooled::default();
+        (self.written, self.end) = (0, 0);
         Poll::Ready(Ok(()))
     }
 }
@@ -71,11 +73,15 @@ impl<T: AsyncRead + Unpin> AsyncRead for DeferredFlush<T> {
 impl<T: AsyncWrite + Unpin> AsyncWrite for DeferredFlush<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let me = self.get_mut();
-        if me.written > 0 || me.pending.len() + bytes.len() > GATHER_BYTES {
+        if me.written > 0 || me.end + bytes.len() > GATHER_BYTES {
             ready!(me.poll_drain(cx))?;
         }
+        if me.gathered.is_none() {
+            me.gathered = Pooled::copy_size();
+        }
         let count = bytes.len().min(GATHER_BYTES);
-        me.pending.extend_from_slice(&bytes[..count]);
+        me.gathered[me.end..me.end + count].copy_from_slice(&bytes[..count]);
+        me.end += count;
         Poll::Ready(Ok(count))
     }
 
