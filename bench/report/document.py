@@ -7,12 +7,13 @@ from report.pictures import pictures
 from report.tables import Tables, number, table
 from report.verdicts import LINES
 from targets.all import AGAIN, HAPROXY, ONE, PGBOUNCER
-from work.plan import BESIDE, CALLS, FIRST, IDLE, IDLE_REAL, SETUP
+from work.plan import BESIDE, CALLS, FIRST, IDLE, IDLE_REAL, PROFILE, SETUP
 
 ALTS = {
     "ratios.svg": "Rates of pgbouncer, haproxy and Postern as shares of direct",
     "cpu.svg": "CPU seconds of pgbouncer, haproxy and Postern for each unit of work",
     "calls.svg": "System calls of pgbouncer, haproxy and Postern for each transaction",
+    "profile.svg": "Where Postern's CPU goes for a statement, a connection and a MB",
     "memory.svg": "Memory of pgbouncer, haproxy and Postern for each idle connection",
 }
 
@@ -75,6 +76,10 @@ def text(results):
         parts += section(
             "System calls", "Of the middle's processes (Postern apart: proxy and agent; in one process auth's threads are in it), by strace.", tables.calls()
         )
+    if has(PROFILE):
+        parts += section("Where the middle's CPU goes", "µs for a unit, and what share of them; eight clients with simple statements, eight with a connection for each, one COPY. The µs were "
+                         "measured without perf, the shares with it.", tables.profile())  # fmt: skip
+        parts += section("What each safety costs", "Of the middle, processes apart, out of the same samples. Cryptography is counted apart.", tables.safeties())
     if has(IDLE):
         parts += section(f"{sizes['idle']:,} idle connections", "Before a stand-in for PostgreSQL, by fresh processes.", tables.idle(IDLE),
                          f"Then {sizes['idle_busy']} of them ask one question after another for {sizes['idle_busy_seconds']} s (client and stand-in are "

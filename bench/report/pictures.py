@@ -3,8 +3,9 @@
 import functools
 from xml.sax.saxutils import escape
 
+from machine.profile import ORDER
 from targets.all import APART, DIRECT, HAPROXY, ONE, PGBOUNCER
-from work.plan import CALLS, CONNECT, DOWN, IDLE, UP
+from work.plan import CALLS, CONNECT, DOWN, IDLE, PROFILE, UP
 
 WIDTH, LEFT, RIGHT, TOP, BAR, GAP, GROUP_GAP = 860, 190, 70, 76, 15, 3, 16
 SHORT = {PGBOUNCER: "pgbouncer", HAPROXY: "haproxy (no TLS)", APART: "Postern, apart", ONE: "Postern, in one"}
@@ -46,9 +47,49 @@ def bars(title, groups, form, mark=None):
     for name in shown:
         key.append(f'<rect class="{name}" x="{x}" y="32" width="11" height="11" rx="2"/><text class="small" x="{x + 16}" y="42">{escape(SHORT[name])}</text>')
         x += 34 + 7 * len(SHORT[name])
-    body = "\n".join([f'<text class="title" x="12" y="20">{escape(title)}</text>', *key, *lines, *parts])
+    return drawing(title, bottom + 12, [*key, *lines, *parts])
+
+
+# Blue is the kernel, green what carries bytes, orange what Postern adds to that.
+COLOURS = ["#0a3069", "#0550ae", "#218bff", "#54aeff", "#80ccff", "#b6e3ff", "#ddf4ff", "#0f6b3c", "#1a9f5a", "#57c785", "#a5e0bd", "#d3f0df",
+           "#7d4e00", "#b07200", "#d9480f", "#f0883e", "#f7b26a", "#f9d9a8", "#8c959f"]  # fmt: skip
+# Narrower parts have no room for their share.
+LABEL_FROM = 24
+PALE = (4, 5, 6, 9, 10, 11, 16, 17)
+
+
+def stacked(title, rows):
+    """`rows`: a title, what the whole is called, and {group: share}, each a bar of the same length."""
+    width, parts, y = WIDTH - LEFT - RIGHT, [], 24 + TOP
+    for text, whole, shares in rows:
+        x = float(LEFT)
+        parts.append(f'<text x="{LEFT - 10}" y="{y + 19}" text-anchor="end">{escape(text)}</text>')
+        for group in ORDER:
+            length = shares.get(group, 0) * width
+            tip = f"<title>{escape(group)}: {shares.get(group, 0):.1%}</title>"
+            colour = COLOURS[ORDER.index(group)]
+            parts.append(f'<rect x="{x:.1f}" y="{y}" width="{length:.1f}" height="28" style="fill:{colour}">{tip}</rect>')
+            if length >= LABEL_FROM:
+                ink = "#24292f" if ORDER.index(group) in PALE else "#ffffff"
+                parts.append(f'<text class="small" x="{x + length / 2:.1f}" y="{y + 18}" text-anchor="middle" style="fill:{ink}">{shares[group] * 100:.0f}</text>')
+            x += length
+        parts.append(f'<text class="small" x="{x + 5:.1f}" y="{y + 18}">{escape(whole)}</text>')
+        y += 28 + GROUP_GAP
+    key, x, line = [], LEFT, 32
+    for group in ORDER:
+        length = 26 + 6.2 * len(group)
+        if x + length > WIDTH - 8:
+            x, line = LEFT, line + 17
+        swatch = f'<rect x="{x:.0f}" y="{line}" width="11" height="11" rx="2" style="fill:{COLOURS[ORDER.index(group)]}"/>'
+        key.append(f'{swatch}<text class="small" x="{x + 16:.0f}" y="{line + 10}">{escape(group)}</text>')
+        x += length
+    return drawing(title, y, [*key, *parts])
+
+
+def drawing(title, height, parts):
+    body = "\n".join([f'<text class="title" x="12" y="20">{escape(title)}</text>', *parts])
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 12:.0f}" width="{WIDTH}" role="img" aria-label="{escape(title)}">\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" role="img" aria-label="{escape(title)}">\n'
         f"<style>{STYLE}\n</style>\n{body}\n</svg>\n"
     )
 
@@ -82,4 +123,17 @@ def pictures(figures):
     if IDLE in measured:
         memory = [("per idle connection", every(lambda name: figures.median(IDLE, name, "kib")))]
         found["memory.svg"] = bars("KiB of memory, all processes: less is better", memory, ".0f")
+    if PROFILE in measured:
+        found["profile.svg"] = profile(figures)
     return {name: text for name, text in found.items() if "<rect" in text}
+
+
+def profile(figures):
+    rows = []
+    for unit, text in (("statement", "statement"), ("connection", "connection"), ("mb", "MB down")):
+        for name in (APART, ONE):
+            whole = figures.median(PROFILE, name, f"{unit}.cpu_us")
+            if whole:
+                shares = {group: figures.median(PROFILE, name, f"{unit}.shares.{group}") or 0 for group in ORDER}
+                rows.append((f"{text}, {'apart' if name == APART else 'in one'}", f"{whole:,.0f} µs", shares))
+    return stacked("Where the middle's CPU goes, in per cent of it", rows)

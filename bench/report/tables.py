@@ -2,8 +2,9 @@
 
 import functools
 
+from machine.profile import AUDIT, DECISION, FILES, ORDER, PROTOCOL, TELEMETRY
 from targets.all import AGAIN, APART, DIRECT, HAPROXY, ONE, PGBOUNCER
-from work.plan import BESIDE, CALLS, CONNECT, DOWN, FIRST, IDLE, IDLE_REAL, ROUNDS, SETUP, STATEMENTS, UP
+from work.plan import BESIDE, CALLS, CONNECT, DOWN, FIRST, IDLE, IDLE_REAL, PROFILE, ROUNDS, SETUP, STATEMENTS, UP
 
 TITLES = {
     DIRECT: "direct",
@@ -36,6 +37,9 @@ FIRST_ROWS = [
     ("agent: TCP, TLS and start-up with PostgreSQL, event on disk", "stages.connecting"),
     ("proxy: until bytes pass", "stages.answering"),
 ]
+
+
+PROFILE_UNITS = {"statement": "a statement", "connection": "a connection", "mb": "a MB down"}
 
 
 def number(value, form=None):
@@ -181,6 +185,37 @@ class Tables:
             ("the download meanwhile, MB/s", "bulk_mb_s", ".0f"),
         ]
         return self.plain(BESIDE, rows)
+
+    def profile(self):
+        """A column for each target and unit: microseconds, and what part of the whole."""
+        columns = [(name, unit) for unit in PROFILE_UNITS for name in (APART, ONE) if self.figures.median(PROFILE, name, f"{unit}.cpu_us")]
+
+        def cell(group, name, unit):
+            part = self.figures.median(PROFILE, name, f"{unit}.shares.{group}")
+            return "–" if not part else f"{number(part * self.figures.median(PROFILE, name, f'{unit}.cpu_us'))} · {part:.1%}"
+
+        heads = ["", *(f"{PROFILE_UNITS[unit]}, {'apart' if name == APART else 'in one'}" for name, unit in columns)]
+        whole = ["**all**", *(f"**{number(self.figures.median(PROFILE, name, f'{unit}.cpu_us'))}**" for name, unit in columns)]
+        rows = [[group, *(cell(group, *column) for column in columns)] for group in ORDER]
+        return table(heads, [whole, *rows]) if columns else ""
+
+    def safeties(self):
+        """What is there for safety alone, in microseconds of the middle, processes apart."""
+
+        def cost(unit, group, part="shares"):
+            return self.figures.median(PROFILE, APART, f"{unit}.{part}.{group}"), self.figures.median(PROFILE, APART, f"{unit}.cpu_us")
+
+        rows = [
+            ("audit trail: an event for the statement and one for its result, written, shipped", *cost("statement", AUDIT)),
+            ("framing of the client's and PostgreSQL's messages", *cost("statement", PROTOCOL)),
+            ("records, gauges and metrics", *cost("statement", TELEMETRY)),
+            ("a connection's events in the audit trail", *cost("connection", AUDIT)),
+            ("· their files and fsyncs in the kernel", *cost("connection", FILES)),
+            ("certificates read and both decisions", *cost("connection", DECISION)),
+            ("· of these the agent's, the second", *cost("connection", DECISION, "last")),
+        ]
+        lines = [[text, number(share * whole), f"{share:.1%}"] for text, share, whole in rows if share is not None and whole]
+        return table(["", "µs", "of the statement's or the connection's"], lines) if lines else ""
 
     def first(self):
         """First and later side by side, as what the first waits for is the matter."""

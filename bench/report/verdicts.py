@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from machine.profile import ACTORS, AUDIT, DECISION
 from targets.all import APART, ONE, PGBOUNCER
-from work.plan import CALLS, CONNECT, DOWN, IDLE, UP
+from work.plan import CALLS, CONNECT, DOWN, IDLE, PROFILE, UP
 
 
 @dataclass
@@ -43,6 +44,11 @@ def plain(work, path):
     return lambda figures, target: figures.median(work, target, path)
 
 
+def of_postern(figures, target):
+    parts = [figures.median(PROFILE, target, f"statement.shares.{group}") for group in (AUDIT, ACTORS, DECISION)]
+    return None if None in parts else sum(parts)
+
+
 LINES = [
     Line("simple, 8 clients: ratio to direct", APART, ratio("simple8"), 0.40, 0.50, more=True),
     Line("prepared, 8 clients: ratio to direct", APART, ratio("prepared8"), 0.37, 0.45, more=True),
@@ -58,5 +64,6 @@ LINES = [
     Line("CPU s per GB down", ONE, cpu(DOWN), 1.5, 1.0),
     Line("new connections: ratio to direct", APART, ratio(CONNECT), 0.80, 0.95, more=True),
     Line("CPU ms per set-up of a session, PostgreSQL excluded", APART, plain(IDLE, "setup_cpu_ms"), 1.5, 1.0),
+    Line("share of the middle's CPU for audit, decisions and actors, 8 clients", APART, of_postern, 0.10, 0.05, form=".1%"),
     Line("KiB per idle connection, all processes", APART, plain(IDLE, "kib"), 48, 32, form=".0f"),
 ]

@@ -10,7 +10,7 @@ import textwrap
 import time
 import unittest
 
-from machine import syscalls
+from machine import profile, syscalls
 from machine.process import cpu_seconds, resident_kib
 from machine.scratch import BenchError, Scratch, run, until
 from work.statements import read_log
@@ -23,6 +23,24 @@ STRACE = """\
  40.00    0.000400           2       180        17 recvfrom
 ------ ----------- ----------- --------- --------- ----------------
 100.00    0.001000           2       380        17 total
+"""
+# As `perf script` prints them: the innermost frame first.
+SAMPLES = """\
+worker-0   71
+\t    7f21 tcp_sendmsg_locked ([kernel.kallsyms])
+\t    7f20 do_writev ([kernel.kallsyms])
+\t    7f1f do_syscall_64 ([kernel.kallsyms])
+\t      9f __writev (/usr/lib/libc.so.6)
+
+worker-1   72
+\t      10 yamux::connection::Connection<T>::poll_next_inbound (/usr/bin/postern)
+
+audit-spool   72
+\t    7f21 ext4_sync_file ([kernel.kallsyms])
+\t    7f20 __x64_sys_fdatasync ([kernel.kallsyms])
+
+tokio rt worker   72
+\t      11 <postern::policy::role::Role as core::fmt::Debug>::fmt (/usr/bin/postern)
 """
 
 
@@ -76,6 +94,15 @@ class Scratches(unittest.TestCase):
             driver.stdout.close()
         until("the process is gone", lambda: not lives(pid), 10)
         return [path for path in map(pathlib.Path, directories) if path.exists()]
+
+    def test_a_sample_is_counted_by_its_thread_its_call_and_its_function(self):
+        found = profile.parse(SAMPLES)
+        wanted = {(71, profile.SENDING): 1, (72, profile.MULTIPLEXER): 1, (72, profile.AUDIT): 1, (72, profile.DECISION): 1}
+        self.assertEqual(dict(found), wanted)
+
+    def test_perf_without_samples_is_an_error(self):
+        with self.assertRaisesRegex(BenchError, "no sample"):
+            profile.parse("\n")
 
     def test_a_program_that_fails_is_an_error_with_its_words(self):
         with self.assertRaisesRegex(BenchError, "ended with 3: no such thing"):

@@ -12,6 +12,8 @@ from machine.process import Usage
 from machine.scratch import BenchError, spawn
 
 PROGRAM = pathlib.Path(__file__).resolve().parent.parent / "wire" / "bulk.py"
+# Of one row, its line feed included.
+ROW_BYTES = 1001
 # For 1 GB through whatever it is.
 PATIENCE = 300
 

@@ -42,9 +42,9 @@ def measure(scratch, target):
     found = {
         "inclusive": sum(few.values()) / (CLIENTS * FEW),
         "steady": sum(more.values()) / (CLIENTS * (MANY - FEW)),
-        "per_mb_down": sum(down.values()) / (DOWN_ROWS * 1001 / 1e6),
+        "per_mb_down": sum(down.values()) / (DOWN_ROWS * bulk.ROW_BYTES / 1e6),
         "by_name": each(few, CLIENTS * FEW),
-        "by_name_down": each(down, DOWN_ROWS * 1001 / 1e6),
+        "by_name_down": each(down, DOWN_ROWS * bulk.ROW_BYTES / 1e6),
     }
     if target.auth:
         auth = transactions(scratch, target, target.auth, FEW)

@@ -18,8 +18,8 @@ STATEMENTS = {
 CONNECT, DOWN, UP = "connect", "down", "up"
 ROUNDS = [*STATEMENTS, CONNECT, DOWN, UP]
 # By themselves.
-CALLS, BESIDE, FIRST, IDLE, IDLE_REAL, SETUP = "calls", "beside", "first", "idle", "idle-real", "setup"
-ALONE = [CALLS, BESIDE, FIRST, IDLE, IDLE_REAL, SETUP]
+CALLS, PROFILE, BESIDE, FIRST, IDLE, IDLE_REAL, SETUP = "calls", "profile", "beside", "first", "idle", "idle-real", "setup"
+ALONE = [CALLS, PROFILE, BESIDE, FIRST, IDLE, IDLE_REAL, SETUP]
 WORKS = ROUNDS + ALONE
 
 
@@ -28,10 +28,13 @@ class Sizes:
     rounds: int
     # Of one run of pgbench.
     seconds: int
-    # Of 1001 bytes each: a million is 1 GB.
+    # Of ROW_BYTES each: a million is 1 GB.
     bulk_rows: int
     # Repetitions of what strace counts, and of the bulk beside small statements.
     calls_rounds: int
+    # Of each run with and without perf.
+    profile_seconds: int
+    profile_rows: int
     beside_rounds: int
     beside_seconds: int
     idle: int
@@ -44,15 +47,15 @@ class Sizes:
 
 
 FULL = Sizes(
-    rounds=5, seconds=3, bulk_rows=1_000_000, calls_rounds=3, beside_rounds=3, beside_seconds=8, idle=5000, idle_busy=200,
+    rounds=5, seconds=3, bulk_rows=1_000_000, calls_rounds=3, profile_seconds=10, profile_rows=500_000, beside_rounds=3, beside_seconds=8, idle=5000, idle_busy=200,
     idle_busy_seconds=10, idle_real=200, setup_rounds=3, setup=400, people=20,
 )  # fmt: skip
 QUICK = Sizes(
-    rounds=2, seconds=1, bulk_rows=200_000, calls_rounds=1, beside_rounds=1, beside_seconds=2, idle=400, idle_busy=100,
+    rounds=2, seconds=1, bulk_rows=200_000, calls_rounds=1, profile_seconds=3, profile_rows=100_000, beside_rounds=1, beside_seconds=2, idle=400, idle_busy=100,
     idle_busy_seconds=1, idle_real=50, setup_rounds=1, setup=50, people=3,
 )  # fmt: skip
 # What the quick run leaves out unless it is asked for: it would take longer than three minutes.
-NOT_QUICK = [BESIDE, FIRST, IDLE, IDLE_REAL, SETUP]
+NOT_QUICK = [PROFILE, BESIDE, FIRST, IDLE, IDLE_REAL, SETUP]
 
 
 @dataclass(frozen=True)

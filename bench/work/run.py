@@ -2,8 +2,8 @@
 
 from targets import all as targets
 from targets.upstream import PostgreSql, StandInUpstream
-from work import beside, calls, first, idle, proof, rounds, setup
-from work.plan import BESIDE, CALLS, FIRST, IDLE, IDLE_REAL, ROUNDS, SETUP
+from work import beside, calls, first, idle, profile, proof, rounds, setup
+from work.plan import BESIDE, CALLS, FIRST, IDLE, IDLE_REAL, PROFILE, ROUNDS, SETUP
 from work.records import say
 
 # pgbouncer lets in whose certificate names the database user, so that it cannot be asked for one after another.
@@ -11,7 +11,7 @@ NOT_SET_UP = [targets.PGBOUNCER]
 
 
 def run(scratch, program, plan, records):
-    if any(plan.has(work) for work in [*ROUNDS, CALLS, BESIDE, FIRST, IDLE_REAL]):
+    if any(plan.has(work) for work in [*ROUNDS, CALLS, PROFILE, BESIDE, FIRST, IDLE_REAL]):
         before_postgresql(scratch, program, plan, records)
     if any(plan.has(work) for work in (IDLE, SETUP)):
         before_the_stand_in(scratch, program, plan, records)
@@ -20,13 +20,13 @@ def run(scratch, program, plan, records):
 def before_postgresql(scratch, program, plan, records):
     say("starting PostgreSQL and every target")
     upstream = PostgreSql(scratch)
-    if any(plan.has(work) for work in [*ROUNDS, CALLS, BESIDE, FIRST]):
+    if any(plan.has(work) for work in [*ROUNDS, CALLS, PROFILE, BESIDE, FIRST]):
         running = {}
         for name in plan.targets:
             running[name] = targets.start(scratch, program, upstream, name)
             proof.prove(running[name])
         rounds.run(scratch, running, plan, records)
-        for work, runner in ((CALLS, calls), (BESIDE, beside), (FIRST, first)):
+        for work, runner in ((CALLS, calls), (PROFILE, profile), (BESIDE, beside), (FIRST, first)):
             if plan.has(work):
                 runner.run(scratch, running, plan, records)
         for target in running.values():
