@@ -72,5 +72,5 @@ clean-demo: ## remove what the demo keeps when it was killed
 postgresql: ## install PostgreSQL where it is missing
 	@scripts/install-postgresql.sh
 
-test-tools: ## install what only the tests need: iproute2, Chromium, a JDK with JDBC; in target/, psycopg 3 and a newer PostgreSQL
+test-tools: ## install what only the tests need: iproute2, Chromium, strace, a JDK with JDBC; in target/, psycopg 3 and a newer PostgreSQL
 	@scripts/install-test-tools.sh "$(target)"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what only the tests need: iproute2 and curl, by which root gives test hosts networks of their own and opens pages on them; Chromium with its driver, for the
-# pages; faketime, for nodes whose clocks are off; a JDK with the JDBC driver; and, in the directory given, a newer PostgreSQL than the distribution's (newer-postgresql/,
+# pages; faketime, for nodes whose clocks are off; strace, which counts system calls; a JDK with the JDBC driver; and, in the directory given, a newer PostgreSQL than the distribution's (newer-postgresql/,
 # from npm) and a Python environment with psycopg 3, a client that binds parameters on the server (test-venv/).
 set -euo pipefail
 
@@ -26,6 +26,9 @@ if ! { [ -x /usr/bin/chromium ] && [ -x /usr/bin/chromedriver ]; }; then
 fi
 if ! ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1; then
     install "faketime, for nodes whose clocks are off" faketime || echo "without faketime, the test that needs such a clock is not run" >&2
+fi
+if ! command -v strace >/dev/null; then
+    install "strace, which counts system calls" strace
 fi
 if ! { [ -x /usr/bin/javac ] && [ -e /usr/share/java/postgresql.jar ]; }; then
     install "a JDK and the JDBC driver" default-jdk-headless libpostgresql-jdbc-java || echo "without javac and the JDBC driver, JDBC is not tried" >&2

@@ -1,5 +1,6 @@
 use super::*;
 use crate::model::{ConnectionId, RefusalKind, SessionId};
+use crate::net::counted_writes::{Counted, Writes};
 use crate::telemetry::relays::RelaySpec;
 use crate::telemetry::view::{Side, Whose};
 use std::cell::Cell;
@@ -432,8 +433,8 @@ impl AsyncWrite for Breaking {
 }
 
 /// Relays until the gauge shows this.
-async fn run_until<T: Tap>(
-    relay: &mut Relay<DuplexStream, DuplexStream, T, Counting>,
+async fn run_until<S: AsyncRead + AsyncWrite + Unpin, T: Tap>(
+    relay: &mut Relay<S, S, T, Counting>,
     shows: impl Fn(&Gauge) -> bool,
 ) -> RelayEnd {
     let gauge = relay.gauge.clone();
@@ -523,5 +524,76 @@ fn what_the_audit_trail_holds_back_is_not_said_to_wait_for_anybody_else() {
         run_until(&mut relay, |gauge| gauge.to_upstream.waits_for() == WaitsFor::Source).await;
         upstream.read_exact(&mut [0; 6]).await.unwrap();
         assert_eq!(gauge.to_upstream.bytes(), 6);
+    });
+}
+
+/// What rustls gives for each read.
+const BITE: usize = 4096;
+
+type CountedStream = Counted<DuplexStream>;
+
+/// A relay in memory as [`relay`], and what it writes to its upstream and to its client.
+fn counted_relay() -> (
+    [DuplexStream; 2],
+    [Writes; 2],
+    Relay<CountedStream, CountedStream, NoTap, Counting>,
+) {
+    let (client, near_client) = duplex(1024 * 1024);
+    let (upstream, near_upstream) = duplex(1024 * 1024);
+    let (near_client, to_client) = Counted::new(near_client, BITE);
+    let (near_upstream, to_upstream) = Counted::new(near_upstream, BITE);
+    let relay = Relay::new(near_client, near_upstream, NoTap, Counting::default(), gauge());
+    ([client, upstream], [to_upstream, to_client], relay)
+}
+
+#[test]
+fn what_comes_in_one_turn_is_one_write_and_one_flush_although_it_is_read_in_bites() {
+    block_on(async {
+        let ([mut client, mut upstream], [to_upstream, to_client], mut relay) = counted_relay();
+        let (mut asked, mut answered) = (0, 0);
+        for (question, answer) in [(20, 60), (3 * BITE, COPY_BYTES), (COPY_BYTES, 1)] {
+            client.write_all(&vec![1; question]).await.unwrap();
+            asked += question as u64;
+            run_until(&mut relay, |gauge| gauge.to_upstream.bytes() == asked).await;
+            assert_eq!((to_upstream.take(), to_client.take()), ((question, 1, 1), (0, 0, 0)));
+            upstream.write_all(&vec![2; answer]).await.unwrap();
+            answered += answer as u64;
+            run_until(&mut relay, |gauge| gauge.to_client.bytes() == answered).await;
+            assert_eq!((to_upstream.take(), to_client.take()), ((0, 0, 0), (answer, 1, 1)));
+        }
+    });
+}
+
+#[test]
+fn more_than_a_buffer_is_a_write_for_each_and_one_flush_when_nothing_is_left() {
+    const BUFFERS: usize = 5;
+    block_on(async {
+        let ([_client, mut upstream], [_, to_client], mut relay) = counted_relay();
+        let bytes = (BUFFERS - 1) * COPY_BYTES + 1;
+        upstream.write_all(&vec![2; bytes]).await.unwrap();
+        run_until(&mut relay, |gauge| gauge.to_client.bytes() == bytes as u64).await;
+        assert_eq!(to_client.take(), (bytes, BUFFERS, 1));
+    });
+}
+
+#[test]
+fn a_relay_that_waits_holds_no_buffer_and_makes_no_calls() {
+    block_on(async {
+        let ([mut client, mut upstream], [to_upstream, to_client], mut relay) = counted_relay();
+        client.write_all(&[1; 100]).await.unwrap();
+        upstream.write_all(&[2; 100]).await.unwrap();
+        run_until(&mut relay, |gauge| {
+            (gauge.to_client.bytes(), gauge.to_upstream.bytes()) == (100, 100)
+        })
+        .await;
+        assert!(relay.up.buffer.is_none() && relay.down.buffer.is_none());
+        to_upstream.take();
+        to_client.take();
+        // Polled again, as it is where a waker was meant for something else.
+        for _ in 0..10 {
+            run_until(&mut relay, |_| true).await;
+        }
+        assert!(relay.up.buffer.is_none() && relay.down.buffer.is_none());
+        assert_eq!((to_upstream.take(), to_client.take()), ((0, 0, 0), (0, 0, 0)));
     });
 }

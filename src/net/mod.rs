@@ -6,10 +6,14 @@ pub mod auth_dialer;
 pub mod big_reads;
 pub mod buffers;
 pub mod copy;
+#[cfg(test)]
+mod counted_writes;
 pub mod deferred_flush;
 pub mod frames;
 pub mod greeting;
 pub mod mux;
+#[cfg(test)]
+mod mux_writes_tests;
 pub mod socket;
 #[cfg(test)]
 mod stalled_upstream_tests;

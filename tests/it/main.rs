@@ -15,6 +15,8 @@ mod bad_upstream;
 mod bench;
 /// Whole databases and hundreds of megabytes through the gateway.
 mod bulk;
+/// The system calls that a statement and a megabyte cost proxy and agent.
+mod calls;
 /// Long campaigns, which `make test` leaves out.
 mod campaigns;
 /// Ctrl-C in psql.

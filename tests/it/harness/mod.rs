@@ -15,6 +15,7 @@ pub mod postgres;
 pub mod process;
 pub mod session;
 pub mod sign_up;
+pub mod strace;
 pub mod wait;
 pub mod wire;
 

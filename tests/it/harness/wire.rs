@@ -162,13 +162,15 @@ impl Wire {
         drop(socket.read_to_end(&mut Vec::new()));
     }
 
-    /// Sends messages: their types and bodies.
+    /// Sends messages, their types and bodies, in one write, as drivers do.
     pub fn send(&mut self, messages: &[(u8, &[u8])]) {
+        let mut bytes = Vec::new();
         for (message_type, body) in messages {
-            let length = u32::try_from(body.len() + 4).expect("short").to_be_bytes();
-            let message = [&[*message_type][..], &length, body].concat();
-            self.stream.write_all(&message).expect("the server listens");
+            bytes.push(*message_type);
+            bytes.extend(u32::try_from(body.len() + 4).expect("short").to_be_bytes());
+            bytes.extend(*body);
         }
+        self.stream.write_all(&bytes).expect("the server listens");
     }
 
     /// Waits for a message of this type.
