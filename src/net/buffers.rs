@@ -5,8 +5,13 @@ use std::ops::{Deref, DerefMut};
 
 /// One read of a socket under TLS: larger than rustls' own 4 KiB bites, two full TLS records.
 pub const READ_BYTES: usize = 32 * 1024;
-/// One turn of a copy. Larger ones gained nothing in measurement.
+/// What is gathered before it is written. Larger ones gained nothing in measurement.
 pub const COPY_BYTES: usize = 64 * 1024;
+/// The body of a frame of yamux that is, with its header, one full record of TLS (RFC 8446, 5.1).
+pub const FRAME_BODY_BYTES: usize = 16 * 1024 - YAMUX_HEADER_BYTES;
+const YAMUX_HEADER_BYTES: usize = 12;
+/// One turn of a copy: in a tunnel, frames that fill what is gathered below yamux.
+pub const TURN_BYTES: usize = COPY_BYTES / (16 * 1024) * FRAME_BODY_BYTES;
 /// Buffers kept per thread and size; beyond it they are freed. 64 of each size are at most 6 MiB per thread.
 const KEPT: usize = 64;
 

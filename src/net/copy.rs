@@ -4,7 +4,7 @@
 //! flushes only when there is nothing left to write; while it waits for bytes it holds no buffer. A [`Tap`] sees every
 //! chunk before it is passed on and may hold it back.
 
-use super::buffers::{COPY_BYTES, Pooled};
+use super::buffers::{Pooled, TURN_BYTES};
 use crate::model::Refusal;
 use crate::telemetry::relays::{Gauge, WaitsFor, Way};
 use std::future::{Future, poll_fn};
@@ -243,8 +243,8 @@ impl<T: Tap> Direction<T> {
             self.buffer = Pooled::copy_size();
         }
         let mut idle = false;
-        while !self.eof && self.read_error.is_none() && self.end < COPY_BYTES {
-            let mut read = ReadBuf::new(&mut self.buffer[self.end..]);
+        while !self.eof && self.read_error.is_none() && self.end < TURN_BYTES {
+            let mut read = ReadBuf::new(&mut self.buffer[self.end..TURN_BYTES]);
             match Pin::new(&mut *from).poll_read(cx, &mut read) {
                 Poll::Pending => {
                     idle = true;
@@ -464,7 +464,7 @@ where
         }
         let mut buffer = Pooled::copy_size();
         loop {
-            let missing = down.tap.missing_to_boundary().min(COPY_BYTES);
+            let missing = down.tap.missing_to_boundary().min(TURN_BYTES);
             if missing == 0 {
                 return Ok(());
             }

@@ -551,7 +551,7 @@ fn what_comes_in_one_turn_is_one_write_and_one_flush_although_it_is_read_in_bite
     block_on(async {
         let ([mut client, mut upstream], [to_upstream, to_client], mut relay) = counted_relay();
         let (mut asked, mut answered) = (0, 0);
-        for (question, answer) in [(20, 60), (3 * BITE, COPY_BYTES), (COPY_BYTES, 1)] {
+        for (question, answer) in [(20, 60), (3 * BITE, TURN_BYTES), (TURN_BYTES, 1)] {
             client.write_all(&vec![1; question]).await.unwrap();
             asked += question as u64;
             run_until(&mut relay, |gauge| gauge.to_upstream.bytes() == asked).await;
@@ -569,7 +569,7 @@ fn more_than_a_buffer_is_a_write_for_each_and_one_flush_when_nothing_is_left() {
     const BUFFERS: usize = 5;
     block_on(async {
         let ([_client, mut upstream], [_, to_client], mut relay) = counted_relay();
-        let bytes = (BUFFERS - 1) * COPY_BYTES + 1;
+        let bytes = (BUFFERS - 1) * TURN_BYTES + 1;
         upstream.write_all(&vec![2; bytes]).await.unwrap();
         run_until(&mut relay, |gauge| gauge.to_client.bytes() == bytes as u64).await;
         assert_eq!(to_client.take(), (bytes, BUFFERS, 1));

@@ -9,6 +9,7 @@
 //!   from a peer that is gone.
 
 use super::Stream;
+use super::buffers::FRAME_BODY_BYTES;
 use super::deferred_flush::{DeferredFlush, FlushGate};
 use crate::telemetry::tunnels::{Gauge, OpenStream};
 use futures::AsyncWrite as _;
@@ -118,6 +119,7 @@ fn yamux_config() -> yamux::Config {
     // relays, which do not read what they cannot pass on.
     config.set_max_connection_receive_window(None);
     config.set_max_num_streams(YAMUX_STREAMS_MAX);
+    config.set_split_send_size(FRAME_BODY_BYTES);
     config
 }
 
