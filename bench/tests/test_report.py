@@ -14,6 +14,8 @@ from report.pictures import bars, pictures
 from report.tables import number
 from report.verdicts import LINES
 from targets.all import APART, DIRECT, NAMES, ONE, PGBOUNCER
+from targets.link import ONE_TUNNEL
+from work.link import CONDITIONS
 from work.plan import FULL, ROUNDS, WORKS
 
 
@@ -87,6 +89,19 @@ class Document(unittest.TestCase):
             shown = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
             self.assertIn("ratios.svg", shown)
             self.assertEqual(sorted([*shown, "RESULTS.md"]), sorted(os.listdir(directory)))
+
+    def test_the_link_has_a_row_for_what_was_measured_under_each_condition(self):
+        lossy = CONDITIONS[1]
+        records = [
+            record(lossy.name, DIRECT, down_mb_s=20.0, alone={"p50_us": 31_000}, lost_share=0.0099),
+            {"work": lossy.name, "target": ONE_TUNNEL, "round": 0, "error": "closed"},
+        ]
+        text = document.text(results(records, ["link"]))
+        self.assertIn(f"| **{lossy.title}** |  |  |  |", text)
+        self.assertIn("| one COPY down, MB/s | 20.0 | ERROR | – |", text)
+        self.assertIn("| · p50, ms | 31.0 | ERROR | – |", text)
+        self.assertIn("| packets that did not arrive, % | 0.99 | ERROR | – |", text)
+        self.assertNotIn(CONDITIONS[0].title, text)
 
     def test_results_are_json_again(self):
         self.assertEqual(json.loads(document.compact(whole())), whole())
