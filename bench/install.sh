@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the bench compares with and measures by, where it is missing: pgbouncer, haproxy, strace, perf, openssl, python3, and
+# Installs what the bench compares with and measures by, where it is missing: pgbouncer, haproxy, strace, perf, openssl, iproute2, python3, and
 # PostgreSQL with pgbench. Each is started by the bench itself, in a directory of its own; Debian's services of them stay off.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,6 +10,7 @@ for package in pgbouncer haproxy strace openssl python3; do
     PATH=$PATH:/usr/sbin command -v "$package" >/dev/null || missing+=("$package")
 done
 command -v perf >/dev/null || missing+=(linux-perf)
+PATH=$PATH:/usr/sbin command -v ip >/dev/null || missing+=(iproute2)
 [ ${#missing[@]} = 0 ] && exit 0
 scripts/apt-install.sh "what the bench needs" "${missing[@]}"
 sudo=

@@ -7,7 +7,7 @@ from report.pictures import pictures
 from report.tables import Tables, number, table
 from report.verdicts import LINES
 from targets.all import AGAIN, HAPROXY, ONE, PGBOUNCER
-from work.plan import BESIDE, CALLS, FIRST, IDLE, IDLE_REAL, PROFILE, SETUP
+from work.plan import BESIDE, CALLS, FIRST, IDLE, IDLE_REAL, LINK, PROFILE, SETUP
 
 ALTS = {
     "ratios.svg": "Rates of pgbouncer, haproxy and Postern as shares of direct",
@@ -94,6 +94,9 @@ def text(results):
                          "`postern trace`.", tables.first())  # fmt: skip
     if has(BESIDE):
         parts += section("A download beside 50 clients with small statements", "1,000 statements/s of all fifty together, as they were due.", tables.beside())
+    if has(LINK):
+        parts += section("Over a link of 30 ms and 1 % loss", "30 ms there and back; 1 % of the packets lost each way, or none. Postern's tunnels cross it, and direct the client's "
+                         "own connections do. bbr and cubic are the congestion control of all that crosses it.", tables.link())  # fmt: skip
     if AGAIN in results["targets"]:
         parts += section(
             "How noisy the machine was",

@@ -4,6 +4,8 @@ import functools
 
 from machine.profile import AUDIT, DECISION, FILES, ORDER, PROTOCOL, TELEMETRY
 from targets.all import AGAIN, APART, DIRECT, HAPROXY, ONE, PGBOUNCER
+from targets.link import ONE_TUNNEL, TWO_TUNNELS
+from work.link import CONDITIONS
 from work.plan import BESIDE, CALLS, CONNECT, DOWN, FIRST, IDLE, IDLE_REAL, PROFILE, ROUNDS, SETUP, STATEMENTS, UP
 
 TITLES = {
@@ -14,6 +16,7 @@ TITLES = {
     ONE: "Postern in one process",
     AGAIN: "Postern apart, a second instance",
 }
+LINK_TITLES = {DIRECT: "direct", ONE_TUNNEL: "Postern, one tunnel", TWO_TUNNELS: "Postern, two tunnels"}
 COLUMNS = [DIRECT, PGBOUNCER, HAPROXY, APART, ONE]
 WORK_TITLES = {
     **{work: f"{mode}, {clients} client{'s' if clients > 1 else ''}" for work, (mode, clients) in STATEMENTS.items()},
@@ -229,6 +232,35 @@ class Tables:
             return find
 
         return self.rows(FIRST, [(title, cell(path)) for title, path in FIRST_ROWS], columns)
+
+    def link(self):
+        rows = [
+            ("one COPY down, MB/s", "down_mb_s", None),
+            ("one COPY up, MB/s", "up_mb_s", None),
+            ("20 clients, statements/s", "alone.rate", ".0f"),
+            ("· p50, ms", "alone.p50_us", ".1f"),
+            ("· p99, ms", "alone.p99_us", ".1f"),
+            ("20 clients beside a COPY down, statements/s", "beside.rate", ".0f"),
+            ("· p50, ms", "beside.p50_us", ".1f"),
+            ("· p99, ms", "beside.p99_us", ".1f"),
+            ("· the COPY meanwhile, MB/s", "beside.bulk_mb_s", None),
+            ("packets that did not arrive, %", "lost_share", ".2f"),
+        ]
+        scales = {"us": 1e-3, "share": 100}
+
+        def cell(work, path, form):
+            def find(name):
+                value = self.figures.median(work, name, path)
+                return number(None if value is None else value * scales.get(path.rsplit("_", 1)[-1], 1), form)
+
+            return find
+
+        lines = []
+        for condition in CONDITIONS:
+            if any(record["work"] == condition.name for record in self.figures.results["records"]):
+                lines.append([f"**{condition.title}**", *("" for _ in LINK_TITLES)])
+                lines += [[title, *(self.cell(condition.name, name, cell(condition.name, path, form)) for name in LINK_TITLES)] for title, path, form in rows]
+        return table(["", *LINK_TITLES.values()], lines) if lines else ""
 
     def idle_real(self):
         return self.idle(IDLE_REAL)

@@ -24,11 +24,14 @@ def starters(program):
 
 def start(scratch, program, upstream, name):
     """Starts the target and waits until a statement passes."""
-    target = starters(program)[name](scratch, upstream, name)
+    return answering(starters(program)[name](scratch, upstream, name))
+
+
+def answering(target):
     psql = [postgresql_programs() / "psql", "-X", "-A", "-t", "-c", "select 1"]
 
     def answers():
         return run(psql, env=target.environment())[0].strip() == "1"
 
-    until(f"a statement passes through {name}", answers, watched=target.processes())
+    until(f"a statement passes through {target.name}", answers, watched=target.processes())
     return target

@@ -61,13 +61,13 @@ class Cluster:
     def auth_section(self):
         return f'auth_service:\n  enabled: yes\n  cluster_name: {self.name}.example.com\n  listen_addr: 127.0.0.1:0\n  tokens: ["proxy,db:{self.token}"]\n'
 
-    def joining(self, key, port):
+    def joining(self, key, port, host="localhost"):
         pin = json.loads(self.ctl("status", "--format", "json"))["ca_pins"][0]
-        return f"  {key}: localhost:{port}\n  auth_token: {self.token}\n  ca_pin: {pin}\n"
+        return f"  {key}: {host}:{port}\n  auth_token: {self.token}\n  ca_pin: {pin}\n"
 
     @staticmethod
-    def proxy_section():
-        return "proxy_service:\n  enabled: yes\n  web_listen_addr: 127.0.0.1:0\n  public_addr: localhost\n"
+    def proxy_section(listen="127.0.0.1", names=("localhost",)):
+        return f"proxy_service:\n  enabled: yes\n  web_listen_addr: {listen}:0\n  public_addr: [{', '.join(names)}]\n"
 
     def agent_section(self):
         return (

@@ -28,7 +28,7 @@ class Target:
             "LC_ALL": "C.UTF-8",
             "HOME": "/nonexistent",
             "PGHOST": "localhost",
-            "PGHOSTADDR": "127.0.0.1",
+            "PGHOSTADDR": door.address,
             "PGPORT": str(door.port),
             "PGUSER": door.user,
             "PGDATABASE": door.database,

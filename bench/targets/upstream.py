@@ -16,7 +16,7 @@ CONNECTIONS_MAX = 600
 SCALE = 10
 
 CONFIGURATION = """\
-listen_addresses = '127.0.0.1'
+listen_addresses = '{addresses}'
 port = {port}
 unix_socket_directories = '{directory}'
 max_connections = {connections}
@@ -31,11 +31,11 @@ autovacuum = off
 jit = off
 max_parallel_workers_per_gather = 0
 """
-ACCESS = "local all all trust\nhostssl all all 127.0.0.1/32 cert\n"
+ACCESS = "local all all trust\nhostssl all all all cert\n"
 
 
 class Upstream:
-    """`port` on 127.0.0.1; `authority` signed its certificate, and the client certificate `identity`, which it trusts."""
+    """`port` on 127.0.0.1, and where else it is told to; `authority` signed its certificate, and the client certificate `identity`, which it trusts."""
 
     def __init__(self, scratch, name):
         self.scratch, self.name, self.port = scratch, name, free_port()
@@ -67,8 +67,8 @@ class Upstream:
 
 
 class PostgreSql(Upstream):
-    def __init__(self, scratch):
-        self.programs = postgresql_programs()
+    def __init__(self, scratch, addresses=("127.0.0.1",)):
+        self.programs, self.addresses = postgresql_programs(), addresses
         super().__init__(scratch, "postgresql")
         self.sql("postgres", f"create role {NAME} login; create database {NAME} owner {NAME}", separate=True)
         run([self.programs / "pgbench", "-i", "-q", "-s", str(SCALE), "-h", self.directory, "-p", self.port, "-U", "postgres", NAME],
@@ -78,7 +78,7 @@ class PostgreSql(Upstream):
     def _start(self):
         data = self.directory / "data"
         run([self.programs / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"], self.account)
-        text = CONFIGURATION.format(port=self.port, directory=self.directory, connections=CONNECTIONS_MAX)
+        text = CONFIGURATION.format(port=self.port, addresses=",".join(self.addresses), directory=self.directory, connections=CONNECTIONS_MAX)
         (data / "postgresql.conf").write_text(text)
         (data / "pg_hba.conf").write_text(ACCESS)
         # SIGINT is its fast shutdown.

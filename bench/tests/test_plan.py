@@ -14,7 +14,7 @@ class Plans(unittest.TestCase):
 
     def test_the_quick_run_has_the_main_table(self):
         quick = plan(True, "", {})
-        self.assertTrue(quick.has("simple8") and quick.has("down") and not quick.has("beside"))
+        self.assertTrue(quick.has("simple8") and quick.has("down") and not quick.has("beside") and not quick.has("link"))
         self.assertEqual(quick.sizes, QUICK)
 
     def test_a_kind_that_is_not_named_is_whole(self):

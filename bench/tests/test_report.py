@@ -8,12 +8,15 @@ import tempfile
 import unittest
 import xml.etree.ElementTree
 
+from machine import profile
 from report import document
 from report.figures import Figures
 from report.pictures import bars, pictures
 from report.tables import number
 from report.verdicts import LINES
 from targets.all import APART, DIRECT, NAMES, ONE, PGBOUNCER
+from targets.link import ONE_TUNNEL
+from work.link import CONDITIONS
 from work.plan import FULL, ROUNDS, WORKS
 
 
@@ -88,6 +91,19 @@ class Document(unittest.TestCase):
             self.assertIn("ratios.svg", shown)
             self.assertEqual(sorted([*shown, "RESULTS.md"]), sorted(os.listdir(directory)))
 
+    def test_the_link_has_a_row_for_what_was_measured_under_each_condition(self):
+        lossy = CONDITIONS[1]
+        records = [
+            record(lossy.name, DIRECT, down_mb_s=20.0, alone={"p50_us": 31_000}, lost_share=0.0099),
+            {"work": lossy.name, "target": ONE_TUNNEL, "round": 0, "error": "closed"},
+        ]
+        text = document.text(results(records, ["link"]))
+        self.assertIn(f"| **{lossy.title}** |  |  |  |", text)
+        self.assertIn("| one COPY down, MB/s | 20.0 | ERROR | – |", text)
+        self.assertIn("| · p50, ms | 31.0 | ERROR | – |", text)
+        self.assertIn("| packets that did not arrive, % | 0.99 | ERROR | – |", text)
+        self.assertNotIn(CONDITIONS[0].title, text)
+
     def test_results_are_json_again(self):
         self.assertEqual(json.loads(document.compact(whole())), whole())
 
@@ -105,9 +121,21 @@ class Pictures(unittest.TestCase):
     def test_they_are_well_formed_and_show_every_middle(self):
         drawn = pictures(Figures(whole()))
         self.assertIn("ratios.svg", drawn)
+        # Of Postern alone.
+        drawn.pop("profile.svg", None)
         for text in drawn.values():
             xml.etree.ElementTree.fromstring(text)
             self.assertEqual({name for name in NAMES if f'class="{name}"' in text}, set(NAMES) - {DIRECT, NAMES[-1]})
+
+    def test_where_the_cpu_goes_is_a_bar_of_shares_for_each_unit(self):
+        unit = {"cpu_us": 100.0, "shares": {profile.SENDING: 0.6, profile.AUDIT: 0.4}, "last": {profile.DECISION: 0.0}}
+        measured = record("profile", APART, statement=unit, connection=unit, mb=unit)
+        text = pictures(Figures(results([measured], ["profile"])))["profile.svg"]
+        root = xml.etree.ElementTree.fromstring(text)
+        self.assertEqual(text.count("100 µs"), 3)
+        width = float(root.get("viewBox").split()[2])
+        for bar in root.iter("{http://www.w3.org/2000/svg}rect"):
+            self.assertLess(float(bar.get("x")) + float(bar.get("width")), width)
 
     def test_the_longest_bar_stays_within_the_picture(self):
         text = bars("t", [("g", {APART: 2.0, PGBOUNCER: 1.0})], ".1f", (1.0, "direct"))

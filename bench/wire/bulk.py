@@ -2,6 +2,7 @@
 
     bulk.py '{"door": {…}, "copy": "down" or "up", "rows": N}'      one JSON object: rows, bytes, seconds of the COPY alone
     … "endless": true                                               one COPY after another until it is ended
+    … "every": SECONDS                                              such an object in the midst of one that goes down as well, with what came since the last
 """
 
 import json
@@ -36,7 +37,7 @@ def opened(door):
     return session
 
 
-def down(session, rows):
+def down(session, rows, tell=None):
     """Each row comes as one CopyData: five bytes of head and the row. What follows the last is small, and read as messages."""
     session.sock.sendall(messages.query(f"copy (select repeat('x', 1000) from generate_series(1, {rows})) to stdout"))
     kind, body = through(session.reader.message())
@@ -58,12 +59,14 @@ def down(session, rows):
             raise Broken(f"closed after {seen} of {expected} bytes")
         seen += count
         last = view[:count]
+        if tell:
+            tell(seen // (len(head) + len(ROW)) * len(ROW))
     session.reader.pending = bytes(last[len(last) - (seen - expected) :])
     finish(session, rows)
     return rows * len(ROW)
 
 
-def up(session, rows):
+def up(session, rows, _tell=None):
     """Rows that PostgreSQL reads and does not keep: what is measured is the way to it."""
     session.sock.sendall(messages.query("copy sink from stdin where false"))
     kind, body = through(session.reader.message())
@@ -77,6 +80,22 @@ def up(session, rows):
     session.sock.sendall(message(b"d", ROW * (rows % ROWS_PER_MESSAGE)) + message(b"c"))
     finish(session, 0)
     return rows * len(ROW)
+
+
+class Teller:
+    """What has come, and in which time, since it was last said."""
+
+    def __init__(self, every):
+        self.every, self.seen, self.began = every, 0, time.perf_counter()
+
+    def tell(self, seen):
+        if time.perf_counter() - self.began >= self.every:
+            self.say(seen, 0)
+
+    def say(self, seen, rows):
+        now = time.perf_counter()
+        print(json.dumps({"rows": rows, "bytes": seen - self.seen, "seconds": now - self.began}), flush=True)
+        self.seen, self.began = seen, now
 
 
 def finish(session, rows):
@@ -110,9 +129,9 @@ if __name__ == "__main__":
     if not order.get("endless"):
         sys.stdin.readline()
     while True:
-        began = time.perf_counter()
-        count = copy(session, order["rows"])
-        print(json.dumps({"rows": order["rows"], "bytes": count, "seconds": time.perf_counter() - began}), flush=True)
+        teller = Teller(order.get("every"))
+        count = copy(session, order["rows"], teller.tell if teller.every else None)
+        teller.say(count, order["rows"])
         if not order.get("endless"):
             break
     through(session.close())

@@ -73,13 +73,13 @@ def send(sock, data):
             yield sock.fileno(), READ
 
 
-def connect(port):
+def connect(port, address):
     sock = socket.socket()
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setblocking(False)
-    sock.connect_ex(("127.0.0.1", port))
+    sock.connect_ex((address, port))
     yield sock.fileno(), WRITE
     error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if error:
-        raise OSError(error, f"cannot connect to port {port}")
+        raise OSError(error, f"cannot connect to {address}:{port}")
     return sock

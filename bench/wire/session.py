@@ -19,6 +19,7 @@ class Door:
     key: str
     user: str
     database: str
+    address: str = "127.0.0.1"
 
     def context(self):
         context = ssl.create_default_context(cafile=self.root)
@@ -61,7 +62,7 @@ class Session:
 
 def open_session(door, context, user=None):
     began = time.perf_counter()
-    sock = yield from connect(door.port)
+    sock = yield from connect(door.port, door.address)
     connected = time.perf_counter()
     yield from send(sock, messages.SSL_REQUEST)
     answer = yield from again(lambda: sock.recv(1), sock)

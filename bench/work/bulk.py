@@ -21,9 +21,9 @@ PATIENCE = 300
 class Copier:
     """The client's process. The connection is open when it says so; the COPY begins when it is told."""
 
-    def __init__(self, target, direction, rows, endless=False):
+    def __init__(self, target, direction, rows, endless=False, every=None):
         self.name = f"COPY {direction} through {target.name}"
-        order = {"door": asdict(target.door), "copy": direction, "rows": rows, "endless": endless}
+        order = {"door": asdict(target.door), "copy": direction, "rows": rows, "endless": endless, "every": every}
         self.popen = spawn([sys.executable, "-B", PROGRAM, json.dumps(order)], signal.SIGKILL,
                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
         if self.line() != "ready":

@@ -18,8 +18,8 @@ STATEMENTS = {
 CONNECT, DOWN, UP = "connect", "down", "up"
 ROUNDS = [*STATEMENTS, CONNECT, DOWN, UP]
 # By themselves.
-CALLS, PROFILE, BESIDE, FIRST, IDLE, IDLE_REAL, SETUP = "calls", "profile", "beside", "first", "idle", "idle-real", "setup"
-ALONE = [CALLS, PROFILE, BESIDE, FIRST, IDLE, IDLE_REAL, SETUP]
+CALLS, PROFILE, BESIDE, FIRST, IDLE, IDLE_REAL, SETUP, LINK = "calls", "profile", "beside", "first", "idle", "idle-real", "setup", "link"
+ALONE = [CALLS, PROFILE, BESIDE, FIRST, IDLE, IDLE_REAL, SETUP, LINK]
 WORKS = ROUNDS + ALONE
 
 
@@ -44,18 +44,20 @@ class Sizes:
     setup_rounds: int
     setup: int
     people: int
+    link_rounds: int
+    link_seconds: int
 
 
 FULL = Sizes(
     rounds=5, seconds=3, bulk_rows=1_000_000, calls_rounds=3, profile_seconds=10, profile_rows=500_000, beside_rounds=3, beside_seconds=8, idle=5000, idle_busy=200,
-    idle_busy_seconds=10, idle_real=200, setup_rounds=3, setup=400, people=20,
+    idle_busy_seconds=10, idle_real=200, setup_rounds=3, setup=400, people=20, link_rounds=3, link_seconds=6,
 )  # fmt: skip
 QUICK = Sizes(
     rounds=2, seconds=1, bulk_rows=200_000, calls_rounds=1, profile_seconds=3, profile_rows=100_000, beside_rounds=1, beside_seconds=2, idle=400, idle_busy=100,
-    idle_busy_seconds=1, idle_real=50, setup_rounds=1, setup=50, people=3,
+    idle_busy_seconds=1, idle_real=50, setup_rounds=1, setup=50, people=3, link_rounds=1, link_seconds=3,
 )  # fmt: skip
 # What the quick run leaves out unless it is asked for: it would take longer than three minutes.
-NOT_QUICK = [PROFILE, BESIDE, FIRST, IDLE, IDLE_REAL, SETUP]
+NOT_QUICK = [PROFILE, BESIDE, FIRST, IDLE, IDLE_REAL, SETUP, LINK]
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from targets import all as targets
 from targets.upstream import PostgreSql, StandInUpstream
-from work import beside, calls, first, idle, profile, proof, rounds, setup
-from work.plan import BESIDE, CALLS, FIRST, IDLE, IDLE_REAL, PROFILE, ROUNDS, SETUP
+from work import beside, calls, first, idle, link, profile, proof, rounds, setup
+from work.plan import BESIDE, CALLS, FIRST, IDLE, IDLE_REAL, LINK, PROFILE, ROUNDS, SETUP
 from work.records import say
 
 # pgbouncer lets in whose certificate names the database user, so that it cannot be asked for one after another.
@@ -15,6 +15,8 @@ def run(scratch, program, plan, records):
         before_postgresql(scratch, program, plan, records)
     if any(plan.has(work) for work in (IDLE, SETUP)):
         before_the_stand_in(scratch, program, plan, records)
+    if plan.has(LINK):
+        link.run(scratch, program, plan, records)
 
 
 def before_postgresql(scratch, program, plan, records):
