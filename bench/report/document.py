@@ -5,7 +5,7 @@ import json
 from report.figures import Figures
 from report.pictures import pictures
 from report.tables import Tables, number, table
-from report.verdicts import LINES
+from report.verdicts import LINES, REFERENCE
 from targets.all import AGAIN, HAPROXY, ONE, PGBOUNCER
 from work.plan import BESIDE, CALLS, FIRST, IDLE, IDLE_REAL, LINK, PROFILE, SETUP
 
@@ -62,12 +62,26 @@ def verdicts(figures):
     return table(["", "Postern", *others, "must", "goal", "reached"], rows)
 
 
+def reference(figures):
+    """How this machine compares with the one that the bounds come from: by the others' figures, not by ours."""
+    here = {work: figures.per_unit(work, PGBOUNCER) for work in REFERENCE}
+    if None in here.values():
+        return ""
+    transactions, download = REFERENCE
+    return (
+        f"The bounds in CPU time come from another machine, on which pgbouncer took {REFERENCE[transactions]:.2f} s for 100,000 transactions and {REFERENCE[download]:.2f} s "
+        f"for a GB down. On this one it took {here[transactions]:.2f} s and {here[download]:.2f} s, which is {here[transactions] / REFERENCE[transactions]:.1f} and "
+        f"{here[download] / REFERENCE[download]:.1f} times as much; they are shown as they stand."
+    )
+
+
 def text(results):
     figures = Figures(results)
     tables, sizes = Tables(figures), results["sizes"]
     has = results["works"].__contains__
     parts = introduction(results) + errors(results)
     parts += section("What was to be reached", verdicts(figures))
+    parts += [reference(figures)] if reference(figures) else []
     parts += section("Rates", "Per second, MB/s for the bulk; in bold the ratio to direct, the median over rounds of the ratios within one.", tables.rates())
     parts += section("Latency", "p50 / p99 in µs · what is added to direct's p50.", tables.latencies())
     parts += section("CPU", "Seconds of the middle's processes (Postern apart: proxy and agent) · of the whole machine, client and PostgreSQL included; "

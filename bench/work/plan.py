@@ -53,7 +53,7 @@ FULL = Sizes(
     idle_busy_seconds=10, idle_real=200, setup_rounds=3, setup=400, people=20, link_rounds=3, link_seconds=6,
 )  # fmt: skip
 QUICK = Sizes(
-    rounds=2, seconds=1, bulk_rows=200_000, calls_rounds=1, profile_seconds=3, profile_rows=100_000, beside_rounds=1, beside_seconds=2, idle=400, idle_busy=100,
+    rounds=2, seconds=1, bulk_rows=200_000, calls_rounds=1, profile_seconds=3, profile_rows=100_000, beside_rounds=1, beside_seconds=4, idle=400, idle_busy=100,
     idle_busy_seconds=1, idle_real=50, setup_rounds=1, setup=50, people=3, link_rounds=1, link_seconds=3,
 )  # fmt: skip
 # What the quick run leaves out unless it is asked for: it would take longer than three minutes.

@@ -344,6 +344,9 @@ impl Connection {
         match (spoken, &parts.proxy, &parts.auth) {
             (Spoken::Tunnel, Some(proxy), _) => {
                 if let Some(agent) = self.peer_node(&tls, &[NodeKind::Db]) {
+                    if let Err(error) = socket::set_tunnel(tls.get_ref().0.get_ref()) {
+                        tracing::debug!(%error, "TCP_NOTSENT_LOWAT not set");
+                    }
                     let adopt = AdoptTunnel {
                         stream: tls,
                         agent,

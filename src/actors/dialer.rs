@@ -280,7 +280,7 @@ async fn connect(
 ) -> io::Result<Connected> {
     let waits = origin.waits_for("TCP and TLS", format!("proxy at {address}"), tls::HANDSHAKE_DEADLINE);
     let tcp = socket::connect(&address.host, address.port).await?;
-    socket::set_user_timeout(&tcp)?;
+    socket::set_tunnel(&tcp)?;
     let identity = &parts.identity.in_use().identity;
     let client = tls::NodeClient::mutual(
         &identity.credentials,

@@ -20,6 +20,9 @@ const BACKLOG: i32 = 4096;
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// Bytes that stay unacknowledged so long mean that the peer is gone, whatever TCP still hopes.
 const USER_TIMEOUT: Duration = Duration::from_secs(20);
+/// What the kernel takes of a tunnel beyond what is under way (TCP_NOTSENT_LOWAT). Over 30 ms and 100 Mbit/s, statements beside a
+/// COPY wait 2.5 MB without it: 140 ms, of which 16 KiB leave 57. Less costs the COPY, which is then held up by our wake-ups.
+const TUNNEL_NOT_SENT_BYTES: u32 = 32 * 1024;
 /// Keep-alive probes on connections that may be silent for hours.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
@@ -127,6 +130,13 @@ pub fn set_user_timeout(stream: &Tcp) -> io::Result<()> {
     SockRef::from(stream).set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 
+/// For a tunnel, on top: of what it carries, little waits in the kernel, where nobody can put a small statement before the bulk of
+/// somebody else.
+pub fn set_tunnel(stream: &Tcp) -> io::Result<()> {
+    set_user_timeout(stream)?;
+    SockRef::from(stream).set_tcp_notsent_lowat(TUNNEL_NOT_SENT_BYTES)
+}
+
 /// The longest address of a Unix socket, without the zero at its end: the kernel's own.
 const UNIX_PATH_MAX: usize = 107;
 
@@ -221,6 +231,17 @@ pub fn write_at_once(stream: &Tcp, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_written_into_a_tunnel_waits_here_and_not_in_the_kernel() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let tunnel = connect("127.0.0.1", port).await.unwrap();
+        set_tunnel(&tunnel).unwrap();
+        let options = SockRef::from(&tunnel);
+        assert_eq!(options.tcp_notsent_lowat().unwrap(), TUNNEL_NOT_SENT_BYTES);
+        assert_eq!(options.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
+    }
 
     #[tokio::test]
     async fn a_name_that_leads_to_a_link_local_address_is_not_followed() {
