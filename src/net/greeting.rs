@@ -23,6 +23,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 /// resets the connection, and what was said may be lost with it.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_MAX_BYTES: u64 = 64 * 1024;
+/// What is foreign and pauses for so long has said what it has to say: two line feeds of a terminal begin a header of the PROXY
+/// protocol, and whoever typed them waits for an answer.
+const FOREIGN_PAUSE: Duration = Duration::from_secs(2);
 
 /// What a connection turned out to be.
 pub enum Greeted {
@@ -147,7 +150,12 @@ async fn turn_away(mut tcp: Tcp) -> Result<Greeted, Unwelcome> {
     let mut began = Vec::with_capacity(foreign::LOOKED_AT);
     let foreign = loop {
         let room = foreign::LOOKED_AT - began.len();
-        let count = (&mut tcp).take(room as u64).read_buf(&mut began).await?;
+        let mut more = (&mut tcp).take(room as u64);
+        // The first byte is there.
+        let count = match timeout(FOREIGN_PAUSE, more.read_buf(&mut began)).await {
+            Ok(count) => count?,
+            Err(_) => 0,
+        };
         match foreign::recognise(&began) {
             Some(foreign) => break foreign,
             None if count == 0 => break foreign::otherwise(&began),

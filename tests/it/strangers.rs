@@ -200,6 +200,10 @@ fn who_speaks_something_else_is_answered_and_cannot_fill_the_log() {
         (http2, &[0, 0, 0, 4]),
         (rdp, &[3, 0, 0, 0x13]),
         (b"\x80\x2e\x01\x00\x02", b"This port speaks"),
+        // The beginning of something that is known, and no more of it: whoever typed it waits.
+        (b"P", b"This port speaks"),
+        (b"\r\n\r\n", b"This port speaks"),
+        (b"\x03", b"This port speaks"),
     ] {
         let answer = said_to(port, sent);
         assert!(
