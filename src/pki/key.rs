@@ -69,7 +69,7 @@ impl PrivateKey {
     pub fn from_pem(text: &str) -> Result<Self, PkiError> {
         let key = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes()).map_err(|e| PkiError::Key {
             what: "the PEM text",
-            why: e.to_string(),
+            why: pem::in_words(&e).to_owned(),
         })?;
         Self::from_pkcs8_der(key.secret_pkcs8_der())
     }

@@ -3,7 +3,7 @@
 use super::{PkiError, entropy};
 use data_encoding::HEXLOWER;
 use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
@@ -39,11 +39,23 @@ pub fn certificates_from_pem(text: &[u8], what: &str) -> Result<Vec<CertificateD
     }
     let found: Vec<_> = CertificateDer::pem_slice_iter(text)
         .collect::<Result<_, _>>()
-        .map_err(|e| refused(format!("the PEM is broken: {e}")))?;
+        .map_err(|e| refused(format!("the PEM is broken: {}", in_words(&e))))?;
     if found.is_empty() {
         return Err(refused("there is no BEGIN CERTIFICATE in it".to_owned()));
     }
     Ok(found)
+}
+
+/// What is wrong with a PEM text. The library's own words quote it, as a list of numbers and without a bound: also a key that has lost
+/// its line feeds.
+pub(super) fn in_words(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "a section has no line that ends it",
+        pem::Error::IllegalSectionStart { .. } => "a line that begins a section is not as it should be",
+        pem::Error::Base64Decode(_) => "a section is not base64",
+        pem::Error::NoItemsFound => "there is nothing of the kind in it",
+        _ => "it cannot be read",
+    }
 }
 
 pub(super) fn encode(label: &str, der: &[u8]) -> Result<String, PkiError> {
@@ -165,6 +177,24 @@ fn sync_directory(path: &Path) -> Result<(), PkiError> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn what_is_wrong_with_a_text_is_said_without_a_word_of_it() {
+        let key = super::super::PrivateKey::generate().unwrap().to_pem().unwrap();
+        let in_one_line = key.expose().replace('\n', "");
+        let error = super::super::PrivateKey::from_pem(&in_one_line).expect_err("no line feeds");
+        let inside = &key.expose().lines().nth(1).unwrap()[..16];
+        let numbers = format!("{:?}", inside.as_bytes());
+        let said = error.to_string();
+        assert!(
+            !said.contains(inside) && !said.contains(numbers.trim_matches(['[', ']'])),
+            "{said}"
+        );
+        assert!(said.contains("a section has no line that ends it"), "{said}");
+        let unending = format!("-----BEGIN CERTIFICATE{}-----\nAAAA\n", "x".repeat(5000));
+        let error = certificates_from_pem(unending.as_bytes(), "it").expect_err("no end");
+        assert!(error.to_string().len() < 200, "{error}");
+    }
 
     #[test]
     fn a_private_file_is_its_owners_alone_and_replaces_what_was_there() {
