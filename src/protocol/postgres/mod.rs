@@ -10,6 +10,7 @@
 pub mod answers;
 pub mod backend;
 pub mod bind;
+mod command_line;
 pub mod error;
 pub mod exchange;
 pub mod fields;
@@ -24,7 +25,7 @@ pub use answers::{Answer, AnswerReader};
 pub use error::ProtocolError;
 pub use exchange::Exchange;
 pub use frames::{Direction, FrameWalker, Piece};
-pub use results::Results;
+pub use results::{Outcome, Results};
 pub use startup::{CancelRequest, FirstPacket, StartupMessage};
 pub use statements::{Asked, Part, Statement, StatementTap};
 

@@ -1,6 +1,7 @@
 //! The start-up parameters that a client may set: an allow-list, because a parameter of the start-up packet is a setting
 //! made before anybody decided anything, and one that is ignored is one that the client believes in.
 
+use super::command_line;
 use super::error::quoted;
 use super::startup::{DATABASE, PROTOCOL_OPTION_PREFIX, REPLICATION, StartupMessage, USER};
 use crate::model::{Refusal, RefusalKind, Replication};
@@ -45,7 +46,7 @@ const YES: &[&str] = &["true", "on", "yes", "1"];
 /// Why a parameter is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// `options` carries settings and server flags in a language of its own.
+    /// `options` is a command line. A proxy reads the settings of it; as it is, it goes nowhere.
     Options,
     /// A value of `replication` that is neither "no", "yes" nor `database`.
     Replication,
@@ -106,8 +107,8 @@ impl Reason {
         let name = quoted(name);
         let (message, hint) = match self {
             Self::Options => (
-                format!("the startup parameter {name} is not carried"),
-                "Set each setting with SET after connecting, or unset PGOPTIONS. A subscription always sends it, and cannot come this way.",
+                format!("the startup parameter {name} has something else than settings"),
+                "Write each as -c name=value or --name=value, with a backslash before a space in a value; or unset PGOPTIONS.",
             ),
             Self::Replication => (
                 format!("the startup parameter {name} has a value that is not carried"),
@@ -127,16 +128,23 @@ impl Reason {
 }
 
 impl StartupMessage {
-    /// The parameters for PostgreSQL's own start-up packet, in the client's order, without `user` and `database`; or the
-    /// ErrorResponse (0A000) that names the first one that is refused.
+    /// The parameters for PostgreSQL's own start-up packet, in the client's order, without `user` and `database`, and with the
+    /// settings of `options` as parameters of their own; or the ErrorResponse (0A000) that names the first one that is refused.
     pub fn passed_parameters(&self) -> Result<Vec<(String, String)>, Refusal> {
-        let mut passed = Vec::new();
+        let (mut passed, mut of_options) = (Vec::new(), Vec::new());
         for (name, value) in &self.parameters {
             match ParameterRule::of(name, value) {
                 ParameterRule::Pass => passed.push((name.clone(), value.clone())),
+                ParameterRule::RefuseBecause(Reason::Options) => of_options = settings_of(name, value)?,
                 // Whether it may is decided before it is asked for: `replication`.
                 ParameterRule::Omit | ParameterRule::Replicate(_) => {}
                 ParameterRule::RefuseBecause(reason) => return Err(reason.refusal(name)),
+            }
+        }
+        // PostgreSQL sets what is on the command line first, and what comes later over it (`process_startup_options`).
+        for (name, value) in of_options.into_iter().rev() {
+            if !passed.iter().any(|(other, _)| name.eq_ignore_ascii_case(other)) {
+                passed.push((name, value));
             }
         }
         Ok(passed)
@@ -151,6 +159,20 @@ impl StartupMessage {
                 _ => None,
             })
     }
+}
+
+/// Of `options`, settings that are carried, and nothing else.
+fn settings_of(name: &str, command_line: &str) -> Result<Vec<(String, String)>, Refusal> {
+    let settings = command_line::settings(command_line).ok_or_else(|| Reason::Options.refusal(name))?;
+    for (setting, value) in &settings {
+        match ParameterRule::of(setting, value) {
+            ParameterRule::Pass => {}
+            ParameterRule::RefuseBecause(reason) => return Err(reason.refusal(setting)),
+            // Parameters of a start-up packet, which are no settings.
+            ParameterRule::Omit | ParameterRule::Replicate(_) => return Err(Reason::NotOnTheList.refusal(setting)),
+        }
+    }
+    Ok(settings)
 }
 
 #[cfg(test)]
@@ -218,10 +240,40 @@ mod tests {
     }
 
     #[test]
+    fn settings_of_options_pass_as_parameters_where_they_are_on_the_list_and_nothing_else_of_it() {
+        let passed = startup(&[
+            (
+                "options",
+                "-c search_path=a -c DateStyle=German --search-path=b -c datestyle=ISO",
+            ),
+            ("DATESTYLE", "SQL"),
+        ]);
+        let own = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(
+            passed.passed_parameters().expect("all are allowed"),
+            [own("DATESTYLE", "SQL"), own("search_path", "b")],
+            "the last of each, and a parameter before an option"
+        );
+        for (options, named) in [
+            ("-c search_path=a -c role=postgres", "role"),
+            ("-c session-authorization=postgres", "session_authorization"),
+            ("-c log_statement=none", "log_statement"),
+            ("-c user=postgres", "user"),
+            ("-c replication=true", "replication"),
+            ("-c options=-d", "options"),
+            ("-c search_path=a -d 5", "options"),
+        ] {
+            let refused = startup(&[("options", options)]).passed_parameters().expect_err(options);
+            assert!(refused.message.contains(&quoted(named)), "{options}: {refused}");
+        }
+        assert_eq!(startup(&[("options", "-c replication=database")]).replication(), None);
+    }
+
+    #[test]
     fn options_role_and_session_authorization_are_refused_by_name() {
         for (name, value) in [
-            ("options", "-c role=postgres"),
-            ("OPTIONS", "-c x=y"),
+            ("options", "-d 5"),
+            ("OPTIONS", "x=y"),
             ("role", "postgres"),
             ("Session_Authorization", "postgres"),
             ("log_statement", "none"),

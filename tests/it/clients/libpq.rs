@@ -15,7 +15,7 @@ rows! {
     session_attributes: "`target_session_attrs`" => "works",
     several_hosts: "several hosts" => "works: of several proxies the next is tried",
     start_parameters: "`application_name`, `client_encoding`" => "works; settings that are not carried are refused by name",
-    options: "`options`, `PGOPTIONS`" => "refused in words: SET after connecting does the same",
+    options: "`options`, `PGOPTIONS`" => "works for settings that are carried; others, and server flags, are refused by name",
     replication: "`replication=database`" => "refused in words without a role that has `db_replication`",
 }
 

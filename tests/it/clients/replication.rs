@@ -16,7 +16,7 @@ rows! {
     standby: "a standby from `pg_basebackup -R`, which streams" => "works",
     receive_wal: "`pg_receivewal` with a slot, ended with Ctrl-C" => "works",
     receive_changes: "`pg_recvlogical` with `test_decoding`, ended with Ctrl-C" => "works",
-    subscription: "`CREATE SUBSCRIPTION`" => "refused in words: PostgreSQL's subscriber sets its formats by `options`, which is not carried",
+    subscription: "`CREATE SUBSCRIPTION`, with the rows that were there and those that follow" => "works",
 }
 
 /// Somebody who may replicate as the database user `copier`.
@@ -202,24 +202,41 @@ fn receive_changes(cluster: &Cluster) {
     run(recvlogical(&["--drop-slot"]), PATIENCE).ok();
 }
 
-fn subscription(_: &Cluster) {
+fn subscription(cluster: &Cluster) {
+    new_database(cluster, "published");
+    cluster
+        .postgres
+        .admin("published", "create publication news for table news");
     let subscriber = Postgres::start();
     let file = |suffix| ROSA.prefix.with_extension(suffix).display().to_string();
     let connection = format!(
-        "host=localhost port={} user=copier dbname=app sslmode=verify-full sslrootcert={} sslcert={} sslkey={}",
+        "host=localhost port={} user=copier dbname=published sslmode=verify-full sslrootcert={} sslcert={} sslkey={}",
         ROSA.port,
         file("cas"),
         file("crt"),
         file("key")
     );
+    subscriber.admin("postgres", "create table news (id integer primary key, text text)");
+    // As psql does it: the slot that it makes cannot be made in a transaction.
     let mut psql = subscriber.admin_tool("psql");
     psql.args(["-X", "-d", "postgres", "-c"]);
     psql.arg(format!(
         "create subscription news connection '{connection}' publication news"
     ));
-    let said = run(psql, PATIENCE).failed_with(1);
-    assert!(
-        said.contains("the startup parameter \"options\" is not carried"),
-        "{said}"
-    );
+    run(psql, PATIENCE).ok();
+    cluster
+        .postgres
+        .admin("published", "insert into news values (501, 'a lantern is lit')");
+    let count = cluster.postgres.admin("published", "select count(*) from news");
+    until("all rows are there", PATIENCE, || {
+        let all = "select count(*) from news";
+        let last = "select text from news where id = 501";
+        let there = subscriber.admin("postgres", all) == count
+            && subscriber.admin("postgres", last).trim() == "a lantern is lit";
+        there.then_some(())
+    });
+    // With its slot.
+    let mut psql = subscriber.admin_tool("psql");
+    psql.args(["-X", "-d", "postgres", "-c", "drop subscription news"]);
+    run(psql, PATIENCE).ok();
 }

@@ -143,7 +143,7 @@ fn parameters(client: &Client) {
         run(psql, PATIENCE)
     };
     assert_eq!(ask("PGAPPNAME", APPLICATION).ok().trim(), APPLICATION);
-    ask("PGOPTIONS", &format!("-c search_path={OPTION}")).failed_with(2);
+    ask("PGOPTIONS", &format!("-c log_line_prefix={OPTION}")).failed_with(2);
 }
 
 fn panics(cluster: &Cluster, mut wire: Wire) {
