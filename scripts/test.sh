@@ -6,6 +6,8 @@ cd "$(dirname "$0")/.."
 output=$(mktemp)
 POSTERN_FIGURES=$(mktemp)
 export POSTERN_FIGURES
+# Many tests wait for a deadline: one more than there are cores keeps these busy.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) + 1))}
 trap 'rm -f "$output" "$POSTERN_FIGURES"' EXIT
 cargo test --locked --no-fail-fast --features fault-points --lib --test it -- "$@" 2>&1 | tee "$output"
 code=${PIPESTATUS[0]}

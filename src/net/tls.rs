@@ -32,6 +32,12 @@ use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(15);
 /// What rustls holds unsent for one connection; the same as one copy buffer.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// The most that one record of TLS has for a PostgreSQL client: what PostgreSQL itself puts into one, its send buffer. libpq makes room
+/// for so much before it reads a record (`pqReadData`); of a larger one a part may stay in OpenSSL, and a program that then waits for the
+/// socket, as pg_basebackup and pg_receivewal do, waits for ever.
+const CLIENT_RECORD_BYTES: usize = 8 * 1024;
+/// rustls counts the record's header in.
+const RECORD_HEADER_BYTES: usize = 5;
 
 pub type ServerTls = tokio_rustls::server::TlsStream<BigReads<Tcp>>;
 pub type ClientTls<T> = tokio_rustls::client::TlsStream<BigReads<T>>;
@@ -128,31 +134,34 @@ impl ServerSides {
     ) -> Result<Self, TlsError> {
         let to_people = Arc::new(Resolver::new(web.clone(), host, &provider())?);
         let to_nodes = Arc::new(Resolver::new(WebCertificates::default(), host, &provider())?);
-        let server = |verifier: Arc<dyn ClientCertVerifier>, presented: &Arc<Resolver>, alpn: &[&[u8]]| {
-            let mut config = ServerConfig::builder_with_details(provider(), Arc::new(ClockTime(clock.clone())))
-                .with_safe_default_protocol_versions()?
-                .with_client_cert_verifier(verifier)
-                .with_cert_resolver(presented.clone());
-            config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-            // No tickets: PostgreSQL's clients never use them, and a resumed session would keep a certificate that has
-            // been revoked since.
-            config.send_tls13_tickets = 0;
-            config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-            Ok::<_, TlsError>(Arc::new(config))
-        };
+        let server =
+            |verifier: Arc<dyn ClientCertVerifier>, presented: &Arc<Resolver>, alpn: &[&[u8]]| -> Result<_, TlsError> {
+                let mut config = ServerConfig::builder_with_details(provider(), Arc::new(ClockTime(clock.clone())))
+                    .with_safe_default_protocol_versions()?
+                    .with_client_cert_verifier(verifier)
+                    .with_cert_resolver(presented.clone());
+                config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+                // No tickets: PostgreSQL's clients never use them, and a resumed session would keep a certificate that has
+                // been revoked since.
+                config.send_tls13_tickets = 0;
+                config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+                Ok(config)
+            };
         let nodes = WebPkiClientVerifier::builder_with_provider(roots(&anchors.host)?, provider()).build()?;
         let people = Arc::new(PeopleVerifier {
             anchors: anchors.clone(),
             algorithms: provider().signature_verification_algorithms,
         });
         let nobody = WebPkiClientVerifier::no_client_auth;
+        let mut postgres = server(people.clone(), &to_people, &[alpn::POSTGRESQL])?;
+        postgres.max_fragment_size = Some(CLIENT_RECORD_BYTES + RECORD_HEADER_BYTES);
         Ok(Self {
-            postgres: server(people.clone(), &to_people, &[alpn::POSTGRESQL])?,
-            node: server(nodes, &to_nodes, &[alpn::TUNNEL, alpn::NODE, alpn::CARRIED])?,
-            join: server(nobody(), &to_nodes, &[alpn::JOIN, alpn::TO_AUTH, alpn::PERSON_TO_AUTH])?,
-            person: server(people, &to_nodes, &[alpn::PERSON])?,
-            web: server(nobody(), &to_people, &[alpn::HTTP_2, alpn::HTTP_1])?,
-            plain_web: server(nobody(), &to_people, &[alpn::HTTP_1])?,
+            postgres: Arc::new(postgres),
+            node: server(nodes, &to_nodes, &[alpn::TUNNEL, alpn::NODE, alpn::CARRIED])?.into(),
+            join: server(nobody(), &to_nodes, &[alpn::JOIN, alpn::TO_AUTH, alpn::PERSON_TO_AUTH])?.into(),
+            person: server(people, &to_nodes, &[alpn::PERSON])?.into(),
+            web: server(nobody(), &to_people, &[alpn::HTTP_2, alpn::HTTP_1])?.into(),
+            plain_web: server(nobody(), &to_people, &[alpn::HTTP_1])?.into(),
         })
     }
 
