@@ -84,6 +84,7 @@ mod queries;
 /// What runs on the nodes, as people see it through auth.
 mod remote;
 /// A node that an administrator removes.
+mod records;
 mod removed;
 /// Host certificates over months.
 mod renewed;
