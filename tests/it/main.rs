@@ -81,10 +81,11 @@ mod people;
 mod proxies;
 /// Queries of psql, pgbench and psycopg, and what the audit log has of them.
 mod queries;
+/// How large the records of TLS are that a client gets.
+mod records;
 /// What runs on the nodes, as people see it through auth.
 mod remote;
 /// A node that an administrator removes.
-mod records;
 mod removed;
 /// Host certificates over months.
 mod renewed;
