@@ -48,10 +48,6 @@ fn words(command_line: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn read(command_line: &str) -> Option<Vec<(String, String)>> {
-        settings(command_line)
-    }
-
     #[test]
     fn settings_are_read_in_each_form_that_postgresql_takes() {
         let own = |pairs: &[(&str, &str)]| {
@@ -82,7 +78,7 @@ mod tests {
                 ],
             ),
         ] {
-            assert_eq!(read(command_line), own(expected), "{command_line}");
+            assert_eq!(settings(command_line), own(expected), "{command_line}");
         }
     }
 
@@ -102,7 +98,7 @@ mod tests {
             "- c=d",
             r"\ ",
         ] {
-            assert_eq!(read(command_line), None, "{command_line}");
+            assert_eq!(settings(command_line), None, "{command_line}");
         }
     }
 }
