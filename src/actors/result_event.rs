@@ -4,7 +4,6 @@
 use crate::audit::{EventBuilder, FieldValue};
 use crate::protocol::postgres::answers::{CopyDirection, Word};
 use crate::protocol::postgres::results::{Batch, Copied, Ended, Outcome};
-use std::fmt::Write;
 
 pub fn result_event(event: EventBuilder, batch: Batch<'_>) -> EventBuilder {
     let rows = batch.outcomes.iter().filter_map(|outcome| outcome.rows);
@@ -52,19 +51,20 @@ struct Members<'a> {
 impl Members<'_> {
     fn number(&mut self, name: &str, number: impl Into<Option<u64>>) {
         if let Some(number) = number.into() {
-            self.raw(name, format_args!("{number}"));
+            self.raw(name, &[itoa::Buffer::new().format(number)]);
         }
     }
 
     fn word(&mut self, name: &str, word: &str) {
-        self.raw(name, format_args!("\"{word}\""));
+        self.raw(name, &["\"", word, "\""]);
     }
 
-    fn raw(&mut self, name: &str, value: std::fmt::Arguments<'_>) {
-        let before = if self.any { ',' } else { '{' };
+    fn raw(&mut self, name: &str, value: &[&str]) {
+        self.line.push_str(if self.any { ",\"" } else { "{\"" });
         self.any = true;
-        // Writing to a String cannot fail.
-        let _ = write!(self.line, "{before}\"{name}\":{value}");
+        self.line.push_str(name);
+        self.line.push_str("\":");
+        value.iter().for_each(|part| self.line.push_str(part));
     }
 
     fn of(mut self, outcome: &Outcome) {
@@ -73,7 +73,7 @@ impl Members<'_> {
         match &outcome.ended {
             Ended::Completed(tag) => self.word("command", tag.as_ref().map_or("", Word::as_str)),
             Ended::Empty => self.word("command", ""),
-            Ended::Suspended => self.raw("suspended", format_args!("true")),
+            Ended::Suspended => self.raw("suspended", &["true"]),
             Ended::Failed { at, severity, sqlstate } => {
                 self.word("failed_at", at.label());
                 for (name, word) in [("severity", severity), ("sqlstate", sqlstate)] {

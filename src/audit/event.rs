@@ -129,10 +129,12 @@ impl EventBuilder {
         line.push_str(kind.name());
         line.push_str("\",\"code\":\"");
         line.push_str(kind.code());
-        // Writing to a String cannot fail.
-        let _ = write!(line, "\",\"time\":\"{}\",\"uid\":\"", context.clock.now());
+        line.push_str("\",\"time\":\"");
+        context.clock.now().push_to(&mut line);
+        line.push_str("\",\"uid\":\"");
         line.push_str(uid.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()));
-        let _ = write!(line, "\",\"ei\":{index}");
+        line.push_str("\",\"ei\":");
+        line.push_str(itoa::Buffer::new().format(index));
         line.push_str(&context.cluster_name);
         Self {
             line,
@@ -256,7 +258,9 @@ impl FieldValue for [String] {
 
 impl FieldValue for Timestamp {
     fn append_to(&self, line: &mut String) {
-        self.to_string().append_to(line);
+        line.push_str("\":\"");
+        self.push_to(line);
+        line.push('"');
     }
 }
 
@@ -292,22 +296,29 @@ fn push_value(line: &mut String, value: &serde_json::Value) {
             line.push('}');
         }
         plain => {
+            // Writing to a String cannot fail.
             let _ = write!(line, "{plain}");
         }
     }
 }
 
-macro_rules! plain_values {
+impl FieldValue for bool {
+    fn append_to(&self, line: &mut String) {
+        line.push_str(if *self { "\":true" } else { "\":false" });
+    }
+}
+
+macro_rules! integers {
     ($($kind:ty),*) => {
         $(impl FieldValue for $kind {
             fn append_to(&self, line: &mut String) {
-                // Writing to a String cannot fail.
-                let _ = write!(line, "\":{self}");
+                line.push_str("\":");
+                line.push_str(itoa::Buffer::new().format(*self));
             }
         })*
     };
 }
-plain_values!(bool, u16, u32, u64, usize, i16, i32, i64);
+integers!(u16, u32, u64, usize, i16, i32, i64);
 
 impl<T: FieldValue + ?Sized> FieldValue for &T {
     fn append_to(&self, line: &mut String) {

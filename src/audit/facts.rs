@@ -27,20 +27,24 @@ impl<'l> Facts<'l> {
             #[serde(borrow)]
             event: Cow<'l, str>,
             #[serde(borrow)]
-            user: Option<Cow<'l, str>>,
+            user: Option<Text<'l>>,
             #[serde(borrow)]
-            db_service: Option<Cow<'l, str>>,
+            db_service: Option<Text<'l>>,
             #[serde(borrow)]
-            sid: Option<Cow<'l, str>>,
+            sid: Option<Text<'l>>,
         }
+        /// serde borrows a `Cow` that is a field, and copies one in an `Option`.
+        #[derive(Deserialize)]
+        struct Text<'l>(#[serde(borrow)] Cow<'l, str>);
+        let text = |text: Option<Text<'l>>| text.map(|text| text.0);
         let micros = |time: &str| Timestamp::parse_rfc3339(time).map_or(0, Timestamp::as_micros);
         if let Ok(usual) = serde_json::from_str::<Usual<'_>>(event) {
             return Ok(Self {
                 time: micros(&usual.time),
                 event: usual.event,
-                user: usual.user,
-                db_service: usual.db_service,
-                sid: usual.sid,
+                user: text(usual.user),
+                db_service: text(usual.db_service),
+                sid: text(usual.sid),
             });
         }
         let odd: serde_json::Map<String, serde_json::Value> =

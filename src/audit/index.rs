@@ -10,6 +10,7 @@ use super::facts::Facts;
 use super::log::MAX_STORED_BYTES;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
 use std::collections::HashMap;
+use std::hash::BuildHasher as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -68,16 +69,28 @@ pub(super) struct Blocks {
 struct Block {
     at: Position,
     length: u64,
-    held: HashMap<Held, Span>,
+    /// By the hash of their facts: a line whose combination is there costs no memory.
+    held: HashMap<u64, Vec<(Held, Span)>>,
 }
 
 /// What lines are found by, but for their time.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug)]
 struct Held {
     event: String,
     user: Option<String>,
     db_service: Option<String>,
     sid: Option<String>,
+}
+
+impl Held {
+    fn facts(&self) -> (&str, Option<&str>, Option<&str>, Option<&str>) {
+        (
+            &self.event,
+            self.user.as_deref(),
+            self.db_service.as_deref(),
+            self.sid.as_deref(),
+        )
+    }
 }
 
 /// The times of the first and the last of them.
@@ -119,19 +132,34 @@ impl Blocks {
 
 impl Block {
     fn hold(&mut self, facts: &Facts<'_>) {
-        let own = |text: &Option<std::borrow::Cow<'_, str>>| text.as_ref().map(|text| text.to_string());
-        let held = Held {
-            event: facts.event.to_string(),
-            user: own(&facts.user),
-            db_service: own(&facts.db_service),
-            sid: own(&facts.sid),
-        };
-        let span = self.held.entry(held).or_insert(Span {
-            first: facts.time,
-            last: facts.time,
-        });
-        span.first = span.first.min(facts.time);
-        span.last = span.last.max(facts.time);
+        let of_facts = (
+            &*facts.event,
+            facts.user.as_deref(),
+            facts.db_service.as_deref(),
+            facts.sid.as_deref(),
+        );
+        let hash = self.held.hasher().hash_one(of_facts);
+        let with_its_hash = self.held.entry(hash).or_default();
+        match with_its_hash.iter_mut().find(|(held, _)| held.facts() == of_facts) {
+            Some((_, span)) => {
+                span.first = span.first.min(facts.time);
+                span.last = span.last.max(facts.time);
+            }
+            None => {
+                let (event, user, db_service, sid) = of_facts;
+                let held = Held {
+                    event: event.to_owned(),
+                    user: user.map(str::to_owned),
+                    db_service: db_service.map(str::to_owned),
+                    sid: sid.map(str::to_owned),
+                };
+                let span = Span {
+                    first: facts.time,
+                    last: facts.time,
+                };
+                with_its_hash.push((held, span));
+            }
+        }
     }
 }
 
@@ -237,7 +265,7 @@ fn add_blocks(step: &Transaction<'_>, blocks: &Blocks) -> rusqlite::Result<()> {
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?;
     for Block { at, length, held } in &blocks.ended {
-        for (held, span) in held {
+        for (held, span) in held.values().flatten() {
             insert.execute(params![
                 at.segment,
                 at.offset,

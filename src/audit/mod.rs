@@ -27,6 +27,7 @@ mod log_tests;
 #[cfg(test)]
 pub mod memory_spool;
 mod query;
+mod recent;
 mod segment;
 mod spool;
 #[cfg(test)]

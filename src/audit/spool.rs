@@ -4,6 +4,7 @@
 //! (a future that is cancelled) was never there; what has entered is written.
 
 use super::disk::{Disk, open_dir, remove, write_acknowledged};
+use super::recent::Recent;
 use super::segment::{FRAME_BYTES, Lines, MAX_FRAMED_BYTES};
 use super::spool_writer::Writer;
 use super::{AuditError, Entropy, MAX_LINE_BYTES};
@@ -105,7 +106,7 @@ struct Inner {
     shared: Arc<Shared>,
     id: String,
     recovered: Recovered,
-    /// Where the next batch begins, if the last one is confirmed: number and byte.
+    /// Where the last batch that was read from a file ended: number and byte.
     reading: Mutex<(u64, u64)>,
     acknowledging: Mutex<()>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -128,6 +129,8 @@ pub(super) struct Shared {
     /// The last fsynced number.
     pub synced: watch::Sender<u64>,
     pub disk: Mutex<Disk>,
+    /// The last events, so that what is shipped soon is not read from the disk again.
+    pub recent: Mutex<Recent>,
 }
 
 pub(super) type Waiter = oneshot::Sender<Result<(), AuditError>>;
@@ -285,23 +288,33 @@ impl Spool {
         answered.await.map_err(|_| self.inner.shared.why_closed())?
     }
 
-    /// The first events that are fsynced and not confirmed, at most `max_lines` and, beyond the first, `max_bytes` of them,
-    /// from one segment; `None` when there are none. Asking again without `acknowledge` gives the same. Reads a file: not for a
-    /// thread that must not block.
+    /// The first events that are fsynced and not confirmed, at most `max_lines` and, beyond the first, `max_bytes` of them;
+    /// `None` when there are none. Asking again without `acknowledge` gives the same events, though not always as many. Reads a file
+    /// where memory has them no more: not for a thread that must not block.
     pub fn next_batch(&self, max_lines: usize, max_bytes: usize) -> Result<Option<Batch>, AuditError> {
+        let shared = &self.inner.shared;
         let mut reading = lock(&self.inner.reading);
-        let (first_seq, segment) = {
-            let disk = lock(&self.inner.shared.disk);
+        let (first_seq, last, segment) = {
+            let disk = lock(&shared.disk);
             let next = disk.acknowledged + 1;
             match disk.segments.iter().find(|segment| segment.last >= next) {
-                Some(segment) => (next, segment.clone()),
+                Some(segment) => (next, disk.last(), segment.clone()),
                 None => return Ok(None),
             }
         };
+        let remembered = lock(&shared.recent).take(first_seq, last, (max_lines, max_bytes));
+        if !remembered.is_empty() {
+            return Ok(Some(Batch {
+                first_seq,
+                last_seq: first_seq + remembered.len() as u64 - 1,
+                lines: remembered,
+            }));
+        }
         let damaged = |offset| AuditError::corrupt(&segment.path, offset, "an event that was fsynced cannot be read");
         let failed = AuditError::io(&segment.path, "reading a spool segment");
         let (number, offset) = match *reading {
-            (number, offset) if number == first_seq && first_seq > segment.first => (number, offset),
+            // Of this segment: numbers of an earlier one are not above its first.
+            (number, offset) if number <= first_seq && number > segment.first => (number, offset),
             _ => (segment.first, 0),
         };
         let mut lines = Lines::open(&segment.path, offset, number)?;
@@ -434,6 +447,7 @@ impl Shared {
             state: watch::Sender::new(SpoolState::Open),
             synced: watch::Sender::new(disk.last()),
             disk: Mutex::new(disk),
+            recent: Mutex::default(),
         }
     }
 
@@ -491,7 +505,7 @@ fn check(line: &str) -> Result<(), AuditError> {
     if line.len() > MAX_LINE_BYTES {
         return Err(AuditError::LineTooLong { bytes: line.len() });
     }
-    if line.as_bytes().contains(&b'\n') || !line.starts_with('{') || !line.ends_with('}') {
+    if memchr::memchr(b'\n', line.as_bytes()).is_some() || !line.starts_with('{') || !line.ends_with('}') {
         return Err(AuditError::NotAnEvent {
             why: "a line feed inside, or no object".into(),
         });

@@ -151,9 +151,11 @@ impl Writer {
         queue.retry = false;
         let closing = queue.closing;
         drop(queue);
+        let mut recent = lock(&shared.recent);
         for line in lines {
             METRICS.audit_events.of(class_of(&line)).one_more();
             push_framed(&mut self.tail, self.next, &line);
+            recent.remember(self.next, line);
             self.next += 1;
         }
         closing
@@ -320,8 +322,7 @@ impl Writer {
 /// An event begins with its name and its code, as `EventBuilder` writes them; the code ends with the class.
 fn class_of(line: &str) -> EventClass {
     // `{"event":"NAME","code":"CODE"`: the eighth quote is behind the code, and no name or code has one.
-    let quotes = line.bytes().enumerate().filter(|(_, byte)| *byte == b'"');
-    let behind_code = quotes.map(|(at, _)| at).nth(7);
+    let behind_code = memchr::memchr_iter(b'"', line.as_bytes()).nth(7);
     match behind_code.and_then(|at| line.as_bytes().get(at.wrapping_sub(1))) {
         Some(b'W') => EventClass::Warning,
         Some(b'E') => EventClass::Error,

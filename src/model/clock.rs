@@ -3,6 +3,7 @@
 use jiff::fmt::StdFmtWrite;
 use jiff::fmt::temporal::DateTimePrinter;
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -37,6 +38,34 @@ impl Timestamp {
         text.parse::<jiff::Timestamp>().ok().map(|t| Self(t.as_microsecond()))
     }
 
+    /// Appends what `Display` writes. There is a time in every line of the audit log: what is of the second is made once in it.
+    pub fn push_to(self, out: &mut String) {
+        thread_local! {
+            /// The second of the last one on this thread, and its text up to the fraction.
+            static LAST: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
+        }
+        let micros = self.0.rem_euclid(1_000_000);
+        let second = self.0.saturating_sub(micros);
+        LAST.with_borrow_mut(|(last, text)| {
+            if *last != second || text.is_empty() {
+                *text = Self(second).to_string();
+                *last = second;
+            }
+            let millis = micros / 1000;
+            match text.strip_suffix("000Z") {
+                Some(before) => {
+                    out.push_str(before);
+                    for place in [100, 10, 1] {
+                        // A remainder of ten is a digit.
+                        out.push(char::from(b'0' + (millis / place % 10) as u8));
+                    }
+                    out.push('Z');
+                }
+                None => out.push_str(&self.to_string()),
+            }
+        });
+    }
+
     /// The time from `earlier` to here; zero when `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
@@ -63,7 +92,6 @@ impl std::ops::Sub<Duration> for Timestamp {
     }
 }
 
-/// There is a time in every line of the audit log: the printer is made once.
 static RFC_3339: DateTimePrinter = DateTimePrinter::new().precision(Some(3));
 
 impl fmt::Display for Timestamp {
@@ -174,6 +202,18 @@ mod tests {
             Timestamp::parse_rfc3339("2021-04-27T23:00:26.014Z"),
             Some(Timestamp::from_micros(1_619_564_426_014_000))
         );
+    }
+
+    #[test]
+    fn a_timestamp_is_appended_as_it_is_written_whatever_came_before() {
+        let second = 1_619_564_426_000_000;
+        let moments = [0, 14_999, 999_999, 1_000_000, 0, -1, -999_001];
+        let moments = moments.map(|of_second| second + of_second).into_iter();
+        for micros in moments.chain([0, -1, -62_135_596_800_000_001, i64::MAX, i64::MIN, second]) {
+            let (t, mut line) = (Timestamp::from_micros(micros), String::from("at "));
+            t.push_to(&mut line);
+            assert_eq!(line, format!("at {t}"));
+        }
     }
 
     #[test]
