@@ -9,8 +9,10 @@
 use super::socket::Tcp;
 use super::tls::{self, ClientTls, ClockTime, Credentials, TlsError, as_rustls};
 use crate::model::{SharedClock, Timestamp};
-use crate::pki::verify_db_server;
+use crate::pki::remembered::{Question, Remembered};
+use crate::pki::{CertificateFacts, verify_db_server};
 use crate::policy::DatabaseTlsMode;
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
@@ -56,15 +58,18 @@ impl UpstreamClient {
         let provider = p256_first();
         let builder = ClientConfig::builder_with_details(provider.clone(), Arc::new(ClockTime(clock.clone())))
             .with_safe_default_protocol_versions()?;
-        let builder = match trust.mode {
-            DatabaseTlsMode::VerifyFull => builder.with_root_certificates(tls::roots(&trust.authorities)?),
-            DatabaseTlsMode::VerifyCa => builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Lenient::new(Some(&trust.authorities), &provider))),
-            DatabaseTlsMode::Insecure => builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Lenient::new(None, &provider))),
+        let verifier = match trust.mode {
+            DatabaseTlsMode::VerifyFull => {
+                let strict = WebPkiServerVerifier::builder_with_provider(tls::roots(&trust.authorities)?, provider);
+                Arc::new(Once::new(strict.build()?, trust)) as Arc<dyn ServerCertVerifier>
+            }
+            DatabaseTlsMode::VerifyCa => {
+                let lenient = Arc::new(Lenient::new(Some(&trust.authorities), &provider));
+                Arc::new(Once::new(lenient, trust))
+            }
+            DatabaseTlsMode::Insecure => Arc::new(Lenient::new(None, &provider)),
         };
+        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
         let mut config = match shown {
             Some(certificate) => {
                 builder.with_client_auth_cert(certificate.chain.clone(), certificate.key.to_rustls())?
@@ -92,6 +97,106 @@ fn p256_first() -> Arc<CryptoProvider> {
         .kx_groups
         .sort_by_key(|group| group.name() != rustls::NamedGroup::secp256r1);
     Arc::new(provider)
+}
+
+/// Chains that PostgreSQL servers have shown and that were found good, and when all their certificates are valid.
+static GOOD: Remembered<(Timestamp, Timestamp)> = Remembered::nothing();
+
+/// Asks another verifier about each chain once, and again outside of its certificates' dates. The handshake's signature is verified each
+/// time.
+#[derive(Debug)]
+struct Once {
+    verifier: Arc<dyn ServerCertVerifier>,
+    /// How it verifies, as a part of the question.
+    how: Question,
+}
+
+impl Once {
+    fn new(verifier: Arc<dyn ServerCertVerifier>, trust: &UpstreamTrust) -> Self {
+        let mode: &[u8] = match trust.mode {
+            DatabaseTlsMode::VerifyFull => b"verify-full",
+            DatabaseTlsMode::VerifyCa => b"verify-ca",
+            DatabaseTlsMode::Insecure => b"insecure",
+        };
+        let authorities = trust.authorities.iter().map(|certificate| &certificate[..]);
+        Self {
+            verifier,
+            how: Question::of(std::iter::once(mode).chain(authorities)),
+        }
+    }
+}
+
+/// When all of these are valid; `None` where one cannot be read here.
+fn validity(chain: &[&[u8]]) -> Option<(Timestamp, Timestamp)> {
+    let facts = chain.iter().map(|certificate| CertificateFacts::read(certificate).ok());
+    facts
+        .reduce(|all, one| {
+            let (all, one) = (all?, one?);
+            Some(CertificateFacts {
+                valid_from: all.valid_from.max(one.valid_from),
+                valid_until: all.valid_until.min(one.valid_until),
+                ..one
+            })
+        })?
+        .map(|all| (all.valid_from, all.valid_until))
+}
+
+impl ServerCertVerifier for Once {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let chain: Vec<&[u8]> = std::iter::once(end_entity)
+            .chain(intermediates)
+            .map(|c| &c[..])
+            .collect();
+        let name = server_name.to_str();
+        let question = Question::of(
+            [self.how.as_bytes(), name.as_bytes()]
+                .into_iter()
+                .chain(chain.iter().copied()),
+        );
+        let at = Timestamp::from_secs(i64::try_from(now.as_secs()).unwrap_or(i64::MAX / 1_000_000));
+        if GOOD
+            .answer(&question)
+            .is_some_and(|(from, until)| (from..=until).contains(&at))
+        {
+            return Ok(ServerCertVerified::assertion());
+        }
+        let verified = self
+            .verifier
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        if let Some(valid) = validity(&chain) {
+            GOOD.keep(question, valid);
+        }
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls12_signature(message, cert, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls13_signature(message, cert, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
 }
 
 /// Verifies the chain and not the name, or nothing; the handshake's signature always.

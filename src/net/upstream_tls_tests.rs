@@ -56,12 +56,22 @@ fn handshake(
     name: &str,
     server: Arc<ServerConfig>,
 ) -> Result<(), rustls::Error> {
+    handshake_at(NOW, mode, trusted, name, server)
+}
+
+fn handshake_at(
+    now: Timestamp,
+    mode: DatabaseTlsMode,
+    trusted: &CertificateAuthority,
+    name: &str,
+    server: Arc<ServerConfig>,
+) -> Result<(), rustls::Error> {
     let trust = UpstreamTrust {
         mode,
         server_name: name.to_owned(),
         authorities: vec![trusted.certificate().clone()],
     };
-    let clock: SharedClock = HeldClock::at(NOW);
+    let clock: SharedClock = HeldClock::at(now);
     let client = UpstreamClient::anonymous(&trust, &clock).expect("a client");
     let mut client = ClientConnection::new(client.config, client.name).expect("a connection");
     let mut server = ServerConnection::new(server).expect("a connection");
@@ -133,4 +143,29 @@ fn a_certificate_that_has_ended_is_refused_where_the_chain_is_verified() {
         at(1_800_000_100),
         Err(rustls::Error::InvalidCertificate(rustls::CertificateError::Expired))
     );
+}
+
+#[test]
+fn a_chain_that_was_good_is_asked_about_anew_for_another_name_authority_mode_or_time() {
+    use DatabaseTlsMode::{VerifyCa, VerifyFull};
+    let (ours, foreign) = (authority("ours"), authority("theirs"));
+    let one = server(&ours, true);
+    for _ in 0..2 {
+        assert_eq!(handshake(VerifyFull, &ours, "db.internal", one.clone()), Ok(()));
+        assert_eq!(handshake(VerifyCa, &ours, "other.internal", one.clone()), Ok(()));
+    }
+    assert!(handshake(VerifyFull, &ours, "other.internal", one.clone()).is_err());
+    assert!(handshake(VerifyFull, &foreign, "db.internal", one.clone()).is_err());
+    assert!(handshake(VerifyCa, &foreign, "db.internal", one.clone()).is_err());
+    let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(86_400));
+    for mode in [VerifyFull, VerifyCa] {
+        for (outside, word) in [(NOW + hour + hour, "Expired"), (NOW - day, "NotValidYet")] {
+            let refused = handshake_at(outside, mode, &ours, "db.internal", one.clone()).expect_err("not valid");
+            assert!(format!("{refused:?}").contains(word), "{mode:?}: {refused:?}");
+        }
+        assert_eq!(
+            handshake_at(NOW + hour, mode, &ours, "db.internal", one.clone()),
+            Ok(())
+        );
+    }
 }

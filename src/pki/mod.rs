@@ -14,6 +14,7 @@ pub mod pem;
 pub mod pin;
 pub mod profile;
 mod reading;
+pub mod remembered;
 pub mod seal;
 mod summary;
 pub mod verify;

@@ -8,8 +8,10 @@ use super::anchors::TrustAnchors;
 use super::ca::CaKind;
 use super::error::CertificateError;
 use super::reading::{CLIENT_AUTH, Leaf, SERVER_AUTH};
+use super::remembered::{Question, Remembered};
 use crate::model::{ClusterName, NodeId, NodeKind, NodeName, Principal, Timestamp};
 use rustls_pki_types::{CertificateDer, ServerName, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
+use std::sync::Arc;
 use std::time::Duration;
 use webpki::aws_lc_rs as algorithms;
 use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, KeyUsage, anchor_from_trusted_cert};
@@ -71,11 +73,12 @@ pub fn verify_person(
     anchors: &TrustAnchors,
     now: Timestamp,
 ) -> Result<Principal, CertificateError> {
-    let (leaf, cluster) = establish(chain, anchors, CaKind::User, Some(now))?;
-    check_usage(&leaf, CLIENT_AUTH, "a person's certificate")?;
-    check_time(&leaf, now)?;
+    let established = establish(chain, anchors, CaKind::User)?;
+    let leaf = &established.leaf;
+    check_usage(leaf, CLIENT_AUTH, "a person's certificate")?;
+    check_time(leaf, now)?;
     let principal = leaf.person()?;
-    check_cluster(&principal.cluster, &cluster)?;
+    check_cluster(&principal.cluster, &established.cluster)?;
     Ok(principal)
 }
 
@@ -89,14 +92,15 @@ pub fn verify_host(
     usage: PeerUsage,
     now: Timestamp,
 ) -> Result<HostIdentity, CertificateError> {
-    let (leaf, cluster) = establish(chain, anchors, CaKind::Host, Some(now))?;
+    let established = establish(chain, anchors, CaKind::Host)?;
+    let leaf = &established.leaf;
     match usage {
-        PeerUsage::Client => check_usage(&leaf, CLIENT_AUTH, "a node's certificate for clients")?,
-        PeerUsage::Server => check_usage(&leaf, SERVER_AUTH, "a node's certificate for servers")?,
+        PeerUsage::Client => check_usage(leaf, CLIENT_AUTH, "a node's certificate for clients")?,
+        PeerUsage::Server => check_usage(leaf, SERVER_AUTH, "a node's certificate for servers")?,
     }
-    check_time(&leaf, now)?;
+    check_time(leaf, now)?;
     let host = leaf.host()?;
-    check_cluster(&host.cluster, &cluster)?;
+    check_cluster(&host.cluster, &established.cluster)?;
     Ok(host)
 }
 
@@ -107,7 +111,7 @@ pub fn verify_host(
 /// # Errors
 /// As [`verify_person`], without `Expired` and `NotYetValid`.
 pub fn chains_to_user_ca(chain: &[CertificateDer<'_>], anchors: &TrustAnchors) -> Result<(), CertificateError> {
-    establish(chain, anchors, CaKind::User, None).map(|_| ())
+    establish(chain, anchors, CaKind::User).map(|_| ())
 }
 
 /// Whether a PostgreSQL server's certificate leads to one of `roots`, is for servers, valid now, and, when `server_name` is
@@ -171,14 +175,40 @@ impl CertificateFacts {
     }
 }
 
-/// Reads the leaf and shows that a CA of this kind, of this cluster, signed it. Dates and usage are left to the caller. Returns the
-/// leaf and the cluster of the CA.
+/// A leaf that a CA of a cluster signed.
+struct Established {
+    leaf: Leaf,
+    /// Of the CA.
+    cluster: ClusterName,
+}
+
+/// Certificates that were established, each under the anchors of that time.
+static ESTABLISHED: Remembered<Arc<Established>> = Remembered::nothing();
+
+/// Reads the leaf and shows that a CA of this kind, of this cluster, signed it. Dates and usage are left to the caller; nothing else
+/// changes with time, so that it is done once for a chain and its anchors.
 fn establish(
     chain: &[CertificateDer<'_>],
     anchors: &TrustAnchors,
     kind: CaKind,
-    now: Option<Timestamp>,
-) -> Result<(Leaf, ClusterName), CertificateError> {
+) -> Result<Arc<Established>, CertificateError> {
+    let signers = anchors.of(kind);
+    let lengths = [kind as u64, chain.len() as u64].map(u64::to_be_bytes);
+    let whole = lengths.iter().map(<[u8; 8]>::as_slice);
+    let question = Question::of(whole.chain(chain.iter().chain(signers).map(|certificate| &certificate[..])));
+    if let Some(known) = ESTABLISHED.answer(&question) {
+        return Ok(known);
+    }
+    let established = Arc::new(establish_anew(chain, anchors, kind)?);
+    ESTABLISHED.keep(question, established.clone());
+    Ok(established)
+}
+
+fn establish_anew(
+    chain: &[CertificateDer<'_>],
+    anchors: &TrustAnchors,
+    kind: CaKind,
+) -> Result<Established, CertificateError> {
     let (first, rest) = chain.split_first().ok_or(CertificateError::Missing)?;
     if chain.len() > MAX_CHAIN {
         return Err(CertificateError::untrusted(format!(
@@ -187,9 +217,8 @@ fn establish(
         )));
     }
     let leaf = Leaf::read(first)?;
-    // A moment at which the leaf is valid, so that its dates are told by their own check and not here.
-    let latest = leaf.not_after.max(leaf.not_before);
-    let moment = now.unwrap_or(leaf.not_before).clamp(leaf.not_before, latest);
+    // A moment at which the leaf is valid, as its dates are told by their own check and not here.
+    let moment = leaf.not_before;
     let signer = match signer_among(first, anchors.of(kind), moment) {
         Ok(at) => &anchors.of(kind)[at],
         Err(error) => return Err(explain(error, first, &leaf, anchors, kind, moment)),
@@ -206,7 +235,10 @@ fn establish(
             "the CA that signed it does not say that it is the {kind} CA"
         )));
     }
-    Ok((leaf, authority.authority_cluster()?))
+    Ok(Established {
+        leaf,
+        cluster: authority.authority_cluster()?,
+    })
 }
 
 /// The place in `anchors` of the CA that signed the leaf.

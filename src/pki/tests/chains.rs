@@ -113,6 +113,23 @@ fn dates_are_told_and_the_tls_layer_lets_them_through() {
 }
 
 #[test]
+fn a_certificate_that_was_good_is_refused_under_other_anchors_with_another_chain_and_after_its_end() {
+    let (cluster, other) = (Cluster::named("example.com"), Cluster::named("example.com"));
+    let person = [cluster.leaf(CaKind::User)];
+    for _ in 0..2 {
+        verify_person(&person, &cluster.anchors, NOW).expect("good");
+    }
+    assert!(verify_person(&person, &other.anchors, NOW).is_err());
+    assert!(verify_person(&person, &TrustAnchors::default(), NOW).is_err());
+    assert!(verify_host(&person, &cluster.anchors, PeerUsage::Client, NOW).is_err());
+    let with_another_ca = [person[0].clone(), other.ca(CaKind::User).certificate().clone()];
+    assert!(verify_person(&with_another_ca, &cluster.anchors, NOW).is_err());
+    let ended = verify_person(&person, &cluster.anchors, NOW + HOUR + HOUR);
+    assert!(matches!(ended, Err(CertificateError::Expired { .. })), "{ended:?}");
+    verify_person(&person, &cluster.anchors, NOW).expect("still good");
+}
+
+#[test]
 fn the_tls_layer_lets_a_wrong_usage_through_and_no_other_ca() {
     let cluster = Cluster::named("example.com");
     let odd = forged(&cluster.ca(CaKind::User).issuer(), |params| {
