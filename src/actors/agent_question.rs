@@ -100,14 +100,14 @@ mod tests {
     use super::super::tunnels::Transport;
     use super::*;
     use crate::net::frames::{read_frame, refuse};
-    use crate::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
+    use crate::net::mux::{self, Inbound, Mux, MuxSide, MuxStream, Window};
     use crate::protocol::tunnel::STREAM_ACCEPTED;
     use tokio::io::AsyncWriteExt as _;
 
     fn tunnel() -> (AgentWay, Inbound, Mux) {
         let (near, far) = tokio::io::duplex(64 * 1024);
-        let (mux, _, drive_near) = mux::start(near, MuxSide::Accepted);
-        let (agents_end, inbound, drive_far) = mux::start(far, MuxSide::Dialled);
+        let (mux, _, drive_near) = mux::start(near, MuxSide::Accepted, Window::FIXED);
+        let (agents_end, inbound, drive_far) = mux::start(far, MuxSide::Dialled, Window::FIXED);
         tokio::spawn(drive_near);
         tokio::spawn(drive_far);
         let way = AgentWay {

@@ -23,7 +23,7 @@ use crate::model::{ConnectionId, NodeKind, SharedClock};
 use crate::net::BoxStream;
 use crate::net::auth_dialer::{AuthDialer, AuthRoute};
 use crate::net::frames::{AnswerError, read_answer, write_frame};
-use crate::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
+use crate::net::mux::{self, Inbound, Mux, MuxSide, MuxStream, Window};
 use crate::net::tls::HANDSHAKE_DEADLINE;
 use crate::pki::entropy;
 use crate::policy::PolicySnapshot;
@@ -89,7 +89,7 @@ impl AuthLink {
         let dialled = async move {
             tokio::time::sleep(wait).await;
             let waits = origin.waits_for("TCP and TLS", AUTH, HANDSHAKE_DEADLINE);
-            let (mux, inbound, driver) = mux::start(dial(&parts).await?, MuxSide::Dialled);
+            let (mux, inbound, driver) = mux::start(dial(&parts).await?, MuxSide::Dialled, Window::FIXED);
             drop(waits);
             Ok::<_, io::Error>((mux, inbound, spawn_here(driver)))
         };

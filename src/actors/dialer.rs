@@ -22,7 +22,7 @@ use super::tunnel::{ANNOUNCE_EVERY, PEER_SILENT_AFTER, kept_driving, reason};
 use crate::audit::EventKind;
 use crate::model::{Endpoint, NodeId, NodeKind, NodeName, SharedClock};
 use crate::net::frames::{AnswerError, ReadFrameError, answer_in, read_frame, refuse, write_frame};
-use crate::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
+use crate::net::mux::{self, Inbound, Mux, MuxSide, MuxStream, Window};
 use crate::net::{socket, tls};
 use crate::pki::{PeerUsage, entropy, verify_host};
 use crate::protocol::alpn;
@@ -311,7 +311,8 @@ async fn connect(
         // Several proxies behind one address: the next dial may be luckier.
         return Err(io::Error::other(format!("proxy {} answered there", proxy.node_name)));
     }
-    let (mux, inbound, driver) = mux::start(stream, MuxSide::Dialled);
+    let window = Window::after(stream.get_ref().0.handshake());
+    let (mux, inbound, driver) = mux::start(stream, MuxSide::Dialled, window);
     let driver = spawn_here(driver);
     let mut control = mux.open().await.map_err(io::Error::other)?;
     drop(waits);

@@ -23,7 +23,7 @@ use super::trail::Trail;
 use super::tunnel::{answer, refusal_event};
 use crate::model::{ConnectionId, MessageId, NodeKind};
 use crate::net::frames::{ReadFrameError, decode, read_frame_bytes, refuse, write_frame};
-use crate::net::mux::{self, Inbound, MuxSide, MuxStream};
+use crate::net::mux::{self, Inbound, MuxSide, MuxStream, Window};
 use crate::net::tls::{HANDSHAKE_DEADLINE, ServerTls};
 use crate::pki::HostIdentity;
 use crate::policy::PolicySnapshot;
@@ -143,7 +143,7 @@ impl Behavior for Link {
         let Some(stream) = self.stream.take() else {
             return ctx.stop();
         };
-        let (mux, inbound, driver) = mux::start(stream, MuxSide::Accepted);
+        let (mux, inbound, driver) = mux::start(stream, MuxSide::Accepted, Window::FIXED);
         let removal = self.parts.policy.clone().removal_of(self.peer.node_id);
         let to_cut = mux.clone();
         ctx.run(removal, move |link, (), _| {

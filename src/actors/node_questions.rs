@@ -241,7 +241,7 @@ async fn refused_by(stream: &mut MuxStream, kind: NodeKind, header: Option<&Head
 mod tests {
     use super::*;
     use crate::model::Timestamp;
-    use crate::net::mux::{self, MuxSide};
+    use crate::net::mux::{self, MuxSide, Window};
 
     /// A node that auth has a link with, and what auth opens on it.
     fn linked(nodes: &LinkedNodes, kind: NodeKind) -> (LinkEntry, Inbound, HostIdentity) {
@@ -253,8 +253,8 @@ mod tests {
             valid_until: Timestamp::from_secs(0),
         };
         let (near, far) = tokio::io::duplex(64 * 1024);
-        let (mux, _, drive_near) = mux::start(near, MuxSide::Accepted);
-        let (_, inbound, drive_far) = mux::start(far, MuxSide::Dialled);
+        let (mux, _, drive_near) = mux::start(near, MuxSide::Accepted, Window::FIXED);
+        let (_, inbound, drive_far) = mux::start(far, MuxSide::Dialled, Window::FIXED);
         tokio::spawn(drive_near);
         tokio::spawn(drive_far);
         (nodes.enter(&peer, mux), inbound, peer)

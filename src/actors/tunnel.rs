@@ -13,9 +13,9 @@ use super::policy::PolicyView;
 use super::trail::Trail;
 use super::tunnels::AgentAnnounced;
 use crate::audit::EventKind;
-use crate::net::Stream;
 use crate::net::frames::{ReadFrameError, read_frame, refuse, write_frame};
-use crate::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
+use crate::net::mux::{self, Inbound, Mux, MuxSide, MuxStream, Window};
+use crate::net::tls::ServerTls;
 use crate::pki::HostIdentity;
 use crate::protocol::tunnel::{DatabaseHealth, DatabaseRecord, DbToProxy, Frame, FrameKind, Header, ProxyToDb};
 use crate::telemetry::count::Present;
@@ -59,8 +59,9 @@ pub struct Carrier {
 
 impl Carrier {
     /// On the runtime that the caller is on.
-    pub fn start(stream: impl Stream) -> Arc<Self> {
-        let (mux, inbound, driver) = mux::start(stream, MuxSide::Accepted);
+    pub fn start(stream: ServerTls) -> Arc<Self> {
+        let window = Window::after(stream.get_ref().0.handshake());
+        let (mux, inbound, driver) = mux::start(stream, MuxSide::Accepted, window);
         let (sender, heard) = mpsc::channel(HEARD_QUEUED);
         let (driven, ended) = kept_driving(driver);
         Arc::new(Self {

@@ -4,6 +4,7 @@ use super::buffers::{Pooled, READ_BYTES};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 #[derive(Debug)]
@@ -12,11 +13,14 @@ pub struct BigReads<T> {
     buffer: Pooled,
     start: usize,
     end: usize,
+    /// What the TLS handshake over it took, once it is done.
+    handshake: Duration,
 }
 
 impl<T> BigReads<T> {
     pub fn new(io: T) -> Self {
         Self {
+            handshake: Duration::ZERO,
             io,
             buffer: Pooled::default(),
             start: 0,
@@ -26,6 +30,15 @@ impl<T> BigReads<T> {
 
     pub fn get_ref(&self) -> &T {
         &self.io
+    }
+
+    pub fn handshake_took(&mut self, time: Duration) {
+        self.handshake = time;
+    }
+
+    /// A round trip, and what both sides have computed for it.
+    pub fn handshake(&self) -> Duration {
+        self.handshake
     }
 }
 

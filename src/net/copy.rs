@@ -4,7 +4,9 @@
 //! flushes only when there is nothing left to write; while it waits for bytes it holds no buffer. A [`Tap`] sees every
 //! chunk before it is passed on and may hold it back.
 
-use super::buffers::{Pooled, TURN_BYTES};
+use super::buffers::{FAIR_BYTES, Pooled, TURN_BYTES};
+use super::rare::Rare;
+use super::turns;
 use crate::model::Refusal;
 use crate::telemetry::relays::{Gauge, WaitsFor, Way};
 use std::future::{Future, poll_fn};
@@ -177,6 +179,7 @@ impl<T: Tap> Direction<T> {
         if self.done {
             return Poll::Ready(Ok(()));
         }
+        let at_first = self.total;
         loop {
             let idle = self.fill(cx, from)?;
             let is_held = self.poll_admit(cx)?.is_pending();
@@ -204,6 +207,10 @@ impl<T: Tap> Direction<T> {
             self.waits_for = WaitsFor::Source;
             if idle {
                 self.buffer = Pooled::default();
+                return Poll::Pending;
+            }
+            if self.total - at_first >= FAIR_BYTES as u64 {
+                turns::go_last(cx);
                 return Poll::Pending;
             }
         }
@@ -373,7 +380,8 @@ where
     }
 
     /// Copies until the upstream is done, something breaks, or `ends` says that the session is over.
-    pub async fn run(&mut self, mut ends: EndSignal) -> RelayEnd {
+    pub async fn run(&mut self, ends: EndSignal) -> RelayEnd {
+        let mut ends = Rare::new(ends);
         let mut stall = Stall::default();
         let mut when_idle = None;
         poll_fn(|cx| {

@@ -3,28 +3,61 @@
 //! yamux writes a frame's header and body apart and flushes after each frame; through TLS that is two records and a system
 //! call each. Here frames of several streams gather and leave in one record.
 
-use super::buffers::{COPY_BYTES, Pooled};
+use super::buffers::{COPY_BYTES, FAIR_BYTES, Pooled};
+use super::turns;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Gathered at most; a frame beyond it waits until the buffer has been written. The same as rustls' own send buffer.
 const GATHER_BYTES: usize = COPY_BYTES;
 
-/// Set by the driver at the end of its turn, when flushing is wanted.
+/// What the driver and the buffer below yamux tell each other. Both are polled by one task.
 #[derive(Debug, Clone, Default)]
-pub struct FlushGate(Arc<AtomicBool>);
+pub struct FlushGate(Arc<Flags>);
+
+#[derive(Debug, Default)]
+struct Flags {
+    is_open: AtomicBool,
+    is_awaited: AtomicBool,
+    /// In this turn of the driver.
+    read: AtomicUsize,
+}
 
 impl FlushGate {
-    pub fn set(&self, open: bool) {
-        self.0.store(open, Ordering::Relaxed);
+    /// The driver's turn begins.
+    pub fn begin(&self) {
+        self.0.is_open.store(false, Ordering::Relaxed);
+        self.0.read.store(0, Ordering::Relaxed);
     }
 
-    pub fn is_open(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    /// The driver has done all work of its turn.
+    pub fn open(&self) {
+        self.0.is_open.store(true, Ordering::Relaxed);
+    }
+
+    fn is_open(&self) -> bool {
+        self.0.is_open.load(Ordering::Relaxed)
+    }
+
+    /// Something has been written and not been flushed.
+    pub fn is_awaited(&self) -> bool {
+        self.0.is_awaited.load(Ordering::Relaxed)
+    }
+
+    fn has_read(&self) -> usize {
+        self.0.read.load(Ordering::Relaxed)
+    }
+
+    fn reads(&self, bytes: usize) {
+        self.0.read.store(self.has_read() + bytes, Ordering::Relaxed);
+    }
+
+    fn awaits(&self, flush: bool) {
+        self.0.is_awaited.store(flush, Ordering::Relaxed);
     }
 }
 
@@ -66,7 +99,15 @@ impl<T: AsyncWrite + Unpin> DeferredFlush<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for DeferredFlush<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, out)
+        // The relays of this thread have a turn before more is read for them.
+        if self.gate.has_read() >= FAIR_BYTES {
+            turns::go_last(cx);
+            return Poll::Pending;
+        }
+        let before = out.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, out))?;
+        self.gate.reads(out.filled().len() - before);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -79,6 +120,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for DeferredFlush<T> {
         if me.gathered.is_none() {
             me.gathered = Pooled::copy_size();
         }
+        me.gate.awaits(true);
         let count = bytes.len().min(GATHER_BYTES);
         me.gathered[me.end..me.end + count].copy_from_slice(&bytes[..count]);
         me.end += count;
@@ -91,7 +133,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for DeferredFlush<T> {
             return Poll::Ready(Ok(()));
         }
         ready!(me.poll_drain(cx))?;
-        Pin::new(&mut me.io).poll_flush(cx)
+        ready!(Pin::new(&mut me.io).poll_flush(cx))?;
+        me.gate.awaits(false);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

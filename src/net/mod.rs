@@ -9,17 +9,21 @@ pub mod copy;
 #[cfg(test)]
 mod counted_writes;
 pub mod deferred_flush;
+#[cfg(test)]
+mod fairness_tests;
 pub mod frames;
 pub mod greeting;
 pub mod mux;
 #[cfg(test)]
 mod mux_writes_tests;
+pub mod rare;
 pub mod socket;
 #[cfg(test)]
 mod stalled_upstream_tests;
 #[cfg(test)]
 mod stops;
 pub mod tls;
+mod turns;
 pub mod upstream;
 pub mod upstream_tls;
 pub mod web_certificates;

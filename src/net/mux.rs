@@ -11,13 +11,16 @@
 use super::Stream;
 use super::buffers::FRAME_BODY_BYTES;
 use super::deferred_flush::{DeferredFlush, FlushGate};
+use super::rare::Rare;
 use crate::telemetry::tunnels::{Gauge, OpenStream};
 use futures::AsyncWrite as _;
+use futures::future::{AbortHandle, Aborted, abortable};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio_util::compat::TokioAsyncReadCompatExt as _;
@@ -31,6 +34,14 @@ const YAMUX_STREAMS_MAX: usize = 4 * STREAMS_MAX;
 const OPENS_QUEUED: usize = 64;
 /// Inbound streams that wait to be taken. Beyond it a stream is reset: its opener reads an error and can go elsewhere.
 pub const INBOUND_QUEUED: usize = 256;
+
+/// What a COPY should reach over a distance: a gigabit a second.
+const BULK_BYTES_A_SECOND: u128 = 128 << 20;
+/// What both sides compute in a handshake, with room for machines that are busy. A network with a shorter round trip does not need more than
+/// the 256 KiB that a stream has anyhow: they are 50 MB/s at 5 ms.
+const HANDSHAKE_WORK: Duration = Duration::from_millis(5);
+/// A gigabit a second around half of the earth, and what a tunnel may hold in memory for clients that stop reading.
+const GROWTH_MAX: usize = 16 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MuxError {
@@ -47,6 +58,30 @@ pub enum MuxSide {
     Accepted,
 }
 
+/// How far what is on its way to this side may grow beyond the 256 KiB that yamux gives each stream, over all streams of the connection.
+///
+/// yamux doubles a stream's window as long as it binds within two round trips, and measures those with whatever waits before its ping: what
+/// is on its way makes the round trip longer, which makes it more. Without a bound a COPY over a fast network has megabytes before every
+/// small statement of the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    growth: usize,
+}
+
+impl Window {
+    /// Does not grow.
+    pub const FIXED: Self = Self { growth: 0 };
+
+    /// What fills a link of [`BULK_BYTES_A_SECOND`] whose round trip is that of a TLS handshake.
+    pub fn after(handshake: Duration) -> Self {
+        let round_trip = handshake.saturating_sub(HANDSHAKE_WORK).as_millis();
+        let growth = round_trip.saturating_mul(BULK_BYTES_A_SECOND / 1000);
+        Self {
+            growth: usize::try_from(growth).map_or(GROWTH_MAX, |growth| growth.min(GROWTH_MAX)),
+        }
+    }
+}
+
 /// Opens streams; ends with the connection.
 #[derive(Debug, Clone)]
 pub struct Mux {
@@ -54,7 +89,7 @@ pub struct Mux {
     permits: Arc<Semaphore>,
     /// True when the driver has ended or has been told to.
     down: watch::Receiver<bool>,
-    kill: Arc<watch::Sender<bool>>,
+    kill: AbortHandle,
     gauge: Arc<Gauge>,
 }
 
@@ -63,11 +98,10 @@ pub type Inbound = mpsc::Receiver<MuxStream>;
 
 /// Puts a multiplexer on `io`. The returned future drives it and has to be spawned; it ends with the connection and says
 /// why.
-pub fn start(io: impl Stream, side: MuxSide) -> (Mux, Inbound, impl Future<Output = String>) {
+pub fn start(io: impl Stream, side: MuxSide, window: Window) -> (Mux, Inbound, impl Future<Output = String>) {
     let (opens, open_requests) = mpsc::channel(OPENS_QUEUED);
     let (inbound_sender, inbound) = mpsc::channel(INBOUND_QUEUED);
     let (down_sender, down) = watch::channel(false);
-    let (kill, killed) = watch::channel(false);
     let gate = FlushGate::default();
     let mode = match side {
         MuxSide::Dialled => yamux::Mode::Client,
@@ -79,27 +113,28 @@ pub fn start(io: impl Stream, side: MuxSide) -> (Mux, Inbound, impl Future<Outpu
         let queue = queue.upgrade()?;
         u32::try_from(queue.max_capacity() - queue.capacity()).ok()
     });
-    let driver = Driver {
-        connection: yamux::Connection::new(io.compat(), yamux_config(), mode),
+    let mut driver = Driver {
+        connection: yamux::Connection::new(io.compat(), yamux_config(window), mode),
         gate,
-        open_requests,
+        open_requests: Rare::new(open_requests),
         waiting_open: None,
         inbound: inbound_sender,
         down: down.clone(),
         gauge: gauge.clone(),
     };
+    let (run, kill) = abortable(poll_fn(move |cx| driver.poll(cx)));
     let mux = Mux {
         opens,
         permits: Arc::new(Semaphore::new(STREAMS_MAX)),
         down,
-        kill: Arc::new(kill),
+        kill,
         gauge,
     };
     // Also where the driver fails.
     let down_at_the_end = DownAtTheEnd(down_sender);
     let run = async move {
         let _dropped_last = down_at_the_end;
-        driver.run(killed).await
+        run.await.unwrap_or_else(|Aborted| "ended by this side".to_owned())
     };
     (mux, inbound, run)
 }
@@ -113,11 +148,10 @@ impl Drop for DownAtTheEnd {
 }
 
 /// The setters assert relations between the values, so they are called in this order and under test.
-fn yamux_config() -> yamux::Config {
+fn yamux_config(window: Window) -> yamux::Config {
     let mut config = yamux::Config::default();
-    // A window grows only with what has been read, to twice what is on its way; the sum over a tunnel is bounded by the
-    // relays, which do not read what they cannot pass on.
-    config.set_max_connection_receive_window(None);
+    let at_first = YAMUX_STREAMS_MAX * yamux::DEFAULT_CREDIT as usize;
+    config.set_max_connection_receive_window(Some(at_first + window.growth));
     config.set_max_num_streams(YAMUX_STREAMS_MAX);
     config.set_split_send_size(FRAME_BODY_BYTES);
     config
@@ -147,14 +181,14 @@ impl Mux {
 
     /// Ends the connection and every stream on it, for a peer that no longer answers.
     pub fn kill(&self) {
-        self.kill.send_replace(true);
+        self.kill.abort();
     }
 }
 
 struct Driver<T> {
     connection: yamux::Connection<tokio_util::compat::Compat<DeferredFlush<T>>>,
     gate: FlushGate,
-    open_requests: mpsc::Receiver<oneshot::Sender<Result<yamux::Stream, MuxError>>>,
+    open_requests: Rare<oneshot::Sender<Result<yamux::Stream, MuxError>>>,
     waiting_open: Option<oneshot::Sender<Result<yamux::Stream, MuxError>>>,
     inbound: mpsc::Sender<MuxStream>,
     down: watch::Receiver<bool>,
@@ -162,28 +196,15 @@ struct Driver<T> {
 }
 
 impl<T: Stream> Driver<T> {
-    async fn run(mut self, mut killed: watch::Receiver<bool>) -> String {
-        let drive = poll_fn(|cx| self.poll(cx));
-        tokio::select! {
-            biased;
-            // An error means that nobody is left who could ask for it.
-            Ok(_) = killed.wait_for(|killed| *killed) => "ended by this side".to_owned(),
-            why = drive => why,
-        }
-    }
-
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<String> {
-        self.gate.set(false);
-        loop {
-            if let Some(ended) = self.poll_once(cx) {
-                return Poll::Ready(ended);
-            }
-            if self.gate.is_open() {
-                return Poll::Pending;
-            }
+        self.gate.begin();
+        let mut ended = self.poll_once(cx);
+        if ended.is_none() && self.gate.is_awaited() {
             // All work of this turn is done; now the frames it left may go, in one flush.
-            self.gate.set(true);
+            self.gate.open();
+            ended = self.poll_once(cx);
         }
+        ended.map_or(Poll::Pending, Poll::Ready)
     }
 
     fn poll_once(&mut self, cx: &mut Context<'_>) -> Option<String> {
@@ -291,7 +312,6 @@ impl AsyncWrite for MuxStream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     const SOON: Duration = Duration::from_secs(10);
@@ -306,8 +326,8 @@ mod tests {
 
     fn pair() -> (Mux, Inbound, Mux, Inbound) {
         let (a, b) = tokio::io::duplex(64 * 1024);
-        let (dialled, dialled_inbound, drive_a) = start(a, MuxSide::Dialled);
-        let (accepted, accepted_inbound, drive_b) = start(b, MuxSide::Accepted);
+        let (dialled, dialled_inbound, drive_a) = start(a, MuxSide::Dialled, Window::FIXED);
+        let (accepted, accepted_inbound, drive_b) = start(b, MuxSide::Accepted, Window::FIXED);
         tokio::spawn(drive_a);
         tokio::spawn(drive_b);
         (dialled, dialled_inbound, accepted, accepted_inbound)
@@ -375,9 +395,9 @@ mod tests {
         block_on(async {
             let fault = Arc::new(std::sync::atomic::AtomicBool::default());
             let (a, b) = tokio::io::duplex(64 * 1024);
-            let (dialled, _keep, drive) = start(Faulty(a, fault.clone()), MuxSide::Dialled);
+            let (dialled, _keep, drive) = start(Faulty(a, fault.clone()), MuxSide::Dialled, Window::FIXED);
             let driver = tokio::spawn(drive);
-            let (_accepted, mut inbound, drive) = start(b, MuxSide::Accepted);
+            let (_accepted, mut inbound, drive) = start(b, MuxSide::Accepted, Window::FIXED);
             tokio::spawn(drive);
             let (other, _keep_other, _other_accepted, mut other_inbound) = pair();
             let mut near = dialled.open().await.unwrap();
@@ -494,6 +514,18 @@ mod tests {
     }
 
     #[test]
+    fn a_window_grows_with_the_distance_and_not_beyond_its_bound() {
+        let after = |millis| Window::after(Duration::from_millis(millis));
+        assert_eq!(after(4), Window::FIXED, "a machine that is busy is not far away");
+        assert_eq!(after(35).growth, 30 * ((128 << 20) / 1000));
+        assert_eq!(after(60_000).growth, GROWTH_MAX);
+        for window in [Window::FIXED, after(35), after(60_000)] {
+            // Its setters assert.
+            yamux_config(window);
+        }
+    }
+
+    #[test]
     fn arbitrary_frames_of_a_peer_end_its_connection_at_most() {
         // A linear congruence, the same in every run.
         let mut state: u64 = 17;
@@ -506,7 +538,7 @@ mod tests {
         block_on(async {
             for _ in 0..300 {
                 let (mut peer, ours) = tokio::io::duplex(64 * 1024);
-                let (_mux, mut inbound, drive) = start(ours, MuxSide::Accepted);
+                let (_mux, mut inbound, drive) = start(ours, MuxSide::Accepted, Window::FIXED);
                 // A panic of the driver would be one of this task.
                 let driven = tokio::spawn(drive);
                 let mut bytes = Vec::new();

@@ -1,7 +1,7 @@
 //! How often a multiplexer writes to the layer below, which makes a TLS record and a system call of each write.
 
 use super::counted_writes::{Counted, Writes};
-use super::mux::{Inbound, Mux, MuxSide, MuxStream, start};
+use super::mux::{Inbound, Mux, MuxSide, MuxStream, Window, start};
 use std::future::Future;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -32,8 +32,8 @@ struct World {
 async fn world() -> World {
     let (a, b) = tokio::io::duplex(1024 * 1024);
     let (a, writes) = Counted::new(a, usize::MAX);
-    let (dialled, dialled_inbound, drive_a) = start(a, MuxSide::Dialled);
-    let (accepted, mut inbound, drive_b) = start(b, MuxSide::Accepted);
+    let (dialled, dialled_inbound, drive_a) = start(a, MuxSide::Dialled, Window::FIXED);
+    let (accepted, mut inbound, drive_b) = start(b, MuxSide::Accepted, Window::FIXED);
     tokio::spawn(drive_a);
     tokio::spawn(drive_b);
     let (mut near, mut far) = (Vec::new(), Vec::new());

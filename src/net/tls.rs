@@ -26,6 +26,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 
 /// From the first byte of a handshake to its last. The reference gives 15 s, enough for a phone on a train.
@@ -219,7 +220,10 @@ impl ServerSides {
             .map(|names| names.map(<[u8]>::to_vec).collect())
             .unwrap_or_default();
         let (spoken, config) = self.choose(&offered, http);
+        // From our answer to the peer's next words.
+        let began = Instant::now();
         let mut stream = hello.into_stream(config.clone()).await?;
+        stream.get_mut().0.handshake_took(began.elapsed());
         stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER_BYTES));
         Ok((spoken, stream))
     }
@@ -334,7 +338,9 @@ pub(super) async fn connect<T: AsyncRead + AsyncWrite + Unpin>(
     name: ServerName<'static>,
     io: T,
 ) -> io::Result<ClientTls<T>> {
+    let began = Instant::now();
     let mut stream = TlsConnector::from(config).connect(name, BigReads::new(io)).await?;
+    stream.get_mut().0.handshake_took(began.elapsed());
     stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER_BYTES));
     Ok(stream)
 }

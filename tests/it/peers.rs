@@ -8,7 +8,7 @@ use crate::harness::{Form, Kind, PATIENCE, Process, TestDir, postern, shared};
 use postern::model::{ConnectionId, Endpoint, NodeKind, SharedClock, SystemClock, Timestamp};
 use postern::net::auth_dialer::{AuthDialer, AuthRoute};
 use postern::net::frames::{read_frame, write_frame};
-use postern::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
+use postern::net::mux::{self, Inbound, Mux, MuxSide, MuxStream, Window};
 use postern::net::socket::{self, Listener};
 use postern::net::tls::{Http, NodeClient, ServerSides, Spoken};
 use postern::net::web_certificates::WebCertificates;
@@ -109,7 +109,7 @@ async fn link_to_auth(identity: &Identity) -> Mux {
     )
     .expect("an identity");
     let stream = dialer.dial().await.expect("auth answers");
-    let (mux, _inbound, driver) = mux::start(stream, MuxSide::Dialled);
+    let (mux, _inbound, driver) = mux::start(stream, MuxSide::Dialled, Window::FIXED);
     tokio::spawn(driver);
     mux
 }
@@ -193,7 +193,7 @@ fn a_proxy_refuses_what_an_agent_may_not_say_and_the_tunnel_lives() {
         let to = proxy();
         let tcp = socket::connect(&to.host, to.port).await.expect("the proxy listens");
         let stream = client.connect(tcp).await.expect("the proxy is one");
-        let (mux, _inbound, driver) = mux::start(stream, MuxSide::Dialled);
+        let (mux, _inbound, driver) = mux::start(stream, MuxSide::Dialled, Window::FIXED);
         tokio::spawn(driver);
         let mut control = mux.open().await.expect("a control stream");
         for (what, bytes, id) in bad_frames(announce.clone(), not_an_agents) {
@@ -241,7 +241,7 @@ async fn accept_tunnel(listener: &Listener, sides: &ServerSides) -> (Mux, Inboun
         let Ok((Spoken::Tunnel, tls)) = accepted else {
             continue;
         };
-        let (mux, mut inbound, driver) = mux::start(tls, MuxSide::Accepted);
+        let (mux, mut inbound, driver) = mux::start(tls, MuxSide::Accepted, Window::FIXED);
         tokio::spawn(driver);
         let mut control = inbound.recv().await.expect("a control stream");
         answer_announcement(&mut control).await;

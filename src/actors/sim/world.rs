@@ -28,7 +28,7 @@ use crate::model::clock::Clock;
 use crate::model::{
     ConnectionId, Endpoint, NodeId, NodeName, Refusal, RefusalKind, ServiceName, SharedClock, Timestamp,
 };
-use crate::net::mux::{self, Mux, MuxSide};
+use crate::net::mux::{self, Mux, MuxSide, Window};
 use crate::net::tls::{Http, ServerTls};
 use crate::net::upstream_tls::UpstreamTrust;
 use crate::pki::entropy;
@@ -220,9 +220,9 @@ impl World {
     /// As the agent's dialer and the proxy's tunnel do once TLS is done.
     pub async fn connect_tunnel(&self, agent: usize) {
         let (dialled, accepted) = tokio::io::duplex(TUNNEL_PIPE_BYTES);
-        let (agents_side, mut inbound, driver) = mux::start(dialled, MuxSide::Dialled);
+        let (agents_side, mut inbound, driver) = mux::start(dialled, MuxSide::Dialled, Window::FIXED);
         spawn_detached(async move { drop(driver.await) });
-        let (proxys_side, _no_control_stream, driver) = mux::start(accepted, MuxSide::Accepted);
+        let (proxys_side, _no_control_stream, driver) = mux::start(accepted, MuxSide::Accepted, Window::FIXED);
         spawn_detached(async move { drop(driver.await) });
         let agent = &self.agents[agent];
         let serve: Address<ServeStream> = agent.agent.address();

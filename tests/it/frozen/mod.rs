@@ -20,7 +20,7 @@ use crate::harness::{Cluster, Form, Kind, Output, PATIENCE, Process, TestDir, po
 use postern::model::{Endpoint, NodeKind, SharedClock, SystemClock};
 use postern::net::BoxStream;
 use postern::net::auth_dialer::{AuthDialer, AuthRoute};
-use postern::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
+use postern::net::mux::{self, Inbound, Mux, MuxSide, MuxStream, Window};
 use postern::net::socket::{self, Listener};
 use postern::net::tls::{Http, NodeClient, ServerSides, ServerTls, Spoken};
 use postern::net::web_certificates::WebCertificates;
@@ -152,7 +152,7 @@ async fn join(cluster: &Cluster, name: &str, token: &str, kind: u8, hosts: &[&st
 async fn link(node: &Identity, route: AuthRoute) -> Mux {
     let dialer = AuthDialer::linked(route, &node.credentials, &node.anchors, &clock()).expect("an identity");
     let stream = dialer.dial().await.expect("auth answers");
-    let (mux, _inbound, driver) = mux::start(stream, MuxSide::Dialled);
+    let (mux, _inbound, driver) = mux::start(stream, MuxSide::Dialled, Window::FIXED);
     tokio::spawn(driver);
     mux
 }
@@ -187,7 +187,7 @@ async fn tunnel(agent: &Identity) -> (Mux, Inbound, MuxStream) {
     .expect("an identity");
     let tcp = socket::connect("127.0.0.1", cluster.proxy_port()).await;
     let stream = client.connect(tcp.expect("it listens")).await.expect("a proxy");
-    let (mux, inbound, driver) = mux::start(stream, MuxSide::Dialled);
+    let (mux, inbound, driver) = mux::start(stream, MuxSide::Dialled, Window::FIXED);
     tokio::spawn(driver);
     let control = mux.open().await.expect("a control stream");
     (mux, inbound, control)

@@ -4,7 +4,7 @@ use super::links::chain_of;
 use super::{Port, answered, auth_of, block_on, bytes, next, node_of_today, refused, send, stage, v1};
 use crate::harness::TestDir;
 use crate::harness::configuration::{Join, NodeConfig, database};
-use postern::net::mux::{self, Inbound, Mux, MuxSide, MuxStream};
+use postern::net::mux::{self, Inbound, Mux, MuxSide, MuxStream, Window};
 use postern::net::socket;
 use postern::net::tls::Spoken;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ async fn serve(port: Arc<Port>, tunnels: mpsc::Sender<(Mux, Inbound)>) {
                 });
             }
             Spoken::Tunnel => {
-                let (mux, inbound, driver) = mux::start(tls, MuxSide::Accepted);
+                let (mux, inbound, driver) = mux::start(tls, MuxSide::Accepted, Window::FIXED);
                 tokio::spawn(driver);
                 tunnels.send((mux, inbound)).await.expect("the test goes on");
             }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::harness::configuration::{Join, NodeConfig};
 use crate::harness::{Kind, PATIENCE, TestDir};
-use postern::net::mux::{self, MuxSide, MuxStream};
+use postern::net::mux::{self, MuxSide, MuxStream, Window};
 use postern::net::tls::Spoken;
 use postern::node::Identity;
 use postern::protocol::tunnel::{
@@ -198,7 +198,7 @@ struct Asked {
 async fn estrange(port: Port, how: Estranged) {
     let (spoken, tls) = port.accept().await;
     assert_eq!(spoken, Spoken::Node);
-    let (_mux, mut inbound, driver) = mux::start(tls, MuxSide::Accepted);
+    let (_mux, mut inbound, driver) = mux::start(tls, MuxSide::Accepted, Window::FIXED);
     tokio::spawn(driver);
     let mut asked = Asked::default();
     let mut open = Vec::new();
