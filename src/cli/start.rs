@@ -155,7 +155,7 @@ pub fn run_services(mut config: Config, mut source: ConfigSource, flags: &Proces
         tracing::warn!("{NO_ACME}");
     }
     let (pid_file, insecure, grace) = (config.pid_file.clone(), flags.insecure, config.shutdown_grace);
-    run_system(workers(), |runtimes| async move {
+    run_system(config.worker_threads.unwrap_or_else(workers), |runtimes| async move {
         if let Some(pins) = first_contact::pins(&config, insecure).await? {
             source.settings.ca_pins = pins;
             config = source.read().map_err(Failure::usage)?;
@@ -186,9 +186,11 @@ impl Drop for PidFile {
     }
 }
 
-/// One runtime for connections per core.
+/// Threads for connections: one per core but one, which the control runtime, the spool's writer and what the kernel does for the network
+/// have, and PostgreSQL or a client where they share the machine. On two cores a second one would cost a quarter more CPU for a statement, as
+/// two threads that have half of the sessions each are woken twice and write twice.
 pub fn workers() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1))
 }
 
 async fn run_to_end(mut node: Node, orders: mpsc::Receiver<Order>) -> Outcome {

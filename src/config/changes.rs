@@ -44,6 +44,7 @@ impl Config {
             log,
             diag_addr,
             shutdown_grace,
+            worker_threads,
             auth,
             proxy,
             db,
@@ -63,6 +64,7 @@ impl Config {
         changes.note("log", *log == new.log);
         changes.note("diag_addr", *diag_addr == new.diag_addr);
         changes.note("shutdown_grace", *shutdown_grace == new.shutdown_grace);
+        changes.note("worker_threads", *worker_threads == new.worker_threads);
         changes.service("auth_service", auth.as_ref(), new.auth.as_ref(), auth_keys);
         changes.service("proxy_service", proxy.as_ref(), new.proxy.as_ref(), proxy_keys);
         changes.service("db_service", db.as_ref(), new.db.as_ref(), |changes, old, new| {

@@ -56,6 +56,7 @@ pub(super) const PROCESS: Keys = Keys {
         "pid_file",
         "proxy_server",
         "shutdown_grace",
+        "worker_threads",
     ],
     not_yet: &[
         "advertise_ip",

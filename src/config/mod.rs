@@ -55,6 +55,8 @@ pub const MAX_POLICY_MAX_AGE: Duration = Duration::from_secs(60 * 60);
 pub const DEFAULT_SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 /// SIGTERM is for whoever wants the node to end; who can wait for longer sends SIGQUIT.
 pub const MAX_SHUTDOWN_GRACE: Duration = Duration::from_secs(60 * 60);
+/// More than a machine has cores that would have one node.
+pub const MAX_WORKER_THREADS: usize = 256;
 
 /// The version of the file's format: which of the addresses of auth and proxy may be given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,6 +82,8 @@ pub struct Config {
     pub diag_addr: Option<ListenAddr>,
     /// How long sessions may go on after SIGTERM.
     pub shutdown_grace: Duration,
+    /// Threads for connections; by default as many as suit the machine.
+    pub worker_threads: Option<usize>,
     /// The services; `None` where one does not run here.
     pub auth: Option<AuthConfig>,
     pub proxy: Option<ProxyConfig>,

@@ -6,8 +6,8 @@ use super::secret_file::{PinSource, TokenSource};
 use super::section::{Section, Text};
 use super::{
     Config, DEFAULT_AUTH_PORT, DEFAULT_DATA_DIR, DEFAULT_DIAG_PORT, DEFAULT_SHUTDOWN_GRACE, DEFAULT_WEB_PORT,
-    JoinAddress, ListenAddr, LogConfig, LogFormat, LogOutput, MAX_SHUTDOWN_GRACE, Severity, Version, databases, keys,
-    services,
+    JoinAddress, ListenAddr, LogConfig, LogFormat, LogOutput, MAX_SHUTDOWN_GRACE, MAX_WORKER_THREADS, Severity,
+    Version, databases, keys, services,
 };
 use crate::model::Endpoint;
 use crate::model::NodeName;
@@ -36,6 +36,7 @@ pub(super) fn config(root: Node) -> Result<Config, ConfigError> {
     let log = log(&mut process)?;
     let diag_addr = diag_addr(&mut process)?;
     let shutdown_grace = shutdown_grace(&mut process)?;
+    let worker_threads = worker_threads(&mut process)?;
     let auth = match file.take("auth_service") {
         Some(node) => services::auth(node, &nodename)?,
         None => None,
@@ -64,6 +65,7 @@ pub(super) fn config(root: Node) -> Result<Config, ConfigError> {
         log,
         diag_addr,
         shutdown_grace,
+        worker_threads,
         auth,
         proxy,
         db,
@@ -230,6 +232,18 @@ fn shutdown_grace(process: &mut Section) -> Result<Duration, ConfigError> {
             text.value
         )))
     }
+}
+
+fn worker_threads(process: &mut Section) -> Result<Option<usize>, ConfigError> {
+    let text = process.text("worker_threads", "a number of threads")?;
+    text.map(|text| match text.value.parse() {
+        Ok(count @ 1..=MAX_WORKER_THREADS) => Ok(count),
+        _ => Err(text.refuse(format!(
+            "{:?} is not a number of threads: from 1, and as many as the machine has cores are enough; at most {MAX_WORKER_THREADS}",
+            text.value
+        ))),
+    })
+    .transpose()
 }
 
 fn log(process: &mut Section) -> Result<LogConfig, ConfigError> {

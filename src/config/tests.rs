@@ -118,6 +118,7 @@ fn what_is_not_said_has_its_default() {
     assert_eq!(config.log.severity, Severity::Info);
     assert_eq!(config.shutdown_grace, Duration::from_secs(30));
     assert_eq!(config.diag_addr, None);
+    assert_eq!(config.worker_threads, None);
     let auth = config.auth.expect("enabled by being there");
     assert_eq!(auth.cluster_name.as_str(), "here");
     assert_eq!(auth.listen_addr.to_string(), "0.0.0.0:3025");
@@ -127,6 +128,22 @@ fn what_is_not_said_has_its_default() {
         "0.0.0.0:3080"
     );
     assert!(config.db.is_none());
+}
+
+#[test]
+fn threads_are_counted_from_one_to_their_bound() {
+    let threads = |text: &str| {
+        parse(&format!("postern: {{worker_threads: {text}}}\nauth_service: {{}}")).map(|config| config.worker_threads)
+    };
+    assert_eq!(threads("1").expect("the fewest"), Some(1));
+    assert_eq!(threads("256").expect("the most"), Some(MAX_WORKER_THREADS));
+    for bad in ["0", "257", "-1", "2.5", "many"] {
+        let error = threads(bad).expect_err(bad).to_string();
+        assert!(
+            error.contains("worker_threads") && error.contains("at most 256"),
+            "{error}"
+        );
+    }
 }
 
 #[test]
