@@ -302,3 +302,25 @@ fn log(process: &mut Section) -> Result<LogConfig, ConfigError> {
     }
     Ok(config)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_counted_from_one_to_their_bound() {
+        let threads = |text: &str| {
+            let file = format!("postern: {{worker_threads: {text}}}\nauth_service: {{}}");
+            Config::parse(&file, "/etc/postern.yaml").map(|config| config.worker_threads)
+        };
+        assert_eq!(threads("1").expect("the fewest"), Some(1));
+        assert_eq!(threads("256").expect("the most"), Some(MAX_WORKER_THREADS));
+        for bad in ["0", "257", "-1", "2.5", "many"] {
+            let error = threads(bad).expect_err(bad).to_string();
+            assert!(
+                error.contains("worker_threads") && error.contains("at most 256"),
+                "{error}"
+            );
+        }
+    }
+}

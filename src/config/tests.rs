@@ -131,22 +131,6 @@ fn what_is_not_said_has_its_default() {
 }
 
 #[test]
-fn threads_are_counted_from_one_to_their_bound() {
-    let threads = |text: &str| {
-        parse(&format!("postern: {{worker_threads: {text}}}\nauth_service: {{}}")).map(|config| config.worker_threads)
-    };
-    assert_eq!(threads("1").expect("the fewest"), Some(1));
-    assert_eq!(threads("256").expect("the most"), Some(MAX_WORKER_THREADS));
-    for bad in ["0", "257", "-1", "2.5", "many"] {
-        let error = threads(bad).expect_err(bad).to_string();
-        assert!(
-            error.contains("worker_threads") && error.contains("at most 256"),
-            "{error}"
-        );
-    }
-}
-
-#[test]
 fn the_grace_of_a_stop_is_at_most_an_hour_and_may_be_nothing() {
     let grace = |text: &str| {
         parse(&format!("postern: {{shutdown_grace: {text}}}\nauth_service: {{}}")).map(|config| config.shutdown_grace)

@@ -42,12 +42,12 @@ const CALLS_FOR_A_STATEMENT: f64 = 7.5;
 const READS_FOR_A_MB: f64 = 40.0;
 /// Seen: 15.4 to 17. A turn's frames, with their headers, fill what gathers below yamux (`GATHER_BYTES`).
 const WRITES_INTO_THE_TUNNEL_FOR_A_MB: f64 = 20.0;
-/// Seen: 16.4 to 19.4. 15.3 writes of 64 KiB (`COPY_BYTES`, and what rustls takes at once), and what lets the sender of the stream
-/// go on.
-const WRITES_OUT_OF_THE_TUNNEL_FOR_A_MB: f64 = 23.0;
-/// Seen: 55 to 69. The above, and 1 to 10 waits where the other end was slower, which depends on the machine, as does the memory
+/// Seen: 22 to 26. 15.3 writes of 64 KiB (`COPY_BYTES`, and what rustls takes at once), and what lets the sender of the stream go on, with
+/// each half of its window of 256 KiB.
+const WRITES_OUT_OF_THE_TUNNEL_FOR_A_MB: f64 = 32.0;
+/// Seen: 55 to 79. The above, and 1 to 15 waits where the other end was slower, which depends on the machine, as does the memory
 /// (up to 10) that threads take and give back.
-const CALLS_FOR_A_MB: f64 = 85.0;
+const CALLS_FOR_A_MB: f64 = 98.0;
 
 /// What a node does by itself for each second, on top: announcements, heartbeats, the audit trail, metrics. Seen at rest: up to 116
 /// while events of the last statements were on their way, 36 to 50 otherwise.
