@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test campaign-agents campaign-large campaign-stopped-agent bench bench-quick bench-tools campaign-audit bench-messages bench-statements fuzz lint build fmt clean-demo test-tools postgresql
+.PHONY: help demo test campaign-agents campaign-large campaign-stopped-agent bench bench-quick bench-instructions bench-tools campaign-audit bench-messages bench-statements fuzz lint build fmt clean-demo test-tools postgresql
 
 target := $(or $(CARGO_TARGET_DIR),target)
 cargo ?= cargo
@@ -39,7 +39,10 @@ bench: build bench-tools ## Postern beside direct, pgbouncer and haproxy: half a
 bench-quick: build bench-tools ## the main table of it in less than three minutes, printed (BENCH_WRITE=1 writes it as well)
 	@POSTERN="$${POSTERN:-$(abspath $(target))/release/postern}" python3 -B bench/run.py --quick
 
-bench-tools: ## install what only the bench needs: pgbouncer, haproxy, strace
+bench-instructions: build bench-tools ## instructions for a statement, a connection and a MB, by callgrind; fails beyond a bound, whatever the machine does
+	@POSTERN="$${POSTERN:-$(abspath $(target))/release/postern}" BENCH_ONLY=postern-apart,postern-one,instructions python3 -B bench/run.py --quick
+
+bench-tools: ## install what only the bench needs: pgbouncer, haproxy, strace, valgrind
 	@bench/install.sh
 
 bench-messages: ## what a message between actors costs with the record on and off, and an actor at rest; fails beyond a bound

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Installs what the bench compares with and measures by, where it is missing: pgbouncer, haproxy, strace, perf, openssl, iproute2, python3, and
+# Installs what the bench compares with and measures by, where it is missing: pgbouncer, haproxy, strace, valgrind, perf, openssl, iproute2, python3, and
 # PostgreSQL with pgbench. Each is started by the bench itself, in a directory of its own; Debian's services of them stay off.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/install-postgresql.sh
 missing=()
-for package in pgbouncer haproxy strace openssl python3; do
+for package in pgbouncer haproxy strace valgrind openssl python3; do
     PATH=$PATH:/usr/sbin command -v "$package" >/dev/null || missing+=("$package")
 done
 command -v perf >/dev/null || missing+=(linux-perf)

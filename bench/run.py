@@ -80,7 +80,10 @@ def main():
         (HERE / "results.json").write_text(document.compact(results))
         document.write(HERE, results)
         say(f"written: {HERE}/RESULTS.md, results.json and pictures")
-    return 1 if any("error" in record for record in results["records"]) else 0
+    for record in results["records"]:
+        for beyond in record.get("beyond", []):
+            say(f"bench: {record['target']}: {beyond}")
+    return 1 if any("error" in record or "beyond" in record for record in results["records"]) else 0
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from machine.profile import AUDIT, DECISION, FILES, ORDER, PROTOCOL, TELEMETRY
 from targets.all import AGAIN, APART, DIRECT, HAPROXY, ONE, PGBOUNCER
 from targets.link import ONE_TUNNEL, TWO_TUNNELS
 from work.link import CONDITIONS
-from work.plan import BESIDE, CALLS, CONNECT, DOWN, FIRST, IDLE, IDLE_REAL, PROFILE, ROUNDS, SETUP, STATEMENTS, UP
+from work.plan import BESIDE, CALLS, CONNECT, DOWN, FIRST, IDLE, IDLE_REAL, INSTRUCTIONS, PROFILE, ROUNDS, SETUP, STATEMENTS, UP
 
 TITLES = {
     DIRECT: "direct",
@@ -141,6 +141,12 @@ class Tables:
             ("auth alone, per transaction (in no line above)", "auth", ".2f"),
         ]
         return self.plain(CALLS, rows, self.middles())
+
+    def instructions(self):
+        works = [("a statement of eight clients", "statement"), ("a connection with one statement", "connection"), ("a MB down", "mb_down")]
+        parts = [("{}", "all"), ("· at most", "at_most"), ("· proxy", "by_process.proxy"), ("· agent", "by_process.agent")]
+        rows = [(text.format(title), f"{work}.{path}", ".0f") for title, work in works for text, path in parts]
+        return self.plain(INSTRUCTIONS, rows, [name for name in self.columns if name in (APART, ONE)])
 
     def idle(self, work):
         rows = [

@@ -10,7 +10,7 @@ import textwrap
 import time
 import unittest
 
-from machine import profile, syscalls
+from machine import callgrind, profile, syscalls
 from machine.process import cpu_seconds, resident_kib
 from machine.scratch import BenchError, Scratch, run, until
 from work.statements import read_log
@@ -159,3 +159,22 @@ class CallsOfAProcess(unittest.TestCase):
             process = scratch.start("caller", ["sh", "-c", "while :; do kill -0 $$; done"])
             calls = syscalls.count(scratch, [process], lambda: time.sleep(0.2))
             self.assertGreater(calls["kill"], 1)
+
+
+class Instructions(unittest.TestCase):
+    def test_a_dump_ends_with_its_total(self):
+        self.assertEqual(callgrind.total("summary: 12\nfn=(1)\n3 4\ntotals: 4711\n"), 4711)
+        self.assertEqual(callgrind.total("events: Ir\nsummary: 12\n"), 12)
+
+    def test_a_dump_without_one_is_told(self):
+        with self.assertRaisesRegex(BenchError, "no total"):
+            callgrind.total("fn=(1)\n3 4\n")
+
+    def test_only_a_node_is_started_under_callgrind(self):
+        with Scratch() as scratch:
+            program = scratch.directory / "a program"
+            program.write_text('#!/bin/sh\necho "$@"\n')
+            program.chmod(0o755)
+            watched = callgrind.watched(scratch, program)
+            self.assertEqual(run([watched, "ctl", "status"])[0], "ctl status\n")
+            self.assertIn(f"exec valgrind -q --tool=callgrind --callgrind-out-file={scratch.directory}/instructions.%p '{program}'", watched.read_text())

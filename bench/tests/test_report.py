@@ -75,6 +75,14 @@ class Verdicts(unittest.TestCase):
         self.assertEqual(line.verdict(Figures(results([ours])))[1], "SHORT")
         self.assertEqual(line.verdict(Figures(results([ours, record("simple8", PGBOUNCER, count=100_000, cpu_s=3.6)])))[1], "must")
 
+    def test_a_bound_of_cpu_is_also_shown_at_the_pace_of_this_machine(self):
+        line = self.line("CPU s per 100,000 transactions", APART)
+        pgbouncer = record("simple8", PGBOUNCER, count=100_000, cpu_s=2 * line.reference)
+        for cpu, verdict in ((5.0, "must"), (10.9, "must here"), (11.1, "SHORT")):
+            ours = record("simple8", APART, count=100_000, cpu_s=cpu)
+            self.assertEqual(line.verdict(Figures(results([ours, pgbouncer])))[1], verdict)
+        self.assertEqual(line.verdict(Figures(results([ours])))[1], "SHORT")
+
 
 class Document(unittest.TestCase):
     def test_every_section_is_there_without_a_word_of_python(self):

@@ -18,8 +18,9 @@ STATEMENTS = {
 CONNECT, DOWN, UP = "connect", "down", "up"
 ROUNDS = [*STATEMENTS, CONNECT, DOWN, UP]
 # By themselves.
-CALLS, PROFILE, BESIDE, FIRST, IDLE, IDLE_REAL, SETUP, LINK = "calls", "profile", "beside", "first", "idle", "idle-real", "setup", "link"
-ALONE = [CALLS, PROFILE, BESIDE, FIRST, IDLE, IDLE_REAL, SETUP, LINK]
+CALLS, INSTRUCTIONS, PROFILE, BESIDE, FIRST = "calls", "instructions", "profile", "beside", "first"
+IDLE, IDLE_REAL, SETUP, LINK = "idle", "idle-real", "setup", "link"
+ALONE = [CALLS, INSTRUCTIONS, PROFILE, BESIDE, FIRST, IDLE, IDLE_REAL, SETUP, LINK]
 WORKS = ROUNDS + ALONE
 
 
@@ -57,7 +58,7 @@ QUICK = Sizes(
     idle_busy_seconds=1, idle_real=50, setup_rounds=1, setup=50, people=3, link_rounds=1, link_seconds=3,
 )  # fmt: skip
 # What the quick run leaves out unless it is asked for: it would take longer than three minutes.
-NOT_QUICK = [PROFILE, BESIDE, FIRST, IDLE, IDLE_REAL, SETUP, LINK]
+NOT_QUICK = [INSTRUCTIONS, PROFILE, BESIDE, FIRST, IDLE, IDLE_REAL, SETUP, LINK]
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from targets import all as targets
 from targets.upstream import PostgreSql, StandInUpstream
-from work import beside, calls, first, idle, link, profile, proof, rounds, setup
-from work.plan import BESIDE, CALLS, FIRST, IDLE, IDLE_REAL, LINK, PROFILE, ROUNDS, SETUP
+from work import beside, calls, first, idle, instructions, link, profile, proof, rounds, setup
+from work.plan import BESIDE, CALLS, FIRST, IDLE, IDLE_REAL, INSTRUCTIONS, LINK, PROFILE, ROUNDS, SETUP
 from work.records import say
 
 # pgbouncer lets in whose certificate names the database user, so that it cannot be asked for one after another.
@@ -11,7 +11,7 @@ NOT_SET_UP = [targets.PGBOUNCER]
 
 
 def run(scratch, program, plan, records):
-    if any(plan.has(work) for work in [*ROUNDS, CALLS, PROFILE, BESIDE, FIRST, IDLE_REAL]):
+    if any(plan.has(work) for work in [*ROUNDS, CALLS, INSTRUCTIONS, PROFILE, BESIDE, FIRST, IDLE_REAL]):
         before_postgresql(scratch, program, plan, records)
     if any(plan.has(work) for work in (IDLE, SETUP)):
         before_the_stand_in(scratch, program, plan, records)
@@ -33,6 +33,8 @@ def before_postgresql(scratch, program, plan, records):
                 runner.run(scratch, running, plan, records)
         for target in running.values():
             target.end(scratch)
+    if plan.has(INSTRUCTIONS):
+        instructions.run(scratch, program, upstream, plan, records)
     if plan.has(IDLE_REAL):
         # Fresh processes: what others left in an allocator would hide what a connection takes.
         for name in measured_alone(plan):
