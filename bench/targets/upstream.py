@@ -40,11 +40,11 @@ class Upstream:
     def __init__(self, scratch, name):
         self.scratch, self.name, self.port = scratch, name, free_port()
         self.account = account_for_postgresql()
-        self.authority = Authority(scratch.directory / f"{name}-authority")
+        self.authority = Authority(scratch.directory / f"{name}-{self.port}-authority")
         self.identity = self.authority.sign("client", NAME, f"DNS:{NAME}")
         server = self.authority.sign("server", "localhost", "DNS:localhost,IP:127.0.0.1")
         # What runs as another account has copies of its own.
-        self.directory = scratch.directory / name
+        self.directory = scratch.directory / f"{name}-{self.port}"
         self.directory.mkdir()
         for source, kept in ((server, "server"), (self.identity, "client")):
             for ending in (".crt", ".key"):

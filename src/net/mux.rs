@@ -27,7 +27,7 @@ use tokio_util::compat::TokioAsyncReadCompatExt as _;
 
 /// Streams that one side opens on one connection. A stream is a client connection; an agent that needs more opens more
 /// tunnels.
-pub const STREAMS_MAX: usize = 4096;
+pub const STREAMS_MAX: usize = 8192;
 /// yamux' own limit counts the streams of both sides, and those whose end has not been seen by both.
 const YAMUX_STREAMS_MAX: usize = 4 * STREAMS_MAX;
 /// Opens that wait for the driver. They are taken on its next turn.
