@@ -58,17 +58,7 @@ impl UpstreamClient {
         let provider = p256_first();
         let builder = ClientConfig::builder_with_details(provider.clone(), Arc::new(ClockTime(clock.clone())))
             .with_safe_default_protocol_versions()?;
-        let verifier = match trust.mode {
-            DatabaseTlsMode::VerifyFull => {
-                let strict = WebPkiServerVerifier::builder_with_provider(tls::roots(&trust.authorities)?, provider);
-                Arc::new(Once::new(strict.build()?, trust)) as Arc<dyn ServerCertVerifier>
-            }
-            DatabaseTlsMode::VerifyCa => {
-                let lenient = Arc::new(Lenient::new(Some(&trust.authorities), &provider));
-                Arc::new(Once::new(lenient, trust))
-            }
-            DatabaseTlsMode::Insecure => Arc::new(Lenient::new(None, &provider)),
-        };
+        let verifier = Arc::new(Verifier::new(trust, &provider)?);
         let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
         let mut config = match shown {
             Some(certificate) => {
@@ -102,134 +92,90 @@ fn p256_first() -> Arc<CryptoProvider> {
 /// Chains that PostgreSQL servers have shown and that were found good, and when all their certificates are valid.
 static GOOD: Remembered<(Timestamp, Timestamp)> = Remembered::nothing();
 
-/// Asks another verifier about each chain once, and again outside of its certificates' dates. The handshake's signature is verified each
-/// time.
+/// Verifies what the database's mode says of a chain, once, and again outside of its certificates' dates; the handshake's signature always.
 #[derive(Debug)]
-struct Once {
-    verifier: Arc<dyn ServerCertVerifier>,
-    /// How it verifies, as a part of the question.
+struct Verifier {
+    rule: Rule,
+    /// The rule and the authorities, as a part of the question.
     how: Question,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl Once {
-    fn new(verifier: Arc<dyn ServerCertVerifier>, trust: &UpstreamTrust) -> Self {
-        let mode: &[u8] = match trust.mode {
-            DatabaseTlsMode::VerifyFull => b"verify-full",
-            DatabaseTlsMode::VerifyCa => b"verify-ca",
-            DatabaseTlsMode::Insecure => b"insecure",
+#[derive(Debug)]
+enum Rule {
+    ChainAndName(Arc<WebPkiServerVerifier>),
+    Chain(Vec<CertificateDer<'static>>),
+    /// Any certificate will do.
+    Nothing,
+}
+
+impl Verifier {
+    fn new(trust: &UpstreamTrust, provider: &Arc<CryptoProvider>) -> Result<Self, TlsError> {
+        let (rule, named): (_, &[u8]) = match trust.mode {
+            DatabaseTlsMode::VerifyFull => {
+                let roots = tls::roots(&trust.authorities)?;
+                let strict = WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build()?;
+                (Rule::ChainAndName(strict), b"verify-full")
+            }
+            DatabaseTlsMode::VerifyCa => (Rule::Chain(trust.authorities.clone()), b"verify-ca"),
+            DatabaseTlsMode::Insecure => (Rule::Nothing, b"insecure"),
         };
         let authorities = trust.authorities.iter().map(|certificate| &certificate[..]);
-        Self {
-            verifier,
-            how: Question::of(std::iter::once(mode).chain(authorities)),
-        }
+        Ok(Self {
+            rule,
+            how: Question::of(std::iter::once(named).chain(authorities)),
+            algorithms: provider.signature_verification_algorithms,
+        })
     }
 }
 
 /// When all of these are valid; `None` where one cannot be read here.
-fn validity(chain: &[&[u8]]) -> Option<(Timestamp, Timestamp)> {
-    let facts = chain.iter().map(|certificate| CertificateFacts::read(certificate).ok());
-    facts
-        .reduce(|all, one| {
-            let (all, one) = (all?, one?);
-            Some(CertificateFacts {
-                valid_from: all.valid_from.max(one.valid_from),
-                valid_until: all.valid_until.min(one.valid_until),
-                ..one
-            })
-        })?
-        .map(|all| (all.valid_from, all.valid_until))
+fn validity(chain: &[&CertificateDer<'_>]) -> Option<(Timestamp, Timestamp)> {
+    let dates = |certificate| CertificateFacts::read(certificate).map(|facts| (facts.valid_from, facts.valid_until));
+    let all: Vec<_> = chain
+        .iter()
+        .map(|certificate| dates(certificate))
+        .collect::<Result<_, _>>()
+        .ok()?;
+    all.into_iter()
+        .reduce(|(from, until), (later, earlier)| (from.max(later), until.min(earlier)))
 }
 
-impl ServerCertVerifier for Once {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
+        ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let chain: Vec<&[u8]> = std::iter::once(end_entity)
-            .chain(intermediates)
-            .map(|c| &c[..])
-            .collect();
+        let chain: Vec<_> = std::iter::once(end_entity).chain(intermediates).collect();
         let name = server_name.to_str();
+        let asked = [self.how.as_bytes(), name.as_bytes()];
         let question = Question::of(
-            [self.how.as_bytes(), name.as_bytes()]
+            asked
                 .into_iter()
-                .chain(chain.iter().copied()),
+                .chain(chain.iter().map(|certificate| &certificate[..])),
         );
         let at = Timestamp::from_secs(i64::try_from(now.as_secs()).unwrap_or(i64::MAX / 1_000_000));
-        if GOOD
-            .answer(&question)
-            .is_some_and(|(from, until)| (from..=until).contains(&at))
-        {
+        let known = GOOD.answer(&question);
+        if known.is_some_and(|(from, until)| (from..=until).contains(&at)) {
             return Ok(ServerCertVerified::assertion());
         }
-        let verified = self
-            .verifier
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        match &self.rule {
+            Rule::ChainAndName(strict) => {
+                strict.verify_server_cert(end_entity, intermediates, server_name, ocsp, now)?;
+            }
+            Rule::Chain(authorities) => {
+                let chain: Vec<_> = chain.iter().copied().cloned().collect();
+                verify_db_server(&chain, authorities, None, at)
+                    .map_err(|error| rustls::Error::InvalidCertificate(as_rustls(&error)))?;
+            }
+            Rule::Nothing => return Ok(ServerCertVerified::assertion()),
+        }
         if let Some(valid) = validity(&chain) {
             GOOD.keep(question, valid);
-        }
-        Ok(verified)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier.verify_tls12_signature(message, cert, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier.verify_tls13_signature(message, cert, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.verifier.supported_verify_schemes()
-    }
-}
-
-/// Verifies the chain and not the name, or nothing; the handshake's signature always.
-#[derive(Debug)]
-struct Lenient {
-    /// `None`: any certificate will do.
-    authorities: Option<Vec<CertificateDer<'static>>>,
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl Lenient {
-    fn new(authorities: Option<&[CertificateDer<'static>]>, provider: &CryptoProvider) -> Self {
-        Self {
-            authorities: authorities.map(<[_]>::to_vec),
-            algorithms: provider.signature_verification_algorithms,
-        }
-    }
-}
-
-impl ServerCertVerifier for Lenient {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        if let Some(authorities) = &self.authorities {
-            let chain: Vec<CertificateDer<'_>> = std::iter::once(end_entity).chain(intermediates).cloned().collect();
-            let now = Timestamp::from_secs(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
-            verify_db_server(&chain, authorities, None, now)
-                .map_err(|error| rustls::Error::InvalidCertificate(as_rustls(&error)))?;
         }
         Ok(ServerCertVerified::assertion())
     }

@@ -125,7 +125,12 @@ fn a_server_that_does_not_hold_the_key_of_its_certificate_is_refused_in_every_mo
 #[test]
 fn a_certificate_that_has_ended_is_refused_where_the_chain_is_verified() {
     let ours = authority("ours");
-    let verifier = Lenient::new(Some(std::slice::from_ref(ours.certificate())), &p256_first());
+    let trust = UpstreamTrust {
+        mode: DatabaseTlsMode::VerifyCa,
+        server_name: "db.internal".to_owned(),
+        authorities: vec![ours.certificate().clone()],
+    };
+    let verifier = Verifier::new(&trust, &p256_first()).expect("a verifier");
     let key = PrivateKey::generate().expect("made").public_key();
     let profile = DbServerProfile {
         names: vec![HostName::new("db.internal").expect("valid")],

@@ -42,12 +42,6 @@ impl Question {
 #[derive(Debug)]
 pub struct Remembered<A>(Mutex<BTreeMap<Question, A>>);
 
-impl<A> Default for Remembered<A> {
-    fn default() -> Self {
-        Self::nothing()
-    }
-}
-
 impl<A> Remembered<A> {
     pub const fn nothing() -> Self {
         Self(Mutex::new(BTreeMap::new()))
@@ -98,7 +92,7 @@ mod tests {
 
     #[test]
     fn it_grows_to_its_bound_and_begins_anew() {
-        let remembered = Remembered::default();
+        let remembered = Remembered::nothing();
         let nth = |n: usize| Question::of([&n.to_be_bytes()[..]]);
         (0..MOST).for_each(|n| remembered.keep(nth(n), n));
         remembered.keep(nth(0), 7);
