@@ -192,30 +192,16 @@ impl<A: AnswerTap> Tap for BoundaryTap<A> {
 mod tests {
     use super::super::session_limits::{Limits, StrictMark};
     use super::*;
-    use crate::model::{ConnectionId, SessionId, Timestamp};
+    use crate::model::{ConnectionId, Timestamp};
     use crate::net::copy::{ENDS, Relay};
     use crate::policy::SessionOptions;
     use crate::telemetry::record;
     use crate::telemetry::relays::RelaySpec;
-    use crate::telemetry::view::{Side, Whose};
     use std::time::Duration;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     fn gauge_of(connection: ConnectionId) -> Arc<Gauge> {
-        Gauge::begin(RelaySpec {
-            connection,
-            session: SessionId::from_random([4; 16]),
-            side: Side::Agent,
-            whose: Whose {
-                user: "alice".into(),
-                database: "aurora".into(),
-                db_user: "alice".into(),
-                db_name: "postgres".into(),
-                client: "127.0.0.1:5000".into(),
-            },
-            upstream: "PostgreSQL at localhost:5432".into(),
-            process_id: 7,
-        })
+        Gauge::begin(RelaySpec::of_a_test(connection))
     }
 
     fn gauge() -> Arc<Gauge> {

@@ -1,36 +1,13 @@
 use super::*;
-use crate::model::{ConnectionId, RefusalKind, SessionId};
+use crate::model::{ConnectionId, RefusalKind};
 use crate::net::counted_writes::{Counted, Writes};
+use crate::net::test_thread::block_on;
 use crate::telemetry::relays::RelaySpec;
-use crate::telemetry::view::{Side, Whose};
 use std::cell::Cell;
 use tokio::io::{DuplexStream, duplex};
 
-const SOON: Duration = Duration::from_secs(20);
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async { tokio::time::timeout(SOON, future).await.unwrap() })
-}
-
 fn gauge() -> Arc<Gauge> {
-    Gauge::begin(RelaySpec {
-        connection: ConnectionId::from_random(*b"copytest"),
-        session: SessionId::from_random([3; 16]),
-        side: Side::Agent,
-        whose: Whose {
-            user: "alice".into(),
-            database: "aurora".into(),
-            db_user: "alice".into(),
-            db_name: "postgres".into(),
-            client: "127.0.0.1:5000".into(),
-        },
-        upstream: "PostgreSQL at localhost:5432".into(),
-        process_id: 7,
-    })
+    Gauge::begin(RelaySpec::of_a_test(ConnectionId::from_random(*b"copytest")))
 }
 
 /// Nobody ends the relay.

@@ -4,50 +4,20 @@ use super::buffers::FAIR_BYTES;
 use super::copy::{ENDS, NoTap, Relay};
 use super::deferred_flush::{DeferredFlush, FlushGate};
 use super::socket::{self, Listener};
-use crate::model::{ConnectionId, SessionId};
+use super::test_thread::block_on;
+use crate::model::ConnectionId;
 use crate::telemetry::relays::{Gauge, RelaySpec};
-use crate::telemetry::view::{Side, Whose};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
-use std::time::Duration;
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf, duplex, join, repeat, sink};
 use tokio::sync::mpsc;
-
-const SOON: Duration = Duration::from_secs(20);
-
-/// As actix runs the tasks of a node's thread.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let local = tokio::task::LocalSet::new();
-    runtime.block_on(local.run_until(async { tokio::time::timeout(SOON, future).await.unwrap() }))
-}
-
-fn spec() -> RelaySpec {
-    RelaySpec {
-        connection: ConnectionId::from_random(*b"fairness"),
-        session: SessionId::from_random([9; 16]),
-        side: Side::Proxy,
-        whose: Whose {
-            user: "alice".into(),
-            database: "aurora".into(),
-            db_user: "alice".into(),
-            db_name: "postgres".into(),
-            client: "127.0.0.1:5000".into(),
-        },
-        upstream: "agent db-1".into(),
-        process_id: 0,
-    }
-}
 
 #[test]
 fn a_copy_without_end_leaves_its_thread_to_the_sockets_of_others() {
     const QUESTIONS: u64 = 20;
     block_on(async {
-        let gauge = Gauge::begin(spec());
+        let gauge = Gauge::begin(RelaySpec::of_a_test(ConnectionId::from_random(*b"fairness")));
         let (nothing, _keep) = duplex(1);
         let (endless, drain) = (join(repeat(b'x'), sink()), join(nothing, sink()));
         let mut relay = Relay::new(endless, drain, NoTap, NoTap, gauge.clone());

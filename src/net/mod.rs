@@ -22,6 +22,8 @@ pub mod socket;
 mod stalled_upstream_tests;
 #[cfg(test)]
 mod stops;
+#[cfg(test)]
+mod test_thread;
 pub mod tls;
 mod turns;
 pub mod upstream;

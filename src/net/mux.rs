@@ -25,8 +25,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio_util::compat::TokioAsyncReadCompatExt as _;
 
-/// Streams that one side opens on one connection. A stream is a client connection; an agent that needs more opens more
-/// tunnels.
+/// Streams that one side opens on one connection. A stream is a client connection. An agent on two cores has one tunnel to a proxy, and this
+/// many sessions through it: more than half of what a proxy's port takes.
 pub const STREAMS_MAX: usize = 8192;
 /// yamux' own limit counts the streams of both sides, and those whose end has not been seen by both.
 const YAMUX_STREAMS_MAX: usize = 4 * STREAMS_MAX;
@@ -311,18 +311,9 @@ impl AsyncWrite for MuxStream {
 
 #[cfg(test)]
 mod tests {
+    use super::super::test_thread::block_on;
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-    const SOON: Duration = Duration::from_secs(10);
-
-    fn block_on<T>(future: impl Future<Output = T>) -> T {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async { tokio::time::timeout(SOON, future).await.unwrap() })
-    }
 
     fn pair() -> (Mux, Inbound, Mux, Inbound) {
         let (a, b) = tokio::io::duplex(64 * 1024);

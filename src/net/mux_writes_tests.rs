@@ -2,24 +2,13 @@
 
 use super::counted_writes::{Counted, Writes};
 use super::mux::{Inbound, Mux, MuxSide, MuxStream, Window, start};
-use std::future::Future;
-use std::time::Duration;
+use super::test_thread::block_on;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-const SOON: Duration = Duration::from_secs(10);
 /// Of a frame of yamux.
 const HEADER_BYTES: usize = 12;
 const STREAMS: usize = 50;
 const WORDS: &[u8] = b"a small frame";
-
-/// On one thread, so that a turn of the driver is one.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async { tokio::time::timeout(SOON, future).await.unwrap() })
-}
 
 /// A connection with streams that both sides have used, and what its dialled side writes from now on.
 struct World {

@@ -27,6 +27,27 @@ pub struct RelaySpec {
     pub process_id: u32,
 }
 
+#[cfg(test)]
+impl RelaySpec {
+    /// Alice's, on an agent.
+    pub fn of_a_test(connection: ConnectionId) -> Self {
+        Self {
+            connection,
+            session: SessionId::from_random([4; 16]),
+            side: Side::Agent,
+            whose: Whose {
+                user: "alice".into(),
+                database: "aurora".into(),
+                db_user: "alice".into(),
+                db_name: "postgres".into(),
+                client: "127.0.0.1:5000".into(),
+            },
+            upstream: "PostgreSQL at localhost:5432".into(),
+            process_id: 7,
+        }
+    }
+}
+
 /// What one direction of a relay is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(u8)]
