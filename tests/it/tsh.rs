@@ -62,9 +62,11 @@ fn somebody_logs_in_uses_two_databases_at_once_and_logs_out_of_one_and_of_all() 
             "[valid for 1",
         ],
     );
+    // What is left of it is a second less where one passes between the two.
+    let but_for_what_is_left = |said: String| said.split(" [valid for ").next().map(str::to_owned);
     assert_eq!(
-        anna.typed("postern login").ok(),
-        anna.typed("postern status").ok(),
+        but_for_what_is_left(anna.typed("postern login").ok()),
+        but_for_what_is_left(anna.typed("postern status").ok()),
         "nothing is asked again"
     );
     let listed = anna.typed("tsh db ls env=dev").ok();
