@@ -14,7 +14,7 @@ import sys
 import time
 
 from machine import host
-from machine.scratch import ENDING, BenchError, Scratch
+from machine.scratch import ENDING, BenchError
 from report import document
 from work import plan as plans
 from work import run as works
@@ -49,8 +49,7 @@ def measure(quick):
     records, began, load = Records(), time.time(), host.load()
     if load > 0.5:
         say(f"the machine has a load of {load:.1f} before anything is measured: the figures will say more of it than of the targets")
-    with Scratch() as scratch:
-        works.run(scratch, program, plan, records)
+    works.run(program, plan, records)
     return {
         "kind": "quick" if quick else "full",
         "date": time.strftime("%Y-%m-%d", time.gmtime(began)),

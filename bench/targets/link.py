@@ -1,37 +1,16 @@
 """What is at both ends of a link: PostgreSQL at the site, the client in the cluster, and nothing between them or Postern, whose tunnels
-cross the link. Its agent has as many of them as it has worker threads, one for each core that it finds."""
+cross the link. Its agent has as many of them as it has worker threads (`worker_threads`)."""
 
-import contextlib
 import json
-import os
 from dataclasses import replace
 
-from machine.scratch import BenchError, run, until
+from machine.scratch import run, until
 from targets import others, postern
 from targets.all import DIRECT, answering
 
 ONE_TUNNEL, TWO_TUNNELS = "postern-one-tunnel", "postern-two-tunnels"
 TUNNELS = {ONE_TUNNEL: 1, TWO_TUNNELS: 2}
 NAMES = [DIRECT, ONE_TUNNEL, TWO_TUNNELS]
-
-
-@contextlib.contextmanager
-def on_cores(count):
-    """What is started within finds so many cores."""
-    all_of_them = os.sched_getaffinity(0)
-    if len(all_of_them) < count:
-        raise BenchError(f"{count} tunnels take {count} cores, and there are {len(all_of_them)}")
-    os.sched_setaffinity(0, sorted(all_of_them)[:count])
-    try:
-        yield all_of_them
-    finally:
-        os.sched_setaffinity(0, all_of_them)
-
-
-def spread(process, cores):
-    """Every thread of it may run on all of them again: fewer tunnels are compared, and not fewer cores."""
-    for thread in os.listdir(f"/proc/{process.pid}/task"):
-        os.sched_setaffinity(int(thread), cores)
 
 
 def tunnels(cluster):
@@ -49,10 +28,9 @@ def through_postern(scratch, program, upstream, name, link):
     reached = cluster.proxy_section("0.0.0.0", ["localhost", link.cluster_address])
     port = postern.port_of(cluster.node("proxy", cluster.joining("auth_server", postern.port_of(auth, "auth")), reached), "proxy")
     joining = cluster.joining("proxy_server", port, link.cluster_address)
-    with link.site(), on_cores(TUNNELS[name]) as cores:
-        cluster.node("agent", joining, cluster.agent_section())
+    with link.site():
+        cluster.node("agent", f"  worker_threads: {TUNNELS[name]}\n", joining, cluster.agent_section())
     nodes = cluster.nodes
-    spread(nodes["agent"], cores)
     until(f"{TUNNELS[name]} tunnels are up", lambda: tunnels(cluster) == TUNNELS[name], watched=nodes.values())
     return postern.finished(cluster, name, port, [nodes["proxy"], nodes["agent"]], [nodes["auth"]])
 

@@ -19,8 +19,10 @@ class Records:
         self.all.append({"work": work, "target": target, "round": number, **found})
         say(f"{time.monotonic() - self.began:6.0f} s  round {number + 1}  {work:<11} {target:<20} {brief(found)}")
 
-    def errors(self):
-        return [record for record in self.all if "error" in record]
+    def fail(self, part, error):
+        """A whole part of a run ended; what was measured before stays."""
+        self.all.append({"work": part, "target": "all", "round": 0, "error": str(error) or type(error).__name__})
+        say(f"ERROR {part}: {error}")
 
 
 def brief(found):

@@ -1,5 +1,6 @@
 """A whole run: what stands in front of what, in which order."""
 
+from machine.scratch import BenchError, Scratch
 from targets import all as targets
 from targets.upstream import PostgreSql, StandInUpstream
 from work import beside, calls, first, idle, instructions, link, profile, proof, rounds, setup
@@ -10,13 +11,20 @@ from work.records import say
 NOT_SET_UP = [targets.PGBOUNCER]
 
 
-def run(scratch, program, plan, records):
-    if any(plan.has(work) for work in [*ROUNDS, CALLS, INSTRUCTIONS, PROFILE, BESIDE, FIRST, IDLE_REAL]):
-        before_postgresql(scratch, program, plan, records)
-    if any(plan.has(work) for work in (IDLE, SETUP)):
-        before_the_stand_in(scratch, program, plan, records)
-    if plan.has(LINK):
-        link.run(scratch, program, plan, records)
+def run(program, plan, records):
+    before_real = [*ROUNDS, CALLS, INSTRUCTIONS, PROFILE, BESIDE, FIRST, IDLE_REAL]
+    for name, works, part in (
+        ("before PostgreSQL", before_real, before_postgresql),
+        ("before the stand-in", [IDLE, SETUP], before_the_stand_in),
+        ("beyond a link", [LINK], link.run),
+    ):
+        if any(plan.has(work) for work in works):
+            # Of its own for each, so that nothing of a part that fails is left beside the next one.
+            try:
+                with Scratch() as scratch:
+                    part(scratch, program, plan, records)
+            except (BenchError, OSError) as error:
+                records.fail(name, error)
 
 
 def before_postgresql(scratch, program, plan, records):
