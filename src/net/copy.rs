@@ -4,9 +4,9 @@
 //! flushes only when there is nothing left to write; while it waits for bytes it holds no buffer. A [`Tap`] sees every
 //! chunk before it is passed on and may hold it back.
 
-use super::buffers::{FAIR_BYTES, Pooled, TURN_BYTES};
+use super::buffers::{Pooled, TURN_BYTES};
 use super::rare::Rare;
-use super::turns;
+use super::turns::Turn;
 use crate::model::Refusal;
 use crate::telemetry::relays::{Gauge, WaitsFor, Way};
 use std::future::{Future, poll_fn};
@@ -127,6 +127,7 @@ struct Direction<T> {
     /// At the end of the reader the writer is closed. Not so towards the client, who may be owed last words.
     half_closes: bool,
     total: u64,
+    turn: Turn,
     /// Where the last turn got to.
     waits_for: WaitsFor,
     /// What everybody was shown last.
@@ -148,6 +149,7 @@ impl<T: Tap> Direction<T> {
             done: false,
             read_error: None,
             total: 0,
+            turn: Turn::default(),
             waits_for: WaitsFor::default(),
             shown: <(u64, WaitsFor)>::default(),
         }
@@ -179,8 +181,8 @@ impl<T: Tap> Direction<T> {
         if self.done {
             return Poll::Ready(Ok(()));
         }
-        let at_first = self.total;
         loop {
+            ready!(self.turn.poll(cx));
             let idle = self.fill(cx, from)?;
             let is_held = self.poll_admit(cx)?.is_pending();
             self.waits_for = WaitsFor::Sink;
@@ -207,10 +209,6 @@ impl<T: Tap> Direction<T> {
             self.waits_for = WaitsFor::Source;
             if idle {
                 self.buffer = Pooled::default();
-                return Poll::Pending;
-            }
-            if self.total - at_first >= FAIR_BYTES as u64 {
-                turns::go_last(cx);
                 return Poll::Pending;
             }
         }
@@ -291,6 +289,7 @@ impl<T: Tap> Direction<T> {
                 Ok(count) => {
                     self.start += count;
                     self.total += count as u64;
+                    self.turn.passes(count);
                     self.unflushed = true;
                 }
                 Err(error) => return Poll::Ready(Err(Broken::Write(error))),

@@ -3,12 +3,12 @@
 //! yamux writes a frame's header and body apart and flushes after each frame; through TLS that is two records and a system
 //! call each. Here frames of several streams gather and leave in one record.
 
-use super::buffers::{COPY_BYTES, FAIR_BYTES, Pooled};
-use super::turns;
+use super::buffers::{COPY_BYTES, Pooled};
+use super::turns::Turn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -23,15 +23,12 @@ pub struct FlushGate(Arc<Flags>);
 struct Flags {
     is_open: AtomicBool,
     is_awaited: AtomicBool,
-    /// In this turn of the driver.
-    read: AtomicUsize,
 }
 
 impl FlushGate {
     /// The driver's turn begins.
     pub fn begin(&self) {
         self.0.is_open.store(false, Ordering::Relaxed);
-        self.0.read.store(0, Ordering::Relaxed);
     }
 
     /// The driver has done all work of its turn.
@@ -48,14 +45,6 @@ impl FlushGate {
         self.0.is_awaited.load(Ordering::Relaxed)
     }
 
-    fn has_read(&self) -> usize {
-        self.0.read.load(Ordering::Relaxed)
-    }
-
-    fn reads(&self, bytes: usize) {
-        self.0.read.store(self.has_read() + bytes, Ordering::Relaxed);
-    }
-
     fn awaits(&self, flush: bool) {
         self.0.is_awaited.store(flush, Ordering::Relaxed);
     }
@@ -70,6 +59,7 @@ pub struct DeferredFlush<T> {
     written: usize,
     end: usize,
     gate: FlushGate,
+    reads: Turn,
 }
 
 impl<T: AsyncWrite + Unpin> DeferredFlush<T> {
@@ -80,6 +70,7 @@ impl<T: AsyncWrite + Unpin> DeferredFlush<T> {
             written: 0,
             end: 0,
             gate,
+            reads: Turn::default(),
         }
     }
 
@@ -100,13 +91,10 @@ impl<T: AsyncWrite + Unpin> DeferredFlush<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for DeferredFlush<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         // The relays of this thread have a turn before more is read for them.
-        if self.gate.has_read() >= FAIR_BYTES {
-            turns::go_last(cx);
-            return Poll::Pending;
-        }
+        ready!(self.reads.poll(cx));
         let before = out.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, out))?;
-        self.gate.reads(out.filled().len() - before);
+        self.reads.passes(out.filled().len() - before);
         Poll::Ready(Ok(()))
     }
 }
