@@ -16,6 +16,7 @@ pub mod greeting;
 pub mod mux;
 #[cfg(test)]
 mod mux_writes_tests;
+mod names;
 pub mod rare;
 pub mod socket;
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! TCP and Unix sockets: the one file that names `tokio::net`.
 #![expect(clippy::disallowed_types, reason = "this is the one place for sockets")]
 
+use super::names::NAMES;
 use crate::model::endpoint::is_link_local;
-use crate::telemetry::panics;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -76,21 +77,15 @@ pub fn adopt(stream: std::net::TcpStream) -> io::Result<Tcp> {
 /// Connects to `host:port`, trying each address that the name has, but none that is link-local: whoever can change a name must
 /// not lead a node to what answers on its machine's own link. One that is written out is meant.
 pub async fn connect(host: &str, port: u16) -> io::Result<Tcp> {
-    let name = (host.trim_matches(['[', ']']).to_owned(), port);
-    let is_written_out = name.0.parse::<IpAddr>().is_ok();
-    let resolve = tokio::task::spawn_blocking(move || name.to_socket_addrs().map(Vec::from_iter));
-    let addresses = tokio::time::timeout(CONNECT_DEADLINE, resolve)
-        .await
-        .map_err(|_| {
-            io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("the name {host} was not resolved in time"),
-            )
-        })?
-        .map_err(|error| io::Error::other(panics::of_task(error)))??;
+    let bare = host.trim_matches(['[', ']']);
+    let written_out = bare.parse::<IpAddr>().ok();
+    let addresses = match written_out {
+        Some(address) => Arc::from([SocketAddr::new(address, port)]),
+        None => NAMES.resolve(bare, port, CONNECT_DEADLINE).await?,
+    };
     let mut last = io::Error::new(io::ErrorKind::NotFound, format!("the name {host} has no address"));
-    for address in addresses {
-        if is_link_local(address.ip()) && !is_written_out {
+    for &address in &*addresses {
+        if is_link_local(address.ip()) && written_out.is_none() {
             let why = format!(
                 "the name {host} leads to the link-local address {}, which is not followed",
                 address.ip()
@@ -112,6 +107,7 @@ pub async fn connect(host: &str, port: u16) -> io::Result<Tcp> {
             }
         }
     }
+    NAMES.forget(bare, port);
     Err(last)
 }
 
