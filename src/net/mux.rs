@@ -72,7 +72,7 @@ impl Window {
     /// Does not grow.
     pub const FIXED: Self = Self { growth: 0 };
 
-    /// What fills a link of [`BULK_BYTES_A_SECOND`] whose round trip is that of a TLS handshake.
+    /// What fills a link of `BULK_BYTES_A_SECOND` whose round trip is that of a TLS handshake.
     pub fn after(handshake: Duration) -> Self {
         let round_trip = handshake.saturating_sub(HANDSHAKE_WORK).as_millis();
         let growth = round_trip.saturating_mul(BULK_BYTES_A_SECOND / 1000);
