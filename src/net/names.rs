@@ -1,5 +1,5 @@
 //! The addresses of a host's name. The machine's resolver reads files or asks servers, and blocks meanwhile: it is asked on a thread of its
-//! own, and about one name not more than once a second.
+//! own, and what it said is used again for a second. Several that find nothing at the same time each ask.
 
 use crate::telemetry::panics;
 use std::collections::BTreeMap;
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_resolver_is_asked_about_a_name_once_a_second_and_when_its_address_did_not_answer() {
+    async fn what_the_resolver_said_is_used_for_a_second_and_not_when_its_address_did_not_answer() {
         let names = Names::none();
         assert_eq!(asked(&names, "db", 1).await, address(1));
         assert_eq!(asked(&names, "db", 2).await, address(1), "within the second");

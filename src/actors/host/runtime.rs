@@ -69,7 +69,7 @@ fn name_thread(name: &str) {
     }
 }
 
-/// The runtimes of a node: one for control on the calling thread, and one per core for connections.
+/// The runtimes of a node: one for control on the calling thread, and one per worker thread for connections.
 #[derive(Debug, Clone)]
 pub struct Runtimes {
     pub control: Runtime,
