@@ -94,7 +94,7 @@ fn client_config(
 ) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.clone()).unwrap();
-    let provider = super::super::tls::provider();
+    let provider = super::super::cryptography::provider();
     let time = Arc::new(super::super::tls::ClockTime(clock.clone()));
     let builder = ClientConfig::builder_with_details(provider, time)
         .with_safe_default_protocol_versions()

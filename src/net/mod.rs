@@ -8,6 +8,7 @@ pub mod buffers;
 pub mod copy;
 #[cfg(test)]
 mod counted_writes;
+mod cryptography;
 pub mod deferred_flush;
 #[cfg(test)]
 mod fairness_tests;

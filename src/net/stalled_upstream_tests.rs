@@ -1,8 +1,9 @@
 //! A PostgreSQL that stops at every byte of its part of a start-up, and one that says its greeting in plain text.
 
+use super::cryptography::provider;
 use super::socket::{self, Tcp};
 use super::stops::Stops;
-use super::tls::{ClockTime, provider};
+use super::tls::ClockTime;
 use super::upstream::{Asked, CONNECT_DEADLINE, DialTls, STARTUP_DEADLINE, UpstreamAnswer, open};
 use super::upstream_tls::{UpstreamClient, UpstreamTrust};
 use crate::model::clock::HeldClock;

@@ -10,6 +10,7 @@
 //! | agent – PostgreSQL | what the database has | a certificate of the db-client authority, CN = database user |
 
 use super::big_reads::BigReads;
+use super::cryptography::provider;
 use super::socket::Tcp;
 use super::web_certificates::{Resolver, WebCertificates};
 use crate::model::{NodeKind, SharedClock};
@@ -58,10 +59,6 @@ pub enum TlsError {
 pub struct Credentials {
     pub chain: Vec<CertificateDer<'static>>,
     pub key: PrivateKey,
-}
-
-pub(super) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 /// The time that certificates are checked at is the node's clock.

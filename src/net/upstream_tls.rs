@@ -6,6 +6,7 @@
 //! | `verify-ca` | yes | no | yes |
 //! | `insecure` | no | no | yes, which shows no more than that the other side holds the key of what it presents |
 
+use super::cryptography;
 use super::socket::Tcp;
 use super::tls::{self, ClientTls, ClockTime, Credentials, TlsError, as_rustls};
 use crate::model::{SharedClock, Timestamp};
@@ -82,11 +83,11 @@ impl UpstreamClient {
 
 /// PostgreSQL's default `ssl_ecdh_curve` is prime256v1; offering it first saves the round trip of a HelloRetryRequest.
 fn p256_first() -> Arc<CryptoProvider> {
-    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
-    provider
+    let mut provider = cryptography::provider();
+    Arc::make_mut(&mut provider)
         .kx_groups
         .sort_by_key(|group| group.name() != rustls::NamedGroup::secp256r1);
-    Arc::new(provider)
+    provider
 }
 
 /// Chains that PostgreSQL servers have shown and that were found good, and when all their certificates are valid.

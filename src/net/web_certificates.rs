@@ -1,7 +1,8 @@
 //! The certificates that a proxy presents to people: those of its configuration, by the name that the client asks for, and
 //! where there are none, the one of the cluster's own host authority.
 
-use super::tls::{Credentials, provider};
+use super::cryptography::provider;
+use super::tls::Credentials;
 use crate::config::KeyPair;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};

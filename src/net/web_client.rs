@@ -1,9 +1,8 @@
 //! HTTPS to a proxy, before anything is known of its cluster, or with what is known.
 
+use super::cryptography::provider;
 use super::socket;
-use super::tls::{
-    ClientTls, ClockTime, HANDSHAKE_DEADLINE, PinnedVerifier, TlsError, connect, kind_name, provider, roots,
-};
+use super::tls::{ClientTls, ClockTime, HANDSHAKE_DEADLINE, PinnedVerifier, TlsError, connect, kind_name, roots};
 use crate::model::{Endpoint, NodeKind, SharedClock};
 use crate::pki::CaPin;
 use crate::protocol::alpn;
