@@ -60,7 +60,10 @@ impl AuditEntry {
                 Some(Entering::Synced(entering)) => ready!(entering.poll_unpin(cx)),
                 Some(Entering::First(entering)) => {
                     let entered = ready!(entering.poll_unpin(cx));
-                    self.waiting.pop_front();
+                    // One that did not enter is tried for a last time at the end.
+                    if entered.is_ok() {
+                        self.waiting.pop_front();
+                    }
                     entered
                 }
             };

@@ -119,10 +119,6 @@ impl Tap for AuditTap {
             None => WaitsFor::Audit,
         }
     }
-
-    fn said_goodbye(&self) -> bool {
-        self.statements.terminated()
-    }
 }
 
 /// Writes what became of it, before the client reads that it is done.

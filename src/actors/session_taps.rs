@@ -10,6 +10,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+/// The client's last message.
+const TERMINATE: u8 = b'X';
+
 /// Both directions' knowledge of the session. They are polled by one task.
 type Shared = Rc<RefCell<Conversation>>;
 
@@ -72,6 +75,7 @@ pub fn taps<T: Tap, A: AnswerTap>(
         conversation: conversation.clone(),
         rest: rest.clone(),
         gauge: gauge.clone(),
+        said_goodbye: false,
     };
     let boundary = BoundaryTap {
         inner: to_client,
@@ -90,6 +94,14 @@ pub struct RequestTap<T> {
     conversation: Shared,
     rest: RestMark,
     gauge: Arc<Gauge>,
+    said_goodbye: bool,
+}
+
+impl<T> RequestTap<T> {
+    /// The client has said Terminate.
+    pub fn said_goodbye(&self) -> bool {
+        self.said_goodbye
+    }
 }
 
 impl<T: Tap> Tap for RequestTap<T> {
@@ -98,6 +110,7 @@ impl<T: Tap> Tap for RequestTap<T> {
         let followed = self.frames.walk(chunk, |piece| {
             if piece.last() {
                 conversation.exchange.sent(piece.message_type);
+                self.said_goodbye |= piece.message_type == TERMINATE;
             }
         });
         // The agent refuses what is no message, in its own words; here it only means that nothing is known any more.
@@ -117,10 +130,6 @@ impl<T: Tap> Tap for RequestTap<T> {
 
     fn held_by(&self) -> WaitsFor {
         self.inner.held_by()
-    }
-
-    fn said_goodbye(&self) -> bool {
-        self.inner.said_goodbye()
     }
 
     fn is_idle(&self) -> bool {
@@ -147,13 +156,14 @@ impl<A> BoundaryTap<A> {
 impl<A: AnswerTap> Tap for BoundaryTap<A> {
     fn observe(&mut self, chunk: &[u8]) -> Result<(), Refusal> {
         let mut conversation = self.conversation.borrow_mut();
+        let in_request = conversation.in_request;
         let exchange = &mut conversation.exchange;
         let followed = self.frames.walk(chunk, |piece| {
             self.inner.see(&piece);
             match (piece.last(), piece.message_type) {
                 (true, b'Z') => {
                     exchange.ready(piece.body.first().copied().unwrap_or_default());
-                    self.rest.answered(exchange.is_answered());
+                    self.rest.answered(!in_request && exchange.is_answered());
                 }
                 (true, other) => exchange.received(other),
                 (false, _) => {}
@@ -179,6 +189,16 @@ impl<A: AnswerTap> Tap for BoundaryTap<A> {
             // Somewhere in a header: the next byte tells more.
             (false, 0) => 1,
             (false, left) => left,
+        }
+    }
+
+    /// A ReadyForQuery says that what was asked for is done and on record: no part of it goes on before that is so.
+    fn owed(&self) -> Option<usize> {
+        match (self.frames.at_boundary(), self.frames.left() as usize) {
+            (true, _) => Some(0),
+            (false, 0) => None,
+            (false, _) if self.frames.message_type() == Some(b'Z') => None,
+            (false, left) => Some(left),
         }
     }
 
@@ -354,6 +374,56 @@ mod tests {
         session.1.observe(&end).expect("sound");
         assert!(is_idle(&session));
         assert_eq!(gauge.state(), "idle");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_begins_no_rest_where_the_client_has_begun_to_send_the_next_request() {
+        let rest = RestMark::default();
+        let mut session = taps((NoTap, NoTap), rest.clone(), &gauge());
+        session.1.observe(&ready(b'I')).expect("sound");
+        let query = message(b'Q', b"select 1\0");
+        let one_and_a_part = [&query[..], &query[..3]].concat();
+        session.0.observe(&one_and_a_part).expect("sound");
+        session.1.observe(&ready(b'I')).expect("sound");
+        let options = SessionOptions {
+            client_idle_timeout: Some(Duration::from_secs(60)),
+            ..SessionOptions::default()
+        };
+        let mut limits = Limits::new(options, Timestamp::from_secs(2), rest, StrictMark::default());
+        let mut overstepped = async || {
+            tokio::time::advance(Duration::from_secs(600)).await;
+            limits.overstepped(Timestamp::from_secs(1)).is_some()
+        };
+        assert!(!overstepped().await, "a request is under way");
+        session.0.observe(&query[3..]).expect("sound");
+        session.1.observe(&ready(b'I')).expect("sound");
+        assert!(!overstepped().await, "the look that finds the rest");
+        assert!(overstepped().await);
+    }
+
+    #[test]
+    fn a_client_that_has_said_that_it_is_done_is_known_on_both_sides_of_a_tunnel() {
+        let mut session = session();
+        let goodbye = message(b'X', b"");
+        session.0.observe(&goodbye[..4]).expect("sound");
+        assert!(!session.0.said_goodbye());
+        session.0.observe(&goodbye[4..]).expect("sound");
+        assert!(session.0.said_goodbye());
+    }
+
+    #[test]
+    fn a_row_is_finished_whatever_is_held_back_and_a_ready_for_query_is_not() {
+        let mut session = session();
+        let mut owed_after = |bytes: &[u8]| {
+            session.1.observe(bytes).expect("sound");
+            session.1.owed()
+        };
+        let row = message(b'D', b"\0\x01\0\0\0\x01x");
+        assert_eq!(owed_after(&row[..3]), None, "nobody knows how long it is");
+        assert_eq!(owed_after(&row[3..8]), Some(row.len() - 8));
+        assert_eq!(owed_after(&row[8..]), Some(0));
+        assert_eq!(owed_after(&ready(b'I')[..5]), None);
+        assert_eq!(owed_after(b"I"), Some(0));
     }
 
     #[test]

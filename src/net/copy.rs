@@ -46,9 +46,10 @@ pub trait Tap {
         0
     }
 
-    /// The sender has said that it is done, in the words of the protocol.
-    fn said_goodbye(&self) -> bool {
-        false
+    /// How much of the message that the last chunk ended in is still to come and goes on whatever is held back; `None` where that cannot
+    /// be told, or where it is itself what has to be agreed to.
+    fn owed(&self) -> Option<usize> {
+        Some(self.missing_to_boundary())
     }
 
     /// Nothing is under way in this direction, as far as it knows; a relay is idle when both say so.
@@ -119,6 +120,8 @@ struct Direction<T> {
     observed: usize,
     /// The tap has agreed to everything before this. It is not asked again: what it agreed to counts as passed on with it.
     admitted: usize,
+    /// What the tap says is owed to the message that `admitted` is in.
+    owed: Option<usize>,
     eof: bool,
     unflushed: bool,
     done: bool,
@@ -144,6 +147,7 @@ impl<T: Tap> Direction<T> {
             end: 0,
             observed: 0,
             admitted: 0,
+            owed: Some(0),
             eof: false,
             unflushed: false,
             done: false,
@@ -222,6 +226,7 @@ impl<T: Tap> Direction<T> {
             };
             admitted.map_err(Broken::Tap)?;
             self.admitted = self.observed;
+            self.owed = self.tap.owed();
         }
         Ok(Poll::Ready(()))
     }
@@ -230,16 +235,19 @@ impl<T: Tap> Direction<T> {
     fn end(&mut self) {
         self.done = true;
         self.waits_for = WaitsFor::Done;
+        self.unflushed = false;
+        self.emptied();
+        self.buffer = Pooled::default();
     }
 
     /// The writer does not take what there is for it.
     fn is_held_up(&self) -> bool {
-        self.start < self.end
+        self.start < self.admitted || self.unflushed
     }
 
     /// All that was read has reached the writer, and nothing is under way.
     fn is_idle(&self) -> bool {
-        !self.is_held_up() && !self.unflushed && self.tap.is_idle()
+        self.start == self.end && !self.unflushed && self.tap.is_idle()
     }
 
     /// Reads until nothing is there or the buffer is full. True when nothing is there.
@@ -448,7 +456,7 @@ where
     }
 
     /// Says the last words to the client: finishes the message that it is in the middle of, then sends `last` (an encoded
-    /// ErrorResponse) and closes.
+    /// ErrorResponse) and closes. What a tap holds back stays unsaid.
     pub async fn last_words(&mut self, last: &[u8]) {
         self.gauge.is_closing();
         let _too_slow = tokio::time::timeout(LAST_WORDS, async {
@@ -464,7 +472,14 @@ where
         let Self {
             client, upstream, down, ..
         } = self;
-        client.write_all(&down.buffer[down.start..down.end]).await?;
+        client.write_all(&down.buffer[down.start..down.admitted]).await?;
+        if down.admitted < down.end {
+            let held_back = &down.buffer[down.admitted..down.end];
+            let Some(owed) = down.owed.and_then(|owed| held_back.get(..owed)) else {
+                return Err(io::ErrorKind::InvalidData.into());
+            };
+            return client.write_all(owed).await;
+        }
         down.emptied();
         if down.tap.missing_to_boundary() == 0 {
             return Ok(());
@@ -483,6 +498,10 @@ where
             if down.tap.observe(&buffer[..count]).is_err() {
                 return Err(io::ErrorKind::InvalidData.into());
             }
+            let admitted = poll_fn(|cx| down.tap.poll_admit(cx)).await;
+            if admitted.is_err() {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
             client.write_all(&buffer[..count]).await?;
         }
     }
@@ -491,3 +510,7 @@ where
 #[cfg(test)]
 #[path = "copy_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "copy_end_tests.rs"]
+mod end_tests;

@@ -1,24 +1,24 @@
 use super::*;
-use crate::model::{ConnectionId, RefusalKind};
+use crate::model::ConnectionId;
 use crate::net::counted_writes::{Counted, Writes};
 use crate::net::test_thread::block_on;
 use crate::telemetry::relays::RelaySpec;
 use std::cell::Cell;
 use tokio::io::{DuplexStream, duplex};
 
-fn gauge() -> Arc<Gauge> {
+pub(super) fn gauge() -> Arc<Gauge> {
     Gauge::begin(RelaySpec::of_a_test(ConnectionId::from_random(*b"copytest")))
 }
 
 /// Nobody ends the relay.
-fn unending() -> EndSignal {
+pub(super) fn unending() -> EndSignal {
     let (sender, receiver) = mpsc::channel(ENDS);
     std::mem::forget(sender);
     receiver
 }
 
 /// A relay in memory: the far ends of client and upstream, and the relay between them.
-fn relay<T: Tap>(
+pub(super) fn relay<T: Tap>(
     pipe: usize,
     to_upstream: T,
 ) -> (
@@ -37,7 +37,7 @@ fn relay<T: Tap>(
 
 /// Messages of ten bytes each.
 #[derive(Default)]
-struct Counting {
+pub(super) struct Counting {
     seen: usize,
 }
 
@@ -152,157 +152,6 @@ fn what_a_tap_has_agreed_to_goes_on_although_it_holds_back_what_came_later() {
     });
 }
 
-#[test]
-fn last_words_come_between_two_messages_and_never_inside_one() {
-    block_on(async {
-        let (mut client, mut upstream, mut relay) = relay(4096, NoTap);
-        // Two messages and a half; the rest of the third is still to come.
-        upstream.write_all(&[7; 25]).await.unwrap();
-        let (end, ended) = mpsc::channel(ENDS);
-        let ending = async {
-            let mut first = [0; 25];
-            client.read_exact(&mut first).await.unwrap();
-            end.try_send(Box::new(now())).unwrap();
-        };
-        let run = relay.run(ended);
-        let ((), how) = tokio::join!(ending, run);
-        assert!(matches!(how, RelayEnd::Refused(_)), "{how:?}");
-        // What comes after the third message is not the client's any more.
-        upstream.write_all(&[7; 5]).await.unwrap();
-        upstream.write_all(&[8; 10]).await.unwrap();
-        relay.last_words(b"LAST").await;
-        let mut rest = Vec::new();
-        client.read_to_end(&mut rest).await.unwrap();
-        assert_eq!(rest, [&[7; 5][..], b"LAST"].concat());
-    });
-}
-
-#[test]
-fn nothing_is_said_when_the_message_under_way_never_ends() {
-    block_on(async {
-        let (mut client, mut upstream, mut relay) = relay(4096, NoTap);
-        upstream.write_all(&[7; 5]).await.unwrap();
-        drop(upstream);
-        let end = relay.run(unending()).await;
-        assert!(matches!(end, RelayEnd::Finished), "{end:?}");
-        relay.last_words(b"LAST").await;
-        drop(relay);
-        let mut heard = Vec::new();
-        client.read_to_end(&mut heard).await.unwrap();
-        assert_eq!(heard, [7; 5], "the error would be read as part of the message");
-    });
-}
-
-fn now() -> End {
-    End::Now(Refusal::new(RefusalKind::AccessRevoked, "over"))
-}
-
-fn when_idle() -> End {
-    End::WhenIdle(Refusal::new(RefusalKind::ShuttingDown, "over when idle"))
-}
-
-/// Each byte that is sent is a request, and each byte that comes back its answer.
-#[derive(Clone, Default)]
-struct Owed(std::rc::Rc<std::cell::Cell<isize>>);
-
-struct Asks(Owed);
-struct Answers(Owed);
-
-impl Tap for Asks {
-    fn observe(&mut self, chunk: &[u8]) -> Result<(), Refusal> {
-        self.0.0.set(self.0.0.get() + chunk.len() as isize);
-        Ok(())
-    }
-
-    fn is_idle(&self) -> bool {
-        true
-    }
-}
-
-impl Tap for Answers {
-    fn observe(&mut self, chunk: &[u8]) -> Result<(), Refusal> {
-        self.0.0.set(self.0.0.get() - chunk.len() as isize);
-        Ok(())
-    }
-
-    fn is_idle(&self) -> bool {
-        self.0.0.get() == 0
-    }
-}
-
-#[test]
-fn a_relay_that_is_told_to_end_when_it_is_idle_passes_what_is_owed_and_nothing_new() {
-    block_on(async {
-        let (mut client, near_client) = duplex(64);
-        let (mut upstream, near_upstream) = duplex(64);
-        let owed = Owed::default();
-        let mut relay = Relay::new(near_client, near_upstream, Asks(owed.clone()), Answers(owed), gauge());
-        let (end, ends) = mpsc::channel(ENDS);
-        let talk = async {
-            client.write_all(b"ab").await.unwrap();
-            let mut asked = [0; 2];
-            upstream.read_exact(&mut asked).await.unwrap();
-            end.try_send(Box::new(when_idle())).unwrap();
-            upstream.write_all(b"A").await.unwrap();
-            let mut answers = [0; 2];
-            client.read_exact(&mut answers[..1]).await.unwrap();
-            upstream.write_all(b"B").await.unwrap();
-            client.read_exact(&mut answers[1..]).await.unwrap();
-            // Too late: the session is over.
-            client.write_all(b"c").await.unwrap();
-            answers
-        };
-        let (answers, how) = tokio::join!(talk, relay.run(ends));
-        assert!(matches!(how, RelayEnd::Refused(_)), "{how:?}");
-        assert_eq!(&answers, b"AB");
-        drop(relay);
-        let mut more = Vec::new();
-        upstream.read_to_end(&mut more).await.unwrap();
-        assert!(more.is_empty(), "what came too late was passed on");
-    });
-}
-
-#[test]
-fn a_relay_that_is_idle_ends_at_once_and_a_busy_one_when_it_is_told_again() {
-    block_on(async {
-        let (_client, _upstream, mut relay) = relay(64, NoTap);
-        let (end, ends) = mpsc::channel(ENDS);
-        end.try_send(Box::new(when_idle())).unwrap();
-        let wait = Duration::from_millis(50);
-        let run = relay.run(ends);
-        tokio::pin!(run);
-        assert!(
-            tokio::time::timeout(wait, &mut run).await.is_err(),
-            "a tap that cannot tell counts as busy"
-        );
-        end.try_send(Box::new(now())).unwrap();
-        let RelayEnd::Refused(refusal) = run.await else {
-            panic!("not refused")
-        };
-        assert_eq!(refusal.kind, RefusalKind::AccessRevoked);
-
-        let ((_client, near_client), (_upstream, near_upstream)) = (duplex(64), duplex(64));
-        let owed = Owed::default();
-        let mut relay = Relay::new(near_client, near_upstream, Asks(owed.clone()), Answers(owed), gauge());
-        let (end, ends) = mpsc::channel(ENDS);
-        end.try_send(Box::new(when_idle())).unwrap();
-        let RelayEnd::Refused(refusal) = relay.run(ends).await else {
-            panic!("not refused")
-        };
-        assert_eq!(refusal.kind, RefusalKind::ShuttingDown);
-    });
-}
-
-#[test]
-fn a_relay_that_nobody_can_end_any_more_says_so() {
-    block_on(async {
-        let (_client, _upstream, mut relay) = relay(64, NoTap);
-        let (end, ends) = mpsc::channel(ENDS);
-        drop(end);
-        assert!(matches!(relay.run(ends).await, RelayEnd::Unwatched));
-    });
-}
-
 /// Lets nothing through until it is told to.
 struct Gate(tokio::sync::watch::Receiver<bool>);
 
@@ -345,12 +194,7 @@ fn what_a_tap_holds_back_is_not_passed_on_and_the_other_direction_goes_on() {
 
 #[test]
 fn a_client_that_closed_its_side_and_takes_nothing_does_not_hold_the_upstream_for_ever() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    paused().block_on(async {
         let (mut client, mut upstream, mut relay) = relay(64, NoTap);
         client.shutdown().await.unwrap();
         // More than the pipe takes; nobody reads at the other end.
@@ -360,6 +204,64 @@ fn a_client_that_closed_its_side_and_takes_nothing_does_not_hold_the_upstream_fo
         drop(relay);
         assert!(sends.await.unwrap().is_err(), "the upstream is let go");
         drop(client);
+    });
+}
+
+/// Takes all that is written, as TLS does, and never gets rid of it.
+struct Stuffed(DuplexStream);
+
+impl AsyncRead for Stuffed {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, out)
+    }
+}
+
+impl AsyncWrite for Stuffed {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+fn paused() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn nor_does_one_whose_tls_has_taken_everything_and_cannot_send_it() {
+    paused().block_on(async {
+        let (mut client, near_client) = duplex(64);
+        let (mut upstream, near_upstream) = duplex(64);
+        let mut relay = Relay::new(Stuffed(near_client), near_upstream, NoTap, NoTap, gauge());
+        client.shutdown().await.unwrap();
+        upstream.write_all(b"the end").await.unwrap();
+        let end = tokio::time::timeout(2 * HALF_CLOSED_STALL, relay.run(unending())).await;
+        assert!(matches!(end, Ok(RelayEnd::ClientLost(_))), "{end:?}");
+    });
+}
+
+#[test]
+fn a_client_that_closed_its_side_is_not_lost_for_what_a_tap_holds_back() {
+    paused().block_on(async {
+        let (mut client, near_client) = duplex(64);
+        let (mut upstream, near_upstream) = duplex(64);
+        let (_open, gate) = tokio::sync::watch::channel(false);
+        let mut relay = Relay::new(near_client, near_upstream, NoTap, Gate(gate), gauge());
+        client.shutdown().await.unwrap();
+        upstream.write_all(b"the end").await.unwrap();
+        let end = tokio::time::timeout(2 * HALF_CLOSED_STALL, relay.run(unending())).await;
+        assert!(end.is_err(), "{end:?}");
     });
 }
 
@@ -410,8 +312,8 @@ impl AsyncWrite for Breaking {
 }
 
 /// Relays until the gauge shows this.
-async fn run_until<S: AsyncRead + AsyncWrite + Unpin, T: Tap>(
-    relay: &mut Relay<S, S, T, Counting>,
+pub(super) async fn run_until<S: AsyncRead + AsyncWrite + Unpin, TU: Tap, TC: Tap>(
+    relay: &mut Relay<S, S, TU, TC>,
     shows: impl Fn(&Gauge) -> bool,
 ) -> RelayEnd {
     let gauge = relay.gauge.clone();
@@ -504,7 +406,7 @@ fn what_the_audit_trail_holds_back_is_not_said_to_wait_for_anybody_else() {
     });
 }
 
-/// What rustls gives for each read.
+/// Less than a buffer takes, as from a socket.
 const BITE: usize = 4096;
 
 type CountedStream = Counted<DuplexStream>;

@@ -24,7 +24,7 @@ impl Writes {
     }
 }
 
-/// A stream that counts. A read gives `bite` bytes at most, as rustls does.
+/// A stream that counts. A read gives `bite` bytes at most.
 pub struct Counted<T> {
     io: T,
     bite: usize,

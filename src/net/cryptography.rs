@@ -1,4 +1,5 @@
-//! The cryptography under TLS: AWS-LC's, and for the records that of *ring* on processors where it is much faster (decision 0026).
+//! The cryptography under TLS: AWS-LC's, and for the records, with the keys that are derived for them, that of *ring* on processors where it
+//! is much faster (decision 0026).
 
 use rustls::SupportedCipherSuite;
 use rustls::crypto::{CryptoProvider, aws_lc_rs, ring};
@@ -29,8 +30,7 @@ fn rings_aes_is_faster() -> bool {
         let wider = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512ifma");
+            && is_x86_feature_detected!("avx512dq");
         wide && is_x86_feature_detected!("avx2") && !wider
     }
     #[cfg(not(target_arch = "x86_64"))]

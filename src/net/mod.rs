@@ -15,6 +15,7 @@ mod fairness_tests;
 pub mod frames;
 pub mod greeting;
 pub mod mux;
+mod mux_end;
 #[cfg(test)]
 mod mux_writes_tests;
 mod names;

@@ -11,6 +11,7 @@
 use super::Stream;
 use super::buffers::FRAME_BODY_BYTES;
 use super::deferred_flush::{DeferredFlush, FlushGate};
+use super::mux_end::{End, OverAtTheEnd, Waits};
 use super::rare::Rare;
 use crate::telemetry::tunnels::{Gauge, OpenStream};
 use futures::AsyncWrite as _;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::compat::TokioAsyncReadCompatExt as _;
 
 /// Streams that one side opens on one connection. A stream is a client connection. An agent on two cores has one tunnel to a proxy, and this
@@ -40,7 +41,8 @@ const BULK_BYTES_A_SECOND: u128 = 128 << 20;
 /// What both sides compute in a handshake, with room for machines that are busy. A network with a shorter round trip does not need more than
 /// the 256 KiB that a stream has anyhow: they are 50 MB/s at 5 ms.
 const HANDSHAKE_WORK: Duration = Duration::from_millis(5);
-/// A gigabit a second around half of the earth, and what a tunnel may hold in memory for clients that stop reading.
+/// A gigabit a second over 125 ms, which is from one continent to the next; and what a tunnel may hold in memory for clients that stop
+/// reading.
 const GROWTH_MAX: usize = 16 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -87,8 +89,7 @@ impl Window {
 pub struct Mux {
     opens: mpsc::Sender<oneshot::Sender<Result<yamux::Stream, MuxError>>>,
     permits: Arc<Semaphore>,
-    /// True when the driver has ended or has been told to.
-    down: watch::Receiver<bool>,
+    end: Arc<End>,
     kill: AbortHandle,
     gauge: Arc<Gauge>,
 }
@@ -101,7 +102,7 @@ pub type Inbound = mpsc::Receiver<MuxStream>;
 pub fn start(io: impl Stream, side: MuxSide, window: Window) -> (Mux, Inbound, impl Future<Output = String>) {
     let (opens, open_requests) = mpsc::channel(OPENS_QUEUED);
     let (inbound_sender, inbound) = mpsc::channel(INBOUND_QUEUED);
-    let (down_sender, down) = watch::channel(false);
+    let end = Arc::new(End::default());
     let gate = FlushGate::default();
     let mode = match side {
         MuxSide::Dialled => yamux::Mode::Client,
@@ -119,32 +120,24 @@ pub fn start(io: impl Stream, side: MuxSide, window: Window) -> (Mux, Inbound, i
         open_requests: Rare::new(open_requests),
         waiting_open: None,
         inbound: inbound_sender,
-        down: down.clone(),
+        end: end.clone(),
         gauge: gauge.clone(),
     };
     let (run, kill) = abortable(poll_fn(move |cx| driver.poll(cx)));
     let mux = Mux {
         opens,
         permits: Arc::new(Semaphore::new(STREAMS_MAX)),
-        down,
+        end: end.clone(),
         kill,
         gauge,
     };
     // Also where the driver fails.
-    let down_at_the_end = DownAtTheEnd(down_sender);
+    let over_at_the_end = OverAtTheEnd(end);
     let run = async move {
-        let _dropped_last = down_at_the_end;
+        let _dropped_last = over_at_the_end;
         run.await.unwrap_or_else(|Aborted| "ended by this side".to_owned())
     };
     (mux, inbound, run)
-}
-
-struct DownAtTheEnd(watch::Sender<bool>);
-
-impl Drop for DownAtTheEnd {
-    fn drop(&mut self) {
-        self.0.send_replace(true);
-    }
 }
 
 /// The setters assert relations between the values, so they are called in this order and under test.
@@ -167,7 +160,7 @@ impl Mux {
         let (sender, receiver) = oneshot::channel();
         self.opens.send(sender).await.map_err(|_| MuxError::Down)?;
         let stream = receiver.await.map_err(|_| MuxError::Down)??;
-        Ok(MuxStream::new(stream, Some(permit), self.down.clone(), &self.gauge))
+        Ok(MuxStream::new(stream, Some(permit), &self.end, &self.gauge))
     }
 
     /// Where everybody sees how the connection stands, once it belongs to somebody.
@@ -176,7 +169,7 @@ impl Mux {
     }
 
     pub fn is_down(&self) -> bool {
-        *self.down.borrow()
+        self.end.is_over()
     }
 
     /// Ends the connection and every stream on it, for a peer that no longer answers.
@@ -191,7 +184,7 @@ struct Driver<T> {
     open_requests: Rare<oneshot::Sender<Result<yamux::Stream, MuxError>>>,
     waiting_open: Option<oneshot::Sender<Result<yamux::Stream, MuxError>>>,
     inbound: mpsc::Sender<MuxStream>,
-    down: watch::Receiver<bool>,
+    end: Arc<End>,
     gauge: Arc<Gauge>,
 }
 
@@ -229,7 +222,7 @@ impl<T: Stream> Driver<T> {
             }
             match self.connection.poll_next_inbound(cx) {
                 Poll::Ready(Some(Ok(stream))) => {
-                    let stream = MuxStream::new(stream, None, self.down.clone(), &self.gauge);
+                    let stream = MuxStream::new(stream, None, &self.end, &self.gauge);
                     if self.inbound.try_send(stream).is_err() {
                         tracing::warn!("inbound stream reset: {INBOUND_QUEUED} are waiting to be taken");
                     }
@@ -249,22 +242,19 @@ pub struct MuxStream {
     /// Held for streams that this side opened; gives the place back when the stream is dropped.
     _permit: Option<OwnedSemaphorePermit>,
     _open: OpenStream,
-    down: watch::Receiver<bool>,
+    reads: Waits,
+    writes: Waits,
     closed_here: bool,
 }
 
 impl MuxStream {
-    fn new(
-        inner: yamux::Stream,
-        permit: Option<OwnedSemaphorePermit>,
-        down: watch::Receiver<bool>,
-        gauge: &Arc<Gauge>,
-    ) -> Self {
+    fn new(inner: yamux::Stream, permit: Option<OwnedSemaphorePermit>, end: &Arc<End>, gauge: &Arc<Gauge>) -> Self {
         Self {
             inner,
             _permit: permit,
             _open: OpenStream::of(gauge),
-            down,
+            reads: Waits::on(end),
+            writes: Waits::on(end),
             closed_here: false,
         }
     }
@@ -272,8 +262,20 @@ impl MuxStream {
     /// After an end of file: was it the peer's word, or the connection's loss (or a reset)?
     fn is_lost(&self) -> bool {
         // yamux says `Closed` when both sides have closed or the stream was cut; if we have not closed, it was cut.
-        *self.down.borrow() || (self.inner.is_closed() && !self.closed_here)
+        self.reads.is_over() || (self.inner.is_closed() && !self.closed_here)
     }
+
+    /// What yamux says of a write, and the end of the connection where it says nothing.
+    fn written<T>(&mut self, result: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
+        or_over(result, &mut self.writes, cx)
+    }
+}
+
+fn or_over<T>(result: Poll<io::Result<T>>, waits: &mut Waits, cx: &Context<'_>) -> Poll<io::Result<T>> {
+    if result.is_pending() && !waits.wait(cx) {
+        return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+    }
+    result
 }
 
 impl AsyncRead for MuxStream {
@@ -281,11 +283,9 @@ impl AsyncRead for MuxStream {
         if out.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        let count = ready!(futures::AsyncRead::poll_read(
-            Pin::new(&mut self.inner),
-            cx,
-            out.initialize_unfilled()
-        ))?;
+        let me = &mut *self;
+        let read = futures::AsyncRead::poll_read(Pin::new(&mut me.inner), cx, out.initialize_unfilled());
+        let count = ready!(or_over(read, &mut me.reads, cx))?;
         out.advance(count);
         if count == 0 && self.is_lost() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
@@ -296,16 +296,19 @@ impl AsyncRead for MuxStream {
 
 impl AsyncWrite for MuxStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.written(written, cx)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        self.written(flushed, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.closed_here = true;
-        Pin::new(&mut self.inner).poll_close(cx)
+        let closed = Pin::new(&mut self.inner).poll_close(cx);
+        self.written(closed, cx)
     }
 }
 
@@ -399,12 +402,17 @@ mod tests {
             far.read_exact(&mut [0; 1]).await.unwrap();
             other_far.read_exact(&mut [0; 1]).await.unwrap();
 
+            // One that waits already, and is woken by nobody else.
+            let waits = tokio::spawn(async move { near.read(&mut [0; 1]).await });
+            tokio::task::yield_now().await;
             fault.store(true, std::sync::atomic::Ordering::SeqCst);
             let _lost = far.write_all(b"y").await;
             assert!(driver.await.expect_err("it panics").is_panic());
-            for stream in [&mut near, &mut far] {
-                stream.read(&mut [0; 1]).await.expect_err("the connection is gone");
-            }
+            let woken = tokio::time::timeout(Duration::from_secs(10), waits)
+                .await
+                .expect("it is woken");
+            woken.unwrap().expect_err("the connection is gone");
+            far.read(&mut [0; 1]).await.expect_err("the connection is gone");
             assert!(dialled.is_down() && dialled.open().await.is_err());
             other_far.write_all(b"y").await.unwrap();
             other_near.read_exact(&mut [0; 1]).await.expect("the other lives");

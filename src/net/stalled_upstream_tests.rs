@@ -1,4 +1,4 @@
-//! A PostgreSQL that stops at every byte of its part of a start-up, and one that says its greeting in plain text.
+//! A PostgreSQL that stops at every byte of its part of a start-up, and one that says more than its answer to SSLRequest in plain text.
 
 use super::cryptography::provider;
 use super::socket::{self, Tcp};
@@ -7,7 +7,7 @@ use super::tls::ClockTime;
 use super::upstream::{Asked, CONNECT_DEADLINE, DialTls, STARTUP_DEADLINE, UpstreamAnswer, open};
 use super::upstream_tls::{UpstreamClient, UpstreamTrust};
 use crate::model::clock::HeldClock;
-use crate::model::{ClusterName, DbName, DbUser, Endpoint, Moment, SharedClock, Timestamp};
+use crate::model::{ClusterName, DbName, DbUser, Endpoint, Moment, Refusal, SharedClock, Timestamp};
 use crate::pki::{CaKind, CertificateAuthority, DbServerProfile, HostName, PrivateKey};
 use crate::policy::DatabaseTlsMode;
 use crate::telemetry::label::Label;
@@ -165,15 +165,15 @@ fn a_postgresql_that_stops_at_any_byte_of_its_start_up_is_given_up_at_the_deadli
     });
 }
 
-#[tokio::test]
-async fn what_postgresql_says_in_plain_text_behind_its_answer_to_ssl_request_is_never_read_as_its_greeting() {
+/// What is made of a server that answers SSLRequest with this.
+async fn refused_by(answer: &[u8]) -> Refusal {
     let listener = socket::Listener::bind(([127, 0, 0, 1], 0).into(), "test").unwrap();
     let port = listener.local_addr().unwrap().port();
     let served = async {
         let (accepted, _) = listener.accept().await?;
         let mut tcp = socket::adopt(accepted)?;
         tcp.read_exact(&mut [0; 8]).await?;
-        tcp.write_all(&[b"S", GREETING, REST].concat()).await?;
+        tcp.write_all(answer).await?;
         tcp.read_to_end(&mut Vec::new()).await
     };
     let (opened, _ended) = tokio::join!(session_at(port), served);
@@ -181,4 +181,17 @@ async fn what_postgresql_says_in_plain_text_behind_its_answer_to_ssl_request_is_
         panic!("{opened:?}");
     };
     assert_eq!(refusal.kind.sqlstate(), "08001", "{refusal}");
+    refusal
+}
+
+#[tokio::test]
+async fn what_postgresql_says_in_plain_text_behind_its_answer_to_ssl_request_is_never_read_as_its_greeting() {
+    refused_by(&[b"S", GREETING, REST].concat()).await;
+}
+
+#[tokio::test]
+async fn an_error_in_plain_text_is_told_as_one_and_its_words_are_not_passed_on() {
+    let refusal = refused_by(b"Ecould not fork new process for connection: <b>free beer</b>\n\0").await;
+    assert!(refusal.message.contains("cannot start a process"), "{refusal}");
+    assert!(!refusal.to_string().contains("beer"), "{refusal}");
 }

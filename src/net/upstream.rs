@@ -173,6 +173,8 @@ pub enum ConnectError {
     Unreachable(io::Error),
     NoAnswer(Duration),
     WithoutTls,
+    /// An error in answer to SSLRequest: PostgreSQL could not start a process (`report_fork_failure_to_client` in postmaster.c).
+    NoProcess,
     NotPostgreSql(String),
     Handshake(io::Error),
 }
@@ -190,6 +192,11 @@ impl ConnectError {
                 "on its host set ssl = on, with ssl_cert_file, ssl_key_file and ssl_ca_file from: \
                  postern ctl auth sign --format=db --host=HOST --out=server",
             ),
+            Self::NoProcess => Refusal::new(
+                RefusalKind::UpstreamUnreachable,
+                format!("the database server at {endpoint} answered with an error before TLS, as where it cannot start a process for a connection"),
+            )
+            .hint("its own log says why"),
             Self::NotPostgreSql(what) => not_postgresql(endpoint, what),
             Self::Handshake(error) => handshake_failed(endpoint, error),
         }
@@ -204,6 +211,11 @@ impl ConnectError {
             Self::Unreachable(error) => format!("{endpoint} cannot be reached: {error}"),
             Self::NoAnswer(within) => format!("no answer from {endpoint} within {within:?}"),
             Self::WithoutTls => format!("the server at {endpoint} does not offer TLS: set ssl = on"),
+            Self::NoProcess => {
+                format!(
+                    "the server at {endpoint} answered with an error before TLS, as where it cannot start a process: see its log"
+                )
+            }
             Self::NotPostgreSql(what) => format!("what answers at {endpoint} does not speak PostgreSQL: {what}"),
             Self::Handshake(error) => match invalid_certificate(error) {
                 Some(why) => untrusted(why, endpoint, server_name),
@@ -260,6 +272,8 @@ async fn connect(
     match answer.await {
         Ok(b'S') => {}
         Ok(b'N') => return Err(ConnectError::WithoutTls),
+        // The text that follows is of a server that nobody has verified, and is not shown by libpq either (CVE-2024-10977).
+        Ok(b'E') => return Err(ConnectError::NoProcess),
         Ok(other) => {
             return Err(ConnectError::NotPostgreSql(format!(
                 "it answered {other:#04x} to SSLRequest"
@@ -424,6 +438,12 @@ mod tests {
                 "listen_addresses",
             ),
             (ConnectError::WithoutTls, "08001", "TLS switched off", "ssl = on"),
+            (
+                ConnectError::NoProcess,
+                "08001",
+                "cannot start a process",
+                "its own log",
+            ),
             (
                 ConnectError::NotPostgreSql("SSH".to_owned()),
                 "08006",

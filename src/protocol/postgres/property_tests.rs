@@ -50,7 +50,7 @@ fn cut<'a>(bytes: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
     chunks
 }
 
-fn tap_chunks(chunks: &[&[u8]]) -> (Vec<Asked>, Option<String>, bool, u64, bool) {
+fn tap_chunks(chunks: &[&[u8]]) -> (Vec<Asked>, Option<String>, bool, u64) {
     let mut tap = StatementTap::new();
     let mut records = Vec::new();
     let mut error = None;
@@ -62,7 +62,7 @@ fn tap_chunks(chunks: &[&[u8]]) -> (Vec<Asked>, Option<String>, bool, u64, bool)
         assert!(tap.retained_bytes() <= PART_BYTES + 4 * MAX_NAME_BYTES);
     }
     let boundary = error.is_none() && tap.at_boundary();
-    (records, error, boundary, tap.copy_bytes(), tap.terminated())
+    (records, error, boundary, tap.copy_bytes())
 }
 
 /// Each message with what came of its body, how it ended, and the state after it.

@@ -100,7 +100,6 @@ pub struct StatementTap {
     /// Of them, those after the last message that is not data.
     copied: u64,
     sound: usize,
-    terminated: bool,
     failed: Option<ProtocolError>,
 }
 
@@ -122,7 +121,6 @@ impl StatementTap {
             copy_bytes: 0,
             copied: 0,
             sound: 0,
-            terminated: false,
             failed: None,
         }
     }
@@ -130,11 +128,6 @@ impl StatementTap {
     /// No message is under way.
     pub fn at_boundary(&self) -> bool {
         self.frames.at_boundary()
-    }
-
-    /// The client has said Terminate.
-    pub fn terminated(&self) -> bool {
-        self.terminated
     }
 
     /// Bytes of COPY data so far. The data itself is not recorded.
@@ -202,7 +195,6 @@ impl StatementTap {
     fn begin(&mut self, piece: &Piece<'_>) -> Result<(), ProtocolError> {
         let shape = Shape::of(piece.message_type)?;
         shape.check(piece.body_length)?;
-        self.terminated |= piece.message_type == b'X';
         if matches!(piece.message_type, b'Q' | b'E') {
             self.copied = 0;
         }
