@@ -39,7 +39,7 @@ FUNCTIONS = [
     (TELEMETRY, r"postern::telemetry|tracing"),
     (DECISION, r"postern::(policy|pki)|\bder::|x509_cert|spki"),
     (ACTORS, r"postern::|actix|bincode|serde"),
-    (CRYPTOGRAPHY, r"^(aws_lc|_?_?aes|aead|gcm|_?_?ecp|L?curve|Lp256|L?p256|L?bignum|EVP|CRYPTO|sha\d|bn_|beeu|asn1|cbs|cbb)|aws_lc_rs"),
+    (CRYPTOGRAPHY, r"^(ring_core|<?ring::|aws_lc|_?_?aes|aead|gcm|_?_?ecp|L?curve|Lp256|L?p256|L?bignum|EVP|CRYPTO|sha\d|bn_|beeu|asn1|cbs|cbb)|aws_lc_rs"),
     (RUNTIME, r"tokio|futures|parking_lot|std::|core::|^<&?mut|epoll|pthread|syscall|__libc|writev|recv|send|clock_gettime|<.*as core::(future|ops)"),
     (MEMORY, r"malloc|free|calloc|realloc|unlink_chunk|mem(move|cpy|set|cmp)|alloc::|hashbrown"),
 ]
