@@ -27,7 +27,6 @@ struct Tapped {
     /// Where the last message that is sound ends.
     sound: usize,
     copy_bytes: Option<u64>,
-    terminated: Option<bool>,
     at_boundary: Option<bool>,
 }
 
@@ -57,7 +56,6 @@ fn tapped(chunks: &[&[u8]]) -> Tapped {
         error,
         sound,
         copy_bytes: sound_so_far.then(|| tap.copy_bytes()),
-        terminated: sound_so_far.then(|| tap.terminated()),
         at_boundary: sound_so_far.then(|| tap.at_boundary()),
     }
 }
