@@ -83,26 +83,27 @@ pub struct InventoryView {
 impl InventoryView {
     /// The nodes that are alive.
     pub fn nodes(&self) -> Vec<NodeRecord> {
-        let oldest = self.clock.now() - NODE_SILENT_AFTER;
-        let nodes = self.nodes.borrow();
-        nodes
-            .values()
-            .filter(|known| known.heard >= oldest)
-            .map(|known| known.record.clone())
-            .collect()
+        self.of_the_living(|record| Some(record.clone()))
     }
 
-    /// The proxies that are alive, by their ids, as far as they say where they are reached.
+    /// What `wanted` makes of the nodes that are alive; what it does not want is not copied.
+    fn of_the_living<T>(&self, wanted: impl FnMut(&NodeRecord) -> Option<T>) -> Vec<T> {
+        let oldest = self.clock.now() - NODE_SILENT_AFTER;
+        let nodes = self.nodes.borrow();
+        let living = nodes.values().filter(|known| known.heard >= oldest);
+        living.map(|known| &known.record).filter_map(wanted).collect()
+    }
+
+    /// The proxies that are alive, by their ids, as far as they say where they are reached. Every node asks with each heartbeat.
     pub fn proxies(&self) -> Vec<ProxyRecord> {
-        let nodes = self.nodes().into_iter();
-        nodes
-            .filter(|record| record.kinds.contains(&NodeKind::Proxy) && !record.report.proxy_addresses.is_empty())
-            .map(|record| ProxyRecord {
+        self.of_the_living(|record| {
+            let is_reached = record.kinds.contains(&NodeKind::Proxy) && !record.report.proxy_addresses.is_empty();
+            is_reached.then(|| ProxyRecord {
                 node: record.node,
-                name: record.name,
-                addresses: record.report.proxy_addresses,
+                name: record.name.clone(),
+                addresses: record.report.proxy_addresses.clone(),
             })
-            .collect()
+        })
     }
 
     /// The labels of a service as this node serves it; `None` when it does not.
@@ -188,5 +189,50 @@ impl Handle<NodeForgotten> for Inventory {
     fn handle(&mut self, NodeForgotten(node): NodeForgotten, _: &mut Ctx<'_, Self>) -> Reply<()> {
         self.stock.0.send_if_modified(|nodes| nodes.remove(&node).is_some());
         Reply::Now(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Endpoint;
+    use crate::model::clock::HeldClock;
+
+    #[test]
+    fn the_proxies_are_those_that_are_alive_and_say_where_they_are_reached() {
+        let now = Timestamp::from_secs(1_800_000_000);
+        let node = |number: u8, kind, reached: &[&str], heard| {
+            let record = NodeRecord {
+                node: NodeId::from_random([number; 16]),
+                name: NodeName::new(&format!("node-{number}")).unwrap(),
+                kinds: vec![kind],
+                report: NodeReport {
+                    version: String::new(),
+                    instance: 1,
+                    started: now,
+                    databases: Vec::new(),
+                    health: Vec::new(),
+                    proxy_addresses: reached.iter().map(|at| Endpoint::parse(at, 443).unwrap()).collect(),
+                },
+            };
+            let link = Weak::new();
+            (record.node, Known { record, heard, link })
+        };
+        let stock = InventoryStock::default();
+        let silent = now - NODE_SILENT_AFTER - Duration::from_secs(1);
+        stock.0.send_replace(Nodes::from([
+            node(1, NodeKind::Proxy, &["a.example"], now),
+            node(2, NodeKind::Proxy, &["b.example"], silent),
+            node(3, NodeKind::Proxy, &[], now),
+            node(4, NodeKind::Db, &[], now),
+        ]));
+        let view = stock.view(HeldClock::at(now));
+        let names = view
+            .proxies()
+            .iter()
+            .map(|proxy| proxy.name.to_string())
+            .collect::<Vec<_>>();
+        assert_eq!(names, ["node-1"]);
+        assert_eq!(view.nodes().len(), 3);
     }
 }
