@@ -204,7 +204,7 @@ mod tests {
         let node = |number: u8, kind, reached: &[&str], heard| {
             let record = NodeRecord {
                 node: NodeId::from_random([number; 16]),
-                name: NodeName::new(&format!("node-{number}")).unwrap(),
+                name: NodeName::new(format!("node-{number}")).unwrap(),
                 kinds: vec![kind],
                 report: NodeReport {
                     version: String::new(),
