@@ -194,12 +194,9 @@ impl<A: AnswerTap> Tap for BoundaryTap<A> {
 
     /// A ReadyForQuery says that what was asked for is done and on record: no part of it goes on before that is so.
     fn owed(&self) -> Option<usize> {
-        match (self.frames.at_boundary(), self.frames.left() as usize) {
-            (true, _) => Some(0),
-            (false, 0) => None,
-            (false, _) if self.frames.message_type() == Some(b'Z') => None,
-            (false, left) => Some(left),
-        }
+        let is_ready_for_query = self.frames.message_type() == Some(b'Z');
+        let goes_on = self.frames.at_boundary() || self.frames.left() > 0 && !is_ready_for_query;
+        goes_on.then(|| self.missing_to_boundary())
     }
 
     /// After an error that answers no request the other side is about to close, and has said why.

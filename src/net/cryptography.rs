@@ -20,8 +20,8 @@ fn cipher_suites(of_ring: bool) -> &'static [SupportedCipherSuite] {
     }
 }
 
-/// AWS-LC encrypts two or four blocks of AES at once with AVX-512, and one elsewhere; *ring* two with AVX2. Processors with the second and
-/// without the first are AMD's before Zen 4, Intel's for desktops, and virtual machines that hide AVX-512.
+/// An instruction of AWS-LC's encrypts four blocks of AES with AVX-512, and one elsewhere; one of *ring*'s two with AVX2. Processors with the
+/// second and without the first are AMD's Zen 3, Intel's for desktops, and virtual machines that hide AVX-512.
 fn rings_aes_is_faster() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
