@@ -104,6 +104,11 @@ class Scratches(unittest.TestCase):
         with self.assertRaisesRegex(BenchError, "no sample"):
             profile.parse("\n")
 
+    def test_the_cryptography_of_either_library_counts_as_such(self):
+        functions = ["ring_core_0_17_14__aes_gcm_enc_update_vaes_avx2", "ring::aead::aes_gcm::seal", "aws_lc_0_47_0_ecp_nistz256_avx2_select_w7", "aes_gcm_enc_update"]
+        found = [profile.group_of("worker-0", [(function, "/usr/local/bin/postern")]) for function in functions]
+        self.assertEqual(found, [profile.CRYPTOGRAPHY] * len(functions))
+
     def test_a_program_that_fails_is_an_error_with_its_words(self):
         with self.assertRaisesRegex(BenchError, "ended with 3: no such thing"):
             run(["sh", "-c", "echo no such thing >&2; exit 3"])

@@ -1,10 +1,11 @@
 //! Queries of psql, pgbench and psycopg, and what the audit log has of them.
 
-use crate::harness::{Form, PATIENCE, in_both_forms, run, shared};
+use crate::harness::{FIVE_SECONDS, Form, PATIENCE, Wire, in_both_forms, run, shared};
 use serde_json::Value;
 use std::path::Path;
 
 in_both_forms! {
+    a_client_that_says_goodbye_and_waits_is_closed_without_a_word,
     psql_reads_rows_and_the_audit_log_has_both_decisions_the_statement_and_the_end,
     statements_of_the_extended_protocol_are_audited_with_their_parameters,
     an_error_of_postgresql_reaches_the_client_as_it_is_and_the_session_goes_on,
@@ -118,4 +119,12 @@ fn psycopg_passes_with_server_side_parameters(form: Form) {
     cluster.audited("alice", "TPG01I", |event| {
         event.to_string().contains("server-side parameter")
     });
+}
+
+fn a_client_that_says_goodbye_and_waits_is_closed_without_a_word(form: Form) {
+    let cluster = shared(form);
+    let mut wire = Wire::connect(&cluster.client("alice", "app", "app")).expect("allowed");
+    assert_eq!(wire.query("select 1").expect("it answers"), ["1"]);
+    let said = wire.goodbye(FIVE_SECONDS);
+    assert!(said.is_empty(), "{}", String::from_utf8_lossy(&said));
 }

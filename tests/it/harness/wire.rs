@@ -220,6 +220,18 @@ impl Wire {
         }
     }
 
+    /// Says Terminate, waits for the other side to close, and tells what it said before that.
+    #[track_caller]
+    pub fn goodbye(&mut self, limit: Duration) -> Vec<u8> {
+        self.send(&[(b'X', b"")]);
+        self.stream.sock.set_read_timeout(Some(limit)).expect("a socket");
+        let mut heard = Vec::new();
+        match self.stream.read_to_end(&mut heard) {
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => panic!("it is not closed: {error}"),
+            _ => heard,
+        }
+    }
+
     fn message(&mut self) -> io::Result<(u8, Vec<u8>)> {
         read_message(&mut self.stream)
     }
