@@ -304,6 +304,38 @@ async fn a_disk_that_is_full_ends_the_session_with_57p03_and_lets_no_statement_t
 }
 
 #[tokio::test]
+async fn a_result_that_the_disk_did_not_take_is_tried_once_more_when_the_session_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = SystemClock::shared();
+    let spool = Spool::open(dir.path(), SpoolLimits::default(), clock.clone(), |bytes| bytes.fill(1)).unwrap();
+    let in_the_way = dir.path().join("spool-00000000000000000001.jsonl");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let mut taps = Taps::over(spool.clone(), clock, false);
+    taps.client(&query("one"));
+    assert!(poll_fn(|cx| taps.requests.poll_admit(cx)).await.is_ok());
+    let blocked = |state: &SpoolState| matches!(state, SpoolState::Blocked { .. });
+    spool.watch_state().wait_for(blocked).await.unwrap();
+    taps.server(&[done("SELECT 1"), ready()].concat());
+    let refusal = poll_fn(|cx| taps.results.poll_admit(cx)).await.expect_err("blocked");
+    assert_eq!(refusal.kind.sqlstate(), "57P03");
+
+    std::fs::remove_dir(&in_the_way).unwrap();
+    spool.watch_state().wait_for(|state| !blocked(state)).await.unwrap();
+    drop(taps);
+    let on_disk = async {
+        loop {
+            let batch = spool.next_batch(100, 1 << 20).unwrap();
+            if batch.is_some_and(|batch| batch.lines.iter().any(|line| line.contains("TDB10I"))) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    let found = tokio::time::timeout(std::time::Duration::from_secs(20), on_disk).await;
+    found.expect("the result's event");
+}
+
+#[tokio::test]
 async fn a_client_with_ten_thousand_unanswered_statements_is_held_back_until_postgresql_answers() {
     let (mut taps, writer) = Taps::with_memory(false);
     let group: Vec<u8> = (0..100).flat_map(|_| query("")).collect();
