@@ -39,7 +39,8 @@ pub(super) fn start(
 ) -> Result<EndSessions, StartError> {
     let keys = Keys::default();
     let clock = common.clock.clone();
-    let cancels = roots.start(Spec::permanent("upstream-cancels"), move || {
+    let beside = common.runtimes.beside_connections();
+    let cancels = roots.start_on(beside, Spec::permanent("upstream-cancels"), move || {
         UpstreamKeys::new(keys.clone(), clock.clone())
     });
     let sessions = super::start_sessions(common, roots, "agent-sessions");
@@ -64,7 +65,7 @@ pub(super) fn start(
     });
     let agent = {
         let numbers = Arc::default();
-        roots.start(Spec::permanent("agent"), move || {
+        roots.start_on(beside, Spec::permanent("agent"), move || {
             Agent::new(parts.clone(), Arc::clone(&numbers))
         })
     };

@@ -377,7 +377,7 @@ fn nowhere() -> StartError {
 pub(crate) fn start_sessions(common: &Common, roots: &mut Roots, name: &str) -> ActorRef<Sessions> {
     let (stock, policy, clock) = (SessionsStock::default(), common.policy.clone(), common.clock.clone());
     common.facts.has_sessions(stock.watch());
-    roots.start(Spec::permanent(name), move || {
+    roots.start_on(common.runtimes.beside_connections(), Spec::permanent(name), move || {
         Sessions::new(stock.clone(), policy.clone(), clock.clone())
     })
 }

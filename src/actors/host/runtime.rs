@@ -76,6 +76,18 @@ pub struct Runtimes {
     pub workers: Vec<Runtime>,
 }
 
+impl Runtimes {
+    /// For the permanent actors that every connection asks. Where all connections are on one thread, they are there, too, and no message wakes
+    /// another: of a connection's set-up and end that is a dozen on each node. Where there are more threads, one that is blocked must not hold the
+    /// connections of the others, and they are on the control runtime.
+    pub fn beside_connections(&self) -> &Runtime {
+        match self.workers.as_slice() {
+            [only] => only,
+            _ => &self.control,
+        }
+    }
+}
+
 /// Runs `main` on a new actix system; `main` gets its runtimes.
 pub fn run_system<T, F: Future<Output = T>>(workers: usize, main: impl FnOnce(Runtimes) -> F) -> T {
     let system = actix::System::new();
