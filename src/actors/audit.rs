@@ -18,7 +18,7 @@ const BATCH_LINES: usize = 4096;
 const BATCH_BYTES: usize = 1024 * 1024;
 /// Auth stores a batch with one fsync.
 const STORE_DEADLINE: Duration = Duration::from_secs(20);
-/// How long events gather before they are shipped. Each batch costs an fsync here and one on auth, and three processes' attention: with
+/// How long events gather before they are shipped. Each batch costs an fsync on auth, and three processes' attention: with
 /// sessions that come and go, each of which waits for an fsync of its own, it would be a batch for each of their events.
 const GATHER: Duration = Duration::from_millis(200);
 /// After a failure, and while the log is away: events wait on this node's disk meanwhile.

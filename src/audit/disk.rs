@@ -29,6 +29,7 @@ pub(super) struct Disk {
     pub segments: VecDeque<Segment>,
     /// The sum of the segments' bytes.
     pub bytes: u64,
+    /// As auth has said; what is written down can be behind, see `Spool::acknowledge`.
     pub acknowledged: u64,
     /// The writer appends to the last segment.
     pub last_is_active: bool,
@@ -51,16 +52,21 @@ impl Disk {
             .max(self.acknowledged)
     }
 
-    /// Takes out the segments that nobody needs any more.
-    pub fn take_acknowledged(&mut self) -> Vec<PathBuf> {
+    /// Whether the first segment has nothing beyond `number` and gets nothing any more.
+    pub fn is_first_done(&self, number: u64) -> bool {
+        let active = self.last_is_active && self.segments.len() == 1;
+        !active && self.segments.front().is_some_and(|segment| segment.last <= number)
+    }
+
+    /// Takes out the segments that nobody needs any more, where everything up to `number` is confirmed.
+    pub fn take_done(&mut self, number: u64) -> Vec<PathBuf> {
         let mut done = Vec::new();
-        while let Some(segment) = self.segments.front() {
-            let active = self.last_is_active && self.segments.len() == 1;
-            if active || segment.last > self.acknowledged {
+        while self.is_first_done(number) {
+            let Some(segment) = self.segments.pop_front() else {
                 break;
-            }
+            };
             self.bytes -= segment.bytes;
-            done.extend(self.segments.pop_front().map(|segment| segment.path));
+            done.push(segment.path);
         }
         done
     }
@@ -96,7 +102,7 @@ pub(super) fn open_dir(dir: &Path, entropy: Entropy) -> Result<Opened, AuditErro
             path,
         });
     }
-    for path in disk.take_acknowledged() {
+    for path in disk.take_done(acknowledged) {
         remove(&path)?;
     }
     match disk.segments.front() {
@@ -184,8 +190,6 @@ fn read_acknowledged(dir: &Path) -> Result<u64, AuditError> {
     }
 }
 
-/// Durable before the segments are deleted: without either, the numbers would begin again and auth would take new events
-/// for repeated ones.
 pub(super) fn write_acknowledged(dir: &Path, number: u64) -> Result<(), AuditError> {
     replace_file(&dir.join(ACKNOWLEDGED_FILE), &number.to_string())
 }

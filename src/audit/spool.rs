@@ -108,7 +108,6 @@ struct Inner {
     recovered: Recovered,
     /// Where the last batch that was read from a file ended: number and byte.
     reading: Mutex<(u64, u64)>,
-    acknowledging: Mutex<()>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -130,6 +129,8 @@ pub(super) struct Shared {
     pub synced: watch::Sender<u64>,
     pub disk: Mutex<Disk>,
     /// The last events, so that what is shipped soon is not read from the disk again.
+    /// Up to which number it is on disk that auth has confirmed it. Locked before `disk`.
+    pub written_down: Mutex<u64>,
     pub recent: Mutex<Recent>,
 }
 
@@ -201,7 +202,6 @@ impl Spool {
                 id,
                 recovered,
                 reading: Mutex::new((0, 0)),
-                acknowledging: Mutex::new(()),
                 writer: Mutex::new(writer),
             }),
         }
@@ -340,14 +340,14 @@ impl Spool {
         }))
     }
 
-    /// Auth has everything up to this number on its disk. The position is kept, and segments that are confirmed as a whole are
-    /// deleted. Blocks for an fsync.
+    /// Auth has everything up to this number on its disk. Segments that are confirmed as a whole are deleted. The number is written down before
+    /// that, and as the spool closes: an fsync for every batch would say no more than auth does, which passes over what it has
+    /// when a node that crashed ships some of it again. Blocks where a segment ends.
     ///
     /// # Errors
     /// `AcknowledgedAhead` for a number that this spool has not reached.
     pub fn acknowledge(&self, last_seq: u64) -> Result<(), AuditError> {
         let shared = &self.inner.shared;
-        let _one_at_a_time = lock(&self.inner.acknowledging);
         let last = *shared.synced.borrow();
         if last_seq > last {
             return Err(AuditError::AcknowledgedAhead {
@@ -356,19 +356,15 @@ impl Spool {
                 last,
             });
         }
-        if last_seq <= lock(&shared.disk).acknowledged {
-            return Ok(());
-        }
-        write_acknowledged(&shared.dir, last_seq)?;
-        let done = {
+        {
             let mut disk = lock(&shared.disk);
+            if last_seq <= disk.acknowledged {
+                return Ok(());
+            }
             disk.acknowledged = last_seq;
             disk.ages.confirmed(last_seq);
-            disk.take_acknowledged()
-        };
-        for path in &done {
-            remove(path)?;
         }
+        shared.delete_done()?;
         if shared.blocked.load(Ordering::Acquire) {
             lock(&shared.queue).retry = true;
             (shared.wake)();
@@ -417,6 +413,14 @@ impl Inner {
         }
         // Wakes whoever waits for more.
         self.shared.synced.send_modify(|_| {});
+        let acknowledged = lock(&self.shared.disk).acknowledged;
+        if let Err(error) = self
+            .shared
+            .write_down(&mut lock(&self.shared.written_down), acknowledged)
+        {
+            // Nothing is lost by it.
+            tracing::info!(%error, "audit events that auth has are shipped again at the next start");
+        }
     }
 }
 
@@ -446,9 +450,34 @@ impl Shared {
             blocked: AtomicBool::new(false),
             state: watch::Sender::new(SpoolState::Open),
             synced: watch::Sender::new(disk.last()),
+            written_down: Mutex::new(disk.acknowledged),
             disk: Mutex::new(disk),
             recent: Mutex::default(),
         }
+    }
+
+    /// Deletes the segments that are confirmed as a whole, once it is on disk that they are: without both, the numbers would begin again, and auth
+    /// would take new events for repeated ones.
+    pub fn delete_done(&self) -> Result<(), AuditError> {
+        let mut written_down = lock(&self.written_down);
+        let acknowledged = {
+            let disk = lock(&self.disk);
+            if !disk.is_first_done(disk.acknowledged) {
+                return Ok(());
+            }
+            disk.acknowledged
+        };
+        self.write_down(&mut written_down, acknowledged)?;
+        let done = lock(&self.disk).take_done(*written_down);
+        done.iter().try_for_each(|path| remove(path))
+    }
+
+    fn write_down(&self, written_down: &mut u64, acknowledged: u64) -> Result<(), AuditError> {
+        if acknowledged > *written_down {
+            write_acknowledged(&self.dir, acknowledged)?;
+            *written_down = acknowledged;
+        }
+        Ok(())
     }
 
     /// Takes the line's bytes of the queue; the writer gives them back.

@@ -179,6 +179,36 @@ async fn numbers_go_on_after_a_restart_and_the_unconfirmed_is_there_again() {
 }
 
 #[tokio::test]
+async fn after_a_crash_what_was_confirmed_may_come_again_with_its_numbers_and_nothing_else_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = SpoolLimits {
+        segment_bytes: 1 << 10,
+        ..SpoolLimits::default()
+    };
+    let spool = open_with(dir.path(), limits.clone());
+    let mut ended_segments = 0;
+    for n in 0..200 {
+        spool.enter_synced(event(n)).await.unwrap();
+        let segments = files(dir.path(), ".jsonl").len();
+        spool.acknowledge(n + 1).unwrap();
+        ended_segments += segments - files(dir.path(), ".jsonl").len();
+        let crashed = copy_dir(dir.path());
+        let again = open_with(crashed.path(), limits.clone());
+        let left = again.recovered().events;
+        again.enter_synced(event(n + 1)).await.unwrap();
+        let batch = again.next_batch(1000, 1 << 20).unwrap().unwrap();
+        assert_eq!((batch.first_seq, batch.last_seq), (n + 2 - left, n + 2));
+        assert_eq!(batch.lines, (n + 1 - left..=n + 1).map(event).collect::<Vec<_>>());
+    }
+    assert!(
+        ended_segments > 5,
+        "{ended_segments} segments were confirmed as a whole"
+    );
+    drop(spool);
+    assert_eq!(open(dir.path()).recovered().events, 0, "a spool that was closed knows");
+}
+
+#[tokio::test]
 async fn a_full_disk_bound_blocks_and_recovers_after_an_acknowledge() {
     let dir = tempfile::tempdir().unwrap();
     let limits = SpoolLimits {

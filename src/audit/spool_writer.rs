@@ -278,18 +278,15 @@ impl Writer {
 
     /// Ends the active segment, so that it can be deleted when it is confirmed. An empty one goes on.
     fn end_segment(&mut self) {
-        let Some(active) = self.active.take_if(|active| active.synced_bytes > 0) else {
-            return;
-        };
-        // After a failed fsync more may be in it; the next segment will have it. If cutting fails, a reader stops before it too.
-        drop(active.file.set_len(active.synced_bytes));
-        let done = {
-            let mut disk = lock(&self.shared.disk);
-            disk.last_is_active = false;
-            disk.take_acknowledged()
-        };
-        // What cannot be deleted now is deleted when the spool is opened again.
-        done.iter().for_each(|path| drop(super::disk::remove(path)));
+        if let Some(active) = self.active.take_if(|active| active.synced_bytes > 0) {
+            // After a failed fsync more may be in it; the next segment will have it. If cutting fails, a reader stops before it too.
+            drop(active.file.set_len(active.synced_bytes));
+            lock(&self.shared.disk).last_is_active = false;
+        }
+        if let Err(error) = self.shared.delete_done() {
+            // It is tried again with the next batch that auth confirms, and as long as the disk's bound is reached.
+            tracing::warn!(%error, "audit events that auth has confirmed stay on the disk");
+        }
     }
 
     /// Tells the callers, and sets the state.
