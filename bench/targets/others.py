@@ -4,7 +4,7 @@ import signal
 
 from machine.host import program
 from machine.scratch import account_for_postgresql, free_port, give_to
-from targets.target import NAME, Target
+from targets.target import NAME, Target, middle_environment
 from wire.session import Door
 
 # Thousands of idle connections, which the stand-in has.
@@ -73,7 +73,7 @@ def pgbouncer(scratch, upstream, name):
     users.write_text(f'"{NAME}" ""\n')
     give_to(account, file, users)
     # SIGINT waits for its clients; SIGTERM does not.
-    process = scratch.start(f"{port}-{name}", [program("pgbouncer"), file], signal.SIGTERM, account)
+    process = scratch.start(f"{port}-{name}", [program("pgbouncer"), file], signal.SIGTERM, account, middle_environment())
     return Target(name, door(upstream, port), [process])
 
 
@@ -81,5 +81,5 @@ def haproxy(scratch, upstream, name):
     port = free_port()
     file = scratch.directory / f"haproxy-{port}.cfg"
     file.write_text(HAPROXY.format(clients=CLIENTS_MAX, threads=2, port=port, upstream=upstream.port))
-    process = scratch.start(f"{port}-{name}", [program("haproxy"), "-db", "-q", "-f", file])
+    process = scratch.start(f"{port}-{name}", [program("haproxy"), "-db", "-q", "-f", file], env=middle_environment())
     return Target(name, door(upstream, port), [process])

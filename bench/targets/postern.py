@@ -5,7 +5,7 @@ import json
 import secrets
 
 from machine.scratch import BenchError, run, until
-from targets.target import NAME, Target
+from targets.target import NAME, Target, middle_environment
 from wire.session import Door
 
 # A working day: longer than any run.
@@ -46,7 +46,7 @@ class Cluster:
         data = self.directory / name
         file = self.directory / f"{name}.yaml"
         file.write_text(f"version: v3\npostern:\n  nodename: {name}\n  data_dir: {data}\n" + "".join(sections))
-        process = self.scratch.start(f"{self.directory.name}-{name}", [self.program, "start", "--config", file])
+        process = self.scratch.start(f"{self.directory.name}-{name}", [self.program, "start", "--config", file], env=middle_environment())
         self.nodes[name] = process
 
         def listening():

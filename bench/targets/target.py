@@ -1,11 +1,21 @@
 """What is measured: a door to PostgreSQL, and the processes between."""
 
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from wire.session import Door
 
 # The person, the database user, the database and the service are all called so.
 NAME = "bench"
+
+UNIT = Path(__file__).resolve().parents[2] / "config" / "postern.service"
+
+
+def middle_environment():
+    """Of every middle, Postern or not: what Postern's systemd unit adds to ours, which is how to run it, and would help the others as much."""
+    added = [line.removeprefix("Environment=") for line in UNIT.read_text().splitlines() if line.startswith("Environment=")]
+    return {**os.environ, **dict(assignment.split("=", 1) for assignment in added)}
 
 
 @dataclass

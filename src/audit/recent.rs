@@ -5,8 +5,8 @@
 
 use std::collections::VecDeque;
 
-/// Some five thousand statements and their results: what gathers in a quarter of a second when a node is at its busiest.
-const MAX_BYTES: usize = 4 << 20;
+/// What gathers until it is shipped, up to the fsync of half a second and the 200 ms of the shipper, from ten thousand statements a second and their results.
+const MAX_BYTES: usize = 16 << 20;
 
 /// Events with consecutive numbers.
 #[derive(Debug, Default)]
