@@ -83,28 +83,45 @@ impl AuditShipper {
 
 /// Ships until nothing is left that is on disk and not confirmed.
 async fn ship_all(spool: &Spool, log: &Address<StoreLines>, origin: &Origin) -> Result<(), ShipError> {
+    if !spool.has_met_the_log() {
+        let has = store(spool, log, origin, (1, Vec::new())).await?;
+        on_spool(spool, move |spool| spool.meet(has)).await?;
+    }
     while let Some(batch) = next_batch(spool).await? {
-        let lines = StoreLines {
-            spool: spool.id().to_owned(),
-            first_seq: batch.first_seq,
-            lines: batch.lines,
-        };
-        let stored = log
-            .ask(origin, lines, STORE_DEADLINE)
-            .await?
-            .map_err(ShipError::Declined)?;
-        let spool = spool.clone();
-        tokio::task::spawn_blocking(move || spool.acknowledge(stored))
-            .await
-            .map_err(|_| ShipError::Thread)??;
+        let stored = store(spool, log, origin, (batch.first_seq, batch.lines)).await?;
+        on_spool(spool, move |spool| spool.acknowledge(stored)).await?;
     }
     Ok(())
 }
 
+/// The answer is how far the log has this spool, also to a batch without lines.
+async fn store(
+    spool: &Spool,
+    log: &Address<StoreLines>,
+    origin: &Origin,
+    (first_seq, lines): (u64, Vec<String>),
+) -> Result<u64, ShipError> {
+    let batch = StoreLines {
+        spool: spool.id(),
+        first_seq,
+        lines,
+    };
+    let answer = log.ask(origin, batch, STORE_DEADLINE).await?;
+    answer.map_err(ShipError::Declined)
+}
+
 async fn next_batch(spool: &Spool) -> Result<Option<Batch>, ShipError> {
+    on_spool(spool, |spool| spool.next_batch(BATCH_LINES, BATCH_BYTES)).await
+}
+
+/// Work that blocks.
+async fn on_spool<T: Send + 'static>(
+    spool: &Spool,
+    work: impl FnOnce(&Spool) -> Result<T, AuditError> + Send + 'static,
+) -> Result<T, ShipError> {
     let spool = spool.clone();
-    let read = tokio::task::spawn_blocking(move || spool.next_batch(BATCH_LINES, BATCH_BYTES));
-    Ok(read.await.map_err(|_| ShipError::Thread)??)
+    let done = tokio::task::spawn_blocking(move || work(&spool)).await;
+    Ok(done.map_err(|_| ShipError::Thread)??)
 }
 
 impl Behavior for AuditShipper {

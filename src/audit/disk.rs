@@ -162,11 +162,7 @@ fn file_bytes(path: &Path) -> Result<u64, AuditError> {
 fn read_or_make_id(dir: &Path, entropy: Entropy, fresh: bool) -> Result<String, AuditError> {
     let path = dir.join(ID_FILE);
     if fresh && !path.exists() {
-        let mut random = [0; 16];
-        entropy(&mut random);
-        let id = data_encoding::HEXLOWER.encode(&random);
-        replace_file(&path, &id)?;
-        return Ok(id);
+        return write_new_id(dir, entropy);
     }
     let id = std::fs::read_to_string(&path).map_err(AuditError::io(&path, "reading the spool's id"))?;
     let id = id.trim_end();
@@ -174,6 +170,14 @@ fn read_or_make_id(dir: &Path, entropy: Entropy, fresh: bool) -> Result<String, 
         return Err(AuditError::corrupt(&path, 0, "the spool's id is not 32 hex digits"));
     }
     Ok(id.to_owned())
+}
+
+pub(super) fn write_new_id(dir: &Path, entropy: Entropy) -> Result<String, AuditError> {
+    let mut random = [0; 16];
+    entropy(&mut random);
+    let id = data_encoding::HEXLOWER.encode(&random);
+    replace_file(&dir.join(ID_FILE), &id)?;
+    Ok(id)
 }
 
 fn read_acknowledged(dir: &Path) -> Result<u64, AuditError> {
@@ -191,6 +195,7 @@ fn read_acknowledged(dir: &Path) -> Result<u64, AuditError> {
 }
 
 pub(super) fn write_acknowledged(dir: &Path, number: u64) -> Result<(), AuditError> {
+    debug_assert!(!dir.as_os_str().is_empty(), "a spool in memory has no directory");
     replace_file(&dir.join(ACKNOWLEDGED_FILE), &number.to_string())
 }
 

@@ -283,6 +283,88 @@ fn a_damaged_line_before_the_last_segment_is_refused() {
     assert!(matches!(refused, AuditError::Corrupt { offset: 0, .. }), "{refused}");
 }
 
+fn open_spool(dir: &Path) -> Spool {
+    Spool::open(
+        dir,
+        SpoolLimits::default(),
+        SystemClock::shared(),
+        crate::pki::entropy::fill,
+    )
+    .unwrap()
+}
+
+/// What a shipper does.
+fn ship(spool: &Spool, log: &mut AuditLog) {
+    if !spool.has_met_the_log() {
+        spool.meet(log.append(&spool.id(), 1, &[]).unwrap()).unwrap();
+    }
+    while let Some(batch) = spool.next_batch(5000, 4 << 20).unwrap() {
+        spool
+            .acknowledge(log.append(&spool.id(), batch.first_seq, &batch.lines).unwrap())
+            .unwrap();
+    }
+}
+
+/// As `cp` copies a directory whose process was killed.
+fn copy_of(dir: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
+    }
+    copy
+}
+
+#[tokio::test]
+async fn a_spool_asks_the_log_after_a_crash_and_ships_nothing_twice() {
+    let (spool_dir, log_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut log = AuditLog::open(log_dir.path()).unwrap();
+    let spool = open_spool(spool_dir.path());
+    for n in 0..10 {
+        spool.enter_synced(event(n)).await.unwrap();
+    }
+    ship(&spool, &mut log);
+    let crashed = copy_of(spool_dir.path());
+    let again = open_spool(crashed.path());
+    assert_eq!(
+        again.recovered().events,
+        10,
+        "it does not know that they were confirmed"
+    );
+    again.meet(log.append(&again.id(), 1, &[]).unwrap()).unwrap();
+    assert_eq!(again.next_batch(100, 1 << 20).unwrap(), None);
+    again.enter_synced(event(10)).await.unwrap();
+    ship(&again, &mut log);
+    assert_eq!(all(&log), events(0..11));
+}
+
+#[tokio::test]
+async fn what_a_spool_has_entered_since_it_was_set_back_is_on_the_log_all_the_same() {
+    let (spool_dir, log_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut log = AuditLog::open(log_dir.path()).unwrap();
+    let spool = open_spool(spool_dir.path());
+    spool.enter_synced(event(0)).await.unwrap();
+    ship(&spool, &mut log);
+    let snapshot = copy_of(spool_dir.path());
+    for n in 1..10 {
+        spool.enter_synced(event(n)).await.unwrap();
+    }
+    ship(&spool, &mut log);
+    let restored = open_spool(snapshot.path());
+    for n in 20..25 {
+        restored.enter_synced(event(n)).await.unwrap();
+    }
+    ship(&restored, &mut log);
+    assert_ne!(restored.id(), spool.id());
+    let found = all(&log);
+    for expected in events(0..10).into_iter().chain(events(20..25)) {
+        assert!(found.contains(&expected), "{expected}");
+    }
+    drop(restored);
+    ship(&open_spool(snapshot.path()), &mut log);
+    assert_eq!(all(&log), found, "the new id is kept");
+}
+
 #[tokio::test]
 async fn a_hundred_thousand_events_go_through_spool_and_log_and_are_found() {
     const EVENTS: u64 = 100_000;
@@ -304,7 +386,7 @@ async fn a_hundred_thousand_events_go_through_spool_and_log_and_are_found() {
     while last < EVENTS {
         assert!(spool.wait_for_more().await);
         while let Some(batch) = spool.next_batch(5000, 4 << 20).unwrap() {
-            last = log.append(spool.id(), batch.first_seq, &batch.lines).unwrap();
+            last = log.append(&spool.id(), batch.first_seq, &batch.lines).unwrap();
             spool.acknowledge(last).unwrap();
             tokio::task::yield_now().await;
         }

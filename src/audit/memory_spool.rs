@@ -34,7 +34,12 @@ pub fn open(clock: SharedClock) -> (Spool, MemoryWriter) {
         events: 0,
         torn_bytes: 0,
     };
-    let spool = Spool::over(shared.clone(), "memory".to_owned(), recovered, None);
+    let spool = Spool::over(
+        shared.clone(),
+        ("memory".to_owned(), |bytes| bytes.fill(0)),
+        recovered,
+        None,
+    );
     (spool, MemoryWriter { shared, woken })
 }
 

@@ -11,7 +11,7 @@
 //! The spool takes an event before the bytes that it describes go on, has it on disk within a second (or at once, for
 //! whoever waits), numbers it and keeps it until the log has confirmed it. Shipping is at least once; the log knows the last
 //! number of every spool and so stores each event once. Only what is fsynced is shipped: a number that a crash could give to
-//! another event never leaves the node.
+//! another event never leaves the node. A spool that was set back all the same is found out before it ships (`Spool::meet`).
 
 mod ages;
 mod disk;

@@ -5,7 +5,8 @@
 
 use std::collections::VecDeque;
 
-/// What gathers until it is shipped, up to the fsync of half a second and the 200 ms of the shipper, from ten thousand statements a second and their results.
+/// What gathers until it is shipped: the fsync comes after half a second at the latest, the shipper waits for 200 ms. Of ten thousand statements a second and their
+/// results that is 9 MB.
 const MAX_BYTES: usize = 16 << 20;
 
 /// Events with consecutive numbers.

@@ -3,7 +3,7 @@
 //! Order: the events of one caller are numbered in the order in which it entered them. What is dropped before it has entered
 //! (a future that is cancelled) was never there; what has entered is written.
 
-use super::disk::{Disk, open_dir, remove, write_acknowledged};
+use super::disk::{Disk, open_dir, remove, write_acknowledged, write_new_id};
 use super::recent::Recent;
 use super::segment::{FRAME_BYTES, Lines, MAX_FRAMED_BYTES};
 use super::spool_writer::Writer;
@@ -82,7 +82,7 @@ pub enum Full {
 /// What was there when the spool was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recovered {
-    /// Events of before that auth has not confirmed.
+    /// Events of before that auth has not confirmed, as far as that was written down.
     pub events: u64,
     /// Bytes after the last whole event, cut off: written in the last second before a crash.
     pub torn_bytes: u64,
@@ -104,8 +104,13 @@ pub struct Spool {
 
 struct Inner {
     shared: Arc<Shared>,
-    id: String,
+    id: Mutex<String>,
+    entropy: Entropy,
     recovered: Recovered,
+    /// The last number when it was opened.
+    opened_at: u64,
+    /// Whether the log has said since then how far it has this spool.
+    has_met_the_log: AtomicBool,
     /// Where the last batch that was read from a file ended: number and byte.
     reading: Mutex<(u64, u64)>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -128,9 +133,9 @@ pub(super) struct Shared {
     /// The last fsynced number.
     pub synced: watch::Sender<u64>,
     pub disk: Mutex<Disk>,
-    /// The last events, so that what is shipped soon is not read from the disk again.
     /// Up to which number it is on disk that auth has confirmed it. Locked before `disk`.
     pub written_down: Mutex<u64>,
+    /// The last events, so that what is shipped soon is not read from the disk again.
     pub recent: Mutex<Recent>,
 }
 
@@ -192,24 +197,33 @@ impl Spool {
             .name(WRITER_THREAD.into())
             .spawn(move || writer.run())
             .map_err(AuditError::io(dir, "starting the spool's thread"))?;
-        Ok(Self::over(shared, opened.id, recovered, Some(thread)))
+        Ok(Self::over(shared, (opened.id, entropy), recovered, Some(thread)))
     }
 
-    pub(super) fn over(shared: Arc<Shared>, id: String, recovered: Recovered, writer: Option<JoinHandle<()>>) -> Self {
+    pub(super) fn over(
+        shared: Arc<Shared>,
+        (id, entropy): (String, Entropy),
+        recovered: Recovered,
+        writer: Option<JoinHandle<()>>,
+    ) -> Self {
+        let opened_at = *shared.synced.borrow();
         Self {
             inner: Arc::new(Inner {
                 shared,
-                id,
+                id: Mutex::new(id),
+                entropy,
                 recovered,
+                opened_at,
+                has_met_the_log: AtomicBool::new(false),
                 reading: Mutex::new((0, 0)),
                 writer: Mutex::new(writer),
             }),
         }
     }
 
-    /// 32 hex digits, made with the directory: a spool that was wiped is another one.
-    pub fn id(&self) -> &str {
-        &self.inner.id
+    /// 32 hex digits, made with the directory: a spool that was wiped is another one, and so is one that was set back, see [`Spool::meet`].
+    pub fn id(&self) -> String {
+        lock(&self.inner.id).clone()
     }
 
     pub fn recovered(&self) -> Recovered {
@@ -340,9 +354,34 @@ impl Spool {
         }))
     }
 
+    pub fn has_met_the_log(&self) -> bool {
+        self.inner.has_met_the_log.load(Ordering::Acquire)
+    }
+
+    /// The log has this spool up to `log_has`: asked before the first events of this process are shipped. That can be more than was written down here,
+    /// and need not come again. Where it is more than the spool had when it was opened, the spool was set back, by a restored snapshot
+    /// or a damaged segment; its new events have numbers that the log has, which would pass over them. They are shipped under
+    /// a new id, and what the log has may come a second time with them. Blocks for an fsync then.
+    pub fn meet(&self, log_has: u64) -> Result<(), AuditError> {
+        let inner = &self.inner;
+        if log_has <= inner.opened_at {
+            self.acknowledge(log_has)?;
+        } else {
+            let id = write_new_id(&inner.shared.dir, inner.entropy)?;
+            tracing::error!(
+                log_has,
+                had = inner.opened_at,
+                new_id = id,
+                "the audit spool was set back: the log has more of it than it had as this node started; its events are shipped under a new id, and some may be on the log twice"
+            );
+            *lock(&inner.id) = id;
+        }
+        inner.has_met_the_log.store(true, Ordering::Release);
+        Ok(())
+    }
+
     /// Auth has everything up to this number on its disk. Segments that are confirmed as a whole are deleted. The number is written down before
-    /// that, and as the spool closes: an fsync for every batch would say no more than auth does, which passes over what it has
-    /// when a node that crashed ships some of it again. Blocks where a segment ends.
+    /// that, and as the spool closes; after a crash, [`Spool::meet`] tells it. Blocks for an fsync when a segment is done.
     ///
     /// # Errors
     /// `AcknowledgedAhead` for a number that this spool has not reached.
@@ -358,13 +397,12 @@ impl Spool {
         }
         {
             let mut disk = lock(&shared.disk);
-            if last_seq <= disk.acknowledged {
-                return Ok(());
+            if last_seq > disk.acknowledged {
+                disk.acknowledged = last_seq;
+                disk.ages.confirmed(last_seq);
             }
-            disk.acknowledged = last_seq;
-            disk.ages.confirmed(last_seq);
         }
-        shared.delete_done()?;
+        shared.delete_done_or_say();
         if shared.blocked.load(Ordering::Acquire) {
             lock(&shared.queue).retry = true;
             (shared.wake)();
@@ -456,8 +494,9 @@ impl Shared {
         }
     }
 
-    /// Deletes the segments that are confirmed as a whole, once it is on disk that they are: without both, the numbers would begin again, and auth
-    /// would take new events for repeated ones.
+    /// Deletes the segments that are confirmed as a whole, once it is on disk that they are: without either, the numbers would begin again, and auth
+    /// would take new events for repeated ones. A number that cannot be written down is tried again with the next; a segment that
+    /// cannot be deleted goes when the spool is opened again.
     pub fn delete_done(&self) -> Result<(), AuditError> {
         let mut written_down = lock(&self.written_down);
         let acknowledged = {
@@ -469,7 +508,14 @@ impl Shared {
         };
         self.write_down(&mut written_down, acknowledged)?;
         let done = lock(&self.disk).take_done(*written_down);
-        done.iter().try_for_each(|path| remove(path))
+        done.iter().map(|path| remove(path)).fold(Ok(()), Result::and)
+    }
+
+    /// As [`Shared::delete_done`], for those whom its failure does not stop.
+    pub fn delete_done_or_say(&self) {
+        if let Err(error) = self.delete_done() {
+            tracing::warn!(%error, "audit events that auth has confirmed stay on the disk");
+        }
     }
 
     fn write_down(&self, written_down: &mut u64, acknowledged: u64) -> Result<(), AuditError> {

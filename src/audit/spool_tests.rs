@@ -179,33 +179,58 @@ async fn numbers_go_on_after_a_restart_and_the_unconfirmed_is_there_again() {
 }
 
 #[tokio::test]
-async fn after_a_crash_what_was_confirmed_may_come_again_with_its_numbers_and_nothing_else_is_missing() {
+async fn after_a_crash_a_segment_that_was_confirmed_may_come_again_with_its_numbers_and_nothing_is_missing() {
     let dir = tempfile::tempdir().unwrap();
     let limits = SpoolLimits {
         segment_bytes: 1 << 10,
         ..SpoolLimits::default()
     };
     let spool = open_with(dir.path(), limits.clone());
-    let mut ended_segments = 0;
-    for n in 0..200 {
+    let (mut deleted, mut most_left) = (0, 0);
+    for n in 0..100 {
         spool.enter_synced(event(n)).await.unwrap();
         let segments = files(dir.path(), ".jsonl").len();
         spool.acknowledge(n + 1).unwrap();
-        ended_segments += segments - files(dir.path(), ".jsonl").len();
+        deleted += segments - files(dir.path(), ".jsonl").len();
         let crashed = copy_dir(dir.path());
         let again = open_with(crashed.path(), limits.clone());
         let left = again.recovered().events;
+        most_left = most_left.max(left);
         again.enter_synced(event(n + 1)).await.unwrap();
         let batch = again.next_batch(1000, 1 << 20).unwrap().unwrap();
         assert_eq!((batch.first_seq, batch.last_seq), (n + 2 - left, n + 2));
         assert_eq!(batch.lines, (n + 1 - left..=n + 1).map(event).collect::<Vec<_>>());
     }
-    assert!(
-        ended_segments > 5,
-        "{ended_segments} segments were confirmed as a whole"
-    );
+    assert!(deleted > 2, "{deleted} segments were confirmed as a whole");
+    let of_a_segment = (1 << 10) / event(0).len() as u64;
+    assert!((1..=of_a_segment).contains(&most_left), "{most_left} of a segment");
     drop(spool);
     assert_eq!(open(dir.path()).recovered().events, 0, "a spool that was closed knows");
+}
+
+#[tokio::test]
+async fn no_segment_is_deleted_before_it_is_written_down_that_it_was_confirmed() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = SpoolLimits {
+        segment_bytes: 1,
+        ..SpoolLimits::default()
+    };
+    let spool = open_with(dir.path(), limits.clone());
+    // A directory where the number would be written first.
+    let obstacle = dir.path().join("acknowledged.new");
+    std::fs::create_dir(&obstacle).unwrap();
+    for n in 0..3 {
+        spool.enter_synced(event(n)).await.unwrap();
+        spool.acknowledge(n + 1).unwrap();
+    }
+    assert_eq!(files(dir.path(), ".jsonl").len(), 3);
+    assert_eq!(spool.backlog().0, 0, "they need not be shipped again for that");
+    std::fs::remove_dir(&obstacle).unwrap();
+    let crashed = copy_dir(dir.path());
+    assert_eq!(open_with(crashed.path(), limits).recovered().events, 3);
+    spool.enter_synced(event(3)).await.unwrap();
+    spool.acknowledge(4).unwrap();
+    assert_eq!(files(dir.path(), ".jsonl").len(), 0);
 }
 
 #[tokio::test]
@@ -238,7 +263,13 @@ async fn a_full_disk_bound_blocks_and_recovers_after_an_acknowledge() {
     assert!(on_disk <= 2 * (MAX_LINE_BYTES as u64 + 31), "{on_disk}");
 
     let mut state = spool.watch_state();
+    let obstacle = dir.path().join("acknowledged.new");
+    std::fs::create_dir(&obstacle).unwrap();
     let mut shipped = drain(&spool);
+    let says_what_it_is =
+        |state: &SpoolState| matches!(state, SpoolState::Blocked { why, .. } if why.contains("acknowledged"));
+    state.wait_for(says_what_it_is).await.unwrap();
+    std::fs::remove_dir(&obstacle).unwrap();
     state.wait_for(|state| *state == SpoolState::Open).await.unwrap();
     spool.enter_synced(large(entered)).await.unwrap();
     shipped.extend(drain(&spool));

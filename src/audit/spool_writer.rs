@@ -191,6 +191,8 @@ impl Writer {
         }
         self.sync()?;
         self.end_segment();
+        let deleted = self.shared.seat.does("deleting", || self.shared.delete_done());
+        deleted.map_err(|error| error.to_string())?;
         let bytes = lock(&self.shared.disk).bytes;
         if fits(bytes, self.tail.len()) {
             return Ok(());
@@ -252,6 +254,7 @@ impl Writer {
         self.shared.room.add_permits(bytes);
         if full {
             self.end_segment();
+            self.shared.seat.does("deleting", || self.shared.delete_done_or_say());
         }
         Ok(())
     }
@@ -283,10 +286,6 @@ impl Writer {
             drop(active.file.set_len(active.synced_bytes));
             lock(&self.shared.disk).last_is_active = false;
         }
-        if let Err(error) = self.shared.delete_done() {
-            // It is tried again with the next batch that auth confirms, and as long as the disk's bound is reached.
-            tracing::warn!(%error, "audit events that auth has confirmed stay on the disk");
-        }
     }
 
     /// Tells the callers, and sets the state.
@@ -304,10 +303,16 @@ impl Writer {
             Err(why) => {
                 let blocked = AuditError::Blocked { why: why.clone() };
                 if !shared.blocked.swap(true, Ordering::AcqRel) {
-                    let since = shared.clock.now();
                     shared.seat.enter(Label::of("blocked"), None, None);
-                    shared.state.send_replace(SpoolState::Blocked { why, since });
                 }
+                shared.state.send_if_modified(|state| match state {
+                    SpoolState::Blocked { why: before, .. } => std::mem::replace(before, why.clone()) != why,
+                    _ => {
+                        let since = shared.clock.now();
+                        *state = SpoolState::Blocked { why, since };
+                        true
+                    }
+                });
                 for waiter in self.waiters.drain(..) {
                     drop(waiter.send(Err(blocked.clone())));
                 }

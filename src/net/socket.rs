@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::OnceCell;
 
 pub type Tcp = TcpStream;
 pub type Unix = UnixStream;
@@ -28,8 +29,12 @@ const TUNNEL_NOT_SENT_BYTES: u32 = 32 * 1024;
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 
+/// Registered where the first connection is awaited, so that no other thread is woken for those that come.
 #[derive(Debug)]
-pub struct Listener(TcpListener);
+pub struct Listener {
+    socket: std::net::TcpListener,
+    registered: OnceCell<TcpListener>,
+}
 
 impl Listener {
     /// Binds and listens. The error names the address and, where it is taken, what to do.
@@ -53,16 +58,20 @@ impl Listener {
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into()).map(Self)
+        Ok(Self {
+            socket: socket.into(),
+            registered: OnceCell::new(),
+        })
     }
 
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.socket.local_addr()
     }
 
     /// The next connection, as the standard library's socket: it is registered with the runtime that will serve it.
     pub async fn accept(&self) -> io::Result<(std::net::TcpStream, SocketAddr)> {
-        let (stream, peer) = self.0.accept().await?;
+        let register = async || TcpListener::from_std(self.socket.try_clone()?);
+        let (stream, peer) = self.registered.get_or_try_init(register).await?.accept().await?;
         Ok((stream.into_std()?, peer))
     }
 }

@@ -39,8 +39,7 @@ pub(super) fn start(
 ) -> Result<EndSessions, StartError> {
     let keys = Keys::default();
     let clock = common.clock.clone();
-    let beside = common.runtimes.beside_connections();
-    let cancels = roots.start_on(beside, Spec::permanent("upstream-cancels"), move || {
+    let cancels = roots.start_beside_connections(Spec::permanent("upstream-cancels"), move || {
         UpstreamKeys::new(keys.clone(), clock.clone())
     });
     let sessions = super::start_sessions(common, roots, "agent-sessions");
@@ -65,7 +64,7 @@ pub(super) fn start(
     });
     let agent = {
         let numbers = Arc::default();
-        roots.start_on(beside, Spec::permanent("agent"), move || {
+        roots.start_beside_connections(Spec::permanent("agent"), move || {
             Agent::new(parts.clone(), Arc::clone(&numbers))
         })
     };

@@ -182,7 +182,7 @@ pub async fn start(
     let data_dir = DataDir::open(&config.data_dir)?;
     data_dir.forget_listening()?;
     let debug = Debug::start(&config, &data_dir);
-    let mut roots = Roots::new(runtimes.control.clone());
+    let mut roots = Roots::new(runtimes.clone());
     let (phase, stock) = (NodePhase::default(), PolicyStock::default());
     let view = stock.view(clock.clone());
     let sources = Sources {
@@ -377,7 +377,7 @@ fn nowhere() -> StartError {
 pub(crate) fn start_sessions(common: &Common, roots: &mut Roots, name: &str) -> ActorRef<Sessions> {
     let (stock, policy, clock) = (SessionsStock::default(), common.policy.clone(), common.clock.clone());
     common.facts.has_sessions(stock.watch());
-    roots.start_on(common.runtimes.beside_connections(), Spec::permanent(name), move || {
+    roots.start_beside_connections(Spec::permanent(name), move || {
         Sessions::new(stock.clone(), policy.clone(), clock.clone())
     })
 }

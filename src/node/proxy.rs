@@ -47,8 +47,7 @@ pub(super) fn start(
     let keys = Keys::default();
     let cancels = {
         let (clock, trail, without_tls) = (common.clock.clone(), common.trail.clone(), config.cancel_without_tls);
-        let runtime = common.runtimes.beside_connections();
-        roots.start_on(runtime, Spec::permanent("cancels"), move || {
+        roots.start_beside_connections(Spec::permanent("cancels"), move || {
             ClientKeys::new(keys.clone(), without_tls, clock.clone(), trail.clone())
         })
     };
@@ -120,7 +119,7 @@ pub(super) fn start_listener(
 ) {
     let (port, phase, runtimes) = (Port::new(socket), common.phase.view(), common.runtimes.clone());
     let open = Arc::default();
-    roots.start_on(common.runtimes.beside_connections(), Spec::permanent(name), move || {
+    roots.start_beside_connections(Spec::permanent(name), move || {
         let open = Arc::clone(&open);
         PortListener::new(port.clone(), phase.clone(), runtimes.clone(), parts.clone(), open)
     });

@@ -177,7 +177,7 @@ fn an_actor_whose_thread_is_blocked_is_shown_with_its_message_in_hand() {
         Kind::Auth,
         &serde_json::json!({"actor": "tokens", "how": "block", "seconds": 20}),
     );
-    // The runtime of all permanent actors does nothing else; the debug socket answers.
+    // The control runtime does nothing else; the debug socket answers.
     let mut said = String::new();
     until_ok("the blocked actor is named", PATIENCE, || {
         said = ask(&cluster, Kind::Auth, &["actors"]).ok();

@@ -78,7 +78,7 @@ pub struct Runtimes {
 
 impl Runtimes {
     /// For the permanent actors that every connection asks. Where all connections are on one thread, they are there, too, and no message wakes
-    /// another: of a connection's set-up and end that is a dozen on each node. Where there are more threads, one that is blocked must not hold the
+    /// another: of a connection's set-up and end that is ten on each node. Where there are more threads, one that is blocked must not hold the
     /// connections of the others, and they are on the control runtime.
     pub fn beside_connections(&self) -> &Runtime {
         match self.workers.as_slice() {
