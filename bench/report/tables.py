@@ -2,7 +2,7 @@
 
 import functools
 
-from machine.profile import AUDIT, DECISION, FILES, ORDER, PROTOCOL, TELEMETRY
+from machine.profile import AUDIT, DECISION, ORDER, PROTOCOL, TELEMETRY
 from targets.all import AGAIN, APART, DIRECT, HAPROXY, ONE, PGBOUNCER
 from targets.link import ONE_TUNNEL, TWO_TUNNELS
 from work.link import CONDITIONS
@@ -218,8 +218,7 @@ class Tables:
             ("audit trail: an event for the statement and one for its result, written, shipped", *cost("statement", AUDIT)),
             ("framing of the client's and PostgreSQL's messages", *cost("statement", PROTOCOL)),
             ("records, gauges and metrics", *cost("statement", TELEMETRY)),
-            ("a connection's events in the audit trail", *cost("connection", AUDIT)),
-            ("· their files and fsyncs in the kernel", *cost("connection", FILES)),
+            ("a connection's events in the audit trail, with their fsyncs", *cost("connection", AUDIT)),
             ("certificates read and both decisions", *cost("connection", DECISION)),
             ("· of these the agent's, the second", *cost("connection", DECISION, "last")),
         ]
