@@ -456,8 +456,8 @@ impl Inner {
             .shared
             .write_down(&mut lock(&self.shared.written_down), acknowledged)
         {
-            // Nothing is lost by it.
-            tracing::info!(%error, "audit events that auth has are shipped again at the next start");
+            // Nothing is lost by it: the log is asked at the next start.
+            tracing::info!(%error, "it is not written down how far auth has the audit spool");
         }
     }
 }
