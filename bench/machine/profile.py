@@ -35,7 +35,7 @@ FUNCTIONS = [
     (PROTOCOL, r"postern::protocol|postern::actors::session_taps"),
     (MULTIPLEXER, r"yamux|postern::net::(mux|deferred_flush)"),
     (TLS, r"rustls|webpki|postern::net::(tls|upstream_tls|big_reads)"),
-    (RELAY, r"postern::net|postern::actors::relay"),
+    (RELAY, r"postern::net|postern::actors::(relay|(connection::Connection|upstream::Upstream)::relay::\{\{closure)"),
     (TELEMETRY, r"postern::telemetry|tracing"),
     (DECISION, r"postern::(policy|pki)|\bder::|x509_cert|spki"),
     (ACTORS, r"postern::|actix|bincode|serde"),

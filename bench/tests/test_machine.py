@@ -109,6 +109,14 @@ class Scratches(unittest.TestCase):
         found = [profile.group_of("worker-0", [(function, "/usr/local/bin/postern")]) for function in functions]
         self.assertEqual(found, [profile.CRYPTOGRAPHY] * len(functions))
 
+    def test_the_relay_of_a_connection_counts_as_such_and_the_start_of_one_as_an_actors(self):
+        def group_of(function):
+            return profile.group_of("worker-0", [(function, "/usr/local/bin/postern")])
+
+        for side in ("connection::Connection", "upstream::Upstream"):
+            self.assertEqual(group_of(f"postern::actors::{side}::relay::{{{{closure}}}}"), profile.RELAY)
+            self.assertEqual(group_of(f"postern::actors::{side}::relay"), profile.ACTORS)
+
     def test_a_program_that_fails_is_an_error_with_its_words(self):
         with self.assertRaisesRegex(BenchError, "ended with 3: no such thing"):
             run(["sh", "-c", "echo no such thing >&2; exit 3"])
