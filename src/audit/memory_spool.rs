@@ -2,7 +2,7 @@
 //! writer, and decides when what has entered is on disk.
 
 use super::disk::Disk;
-use super::spool::{Shared, Waiter, cost, lock};
+use super::spool_shared::{Shared, Waiter, cost, lock};
 use super::{Recovered, Spool, SpoolLimits};
 use crate::model::SharedClock;
 use std::path::Path;

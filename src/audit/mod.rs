@@ -30,6 +30,7 @@ mod query;
 mod recent;
 mod segment;
 mod spool;
+mod spool_shared;
 #[cfg(test)]
 mod spool_tests;
 mod spool_writer;

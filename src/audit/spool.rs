@@ -3,19 +3,18 @@
 //! Order: the events of one caller are numbered in the order in which it entered them. What is dropped before it has entered
 //! (a future that is cancelled) was never there; what has entered is written.
 
-use super::disk::{Disk, open_dir, remove, write_acknowledged, write_new_id};
-use super::recent::Recent;
-use super::segment::{FRAME_BYTES, Lines, MAX_FRAMED_BYTES};
+use super::disk::{open_dir, write_new_id};
+use super::segment::{Lines, MAX_FRAMED_BYTES};
+use super::spool_shared::{Shared, lock, permits};
 use super::spool_writer::Writer;
 use super::{AuditError, Entropy, MAX_LINE_BYTES};
 use crate::model::{SharedClock, Timestamp};
-use crate::telemetry::registry::Seat;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 /// The spool's bounds. The times are the promises of the audit log, the bytes what a node can spare.
 #[derive(Debug, Clone)]
@@ -114,58 +113,6 @@ struct Inner {
     /// Where the last batch that was read from a file ended: number and byte.
     reading: Mutex<(u64, u64)>,
     writer: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// What the callers and the writer thread share.
-pub(super) struct Shared {
-    pub dir: PathBuf,
-    pub limits: SpoolLimits,
-    pub clock: SharedClock,
-    /// Where everybody sees the writer.
-    pub seat: Arc<Seat>,
-    /// Free bytes of the queue; the seat's.
-    pub room: Arc<Semaphore>,
-    pub queue: Mutex<Queue>,
-    /// Tells the writer that the queue has something for it.
-    pub wake: Box<dyn Fn() + Send + Sync>,
-    pub blocked: AtomicBool,
-    pub state: watch::Sender<SpoolState>,
-    /// The last fsynced number.
-    pub synced: watch::Sender<u64>,
-    pub disk: Mutex<Disk>,
-    /// Up to which number it is on disk that auth has confirmed it. Locked before `disk`.
-    pub written_down: Mutex<u64>,
-    /// The last events, so that what is shipped soon is not read from the disk again.
-    pub recent: Mutex<Recent>,
-}
-
-pub(super) type Waiter = oneshot::Sender<Result<(), AuditError>>;
-
-#[derive(Default)]
-pub(super) struct Queue {
-    pub lines: Vec<String>,
-    pub bytes: usize,
-    /// Whoever waits for the fsync of what has entered so far.
-    pub waiters: Vec<Waiter>,
-    /// Room was made on disk.
-    pub retry: bool,
-    pub closing: bool,
-}
-
-impl Queue {
-    /// Whether the writer should not wait for more.
-    pub fn is_urgent(&self, limits: &SpoolLimits) -> bool {
-        self.closing || self.retry || !self.waiters.is_empty() || self.bytes >= limits.queue_bytes / 4
-    }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing is done under these locks that could leave half a state.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-pub(super) const fn cost(line: &str) -> usize {
-    line.len() + FRAME_BYTES
 }
 
 impl Spool {
@@ -468,114 +415,6 @@ impl Drop for Inner {
     }
 }
 
-impl Shared {
-    pub fn new(
-        dir: &Path,
-        limits: SpoolLimits,
-        clock: SharedClock,
-        disk: Disk,
-        wake: Box<dyn Fn() + Send + Sync>,
-    ) -> Self {
-        let seat = Seat::of_thread(WRITER_THREAD, u32::try_from(limits.queue_bytes).unwrap_or(u32::MAX));
-        Self {
-            dir: dir.to_owned(),
-            room: Arc::clone(seat.room()),
-            seat,
-            limits,
-            clock,
-            queue: Mutex::default(),
-            wake,
-            blocked: AtomicBool::new(false),
-            state: watch::Sender::new(SpoolState::Open),
-            synced: watch::Sender::new(disk.last()),
-            written_down: Mutex::new(disk.acknowledged),
-            disk: Mutex::new(disk),
-            recent: Mutex::default(),
-        }
-    }
-
-    /// Deletes the segments that are confirmed as a whole, once it is on disk that they are: without either, the numbers would begin again, and auth
-    /// would take new events for repeated ones. A number that cannot be written down is tried again with the next; a segment that
-    /// cannot be deleted goes when the spool is opened again.
-    pub fn delete_done(&self) -> Result<(), AuditError> {
-        let mut written_down = lock(&self.written_down);
-        let acknowledged = {
-            let disk = lock(&self.disk);
-            if !disk.is_first_done(disk.acknowledged) {
-                return Ok(());
-            }
-            disk.acknowledged
-        };
-        self.write_down(&mut written_down, acknowledged)?;
-        let done = lock(&self.disk).take_done(*written_down);
-        done.iter().map(|path| remove(path)).fold(Ok(()), Result::and)
-    }
-
-    /// As [`Shared::delete_done`], for those whom its failure does not stop.
-    pub fn delete_done_or_say(&self) {
-        if let Err(error) = self.delete_done() {
-            tracing::warn!(%error, "audit events that auth has confirmed stay on the disk");
-        }
-    }
-
-    fn write_down(&self, written_down: &mut u64, acknowledged: u64) -> Result<(), AuditError> {
-        if acknowledged > *written_down {
-            write_acknowledged(&self.dir, acknowledged)?;
-            *written_down = acknowledged;
-        }
-        Ok(())
-    }
-
-    /// Takes the line's bytes of the queue; the writer gives them back.
-    async fn make_room(&self, line: &str) -> Result<(), AuditError> {
-        if !self.blocked.load(Ordering::Acquire)
-            && let Ok(room) = self.room.try_acquire_many(permits(line))
-        {
-            room.forget();
-            return Ok(());
-        }
-        let mut state = self.state.subscribe();
-        tokio::select! {
-            biased;
-            blocked = state.wait_for(|state| *state != SpoolState::Open) => match blocked.as_deref() {
-                Ok(SpoolState::Blocked { why, .. }) => Err(AuditError::Blocked { why: why.clone() }),
-                Ok(SpoolState::Failed { why }) => Err(AuditError::WriterFailed { why: why.clone() }),
-                _ => Err(AuditError::Closed),
-            },
-            room = self.room.acquire_many(permits(line)) => {
-                room.map_err(|_| AuditError::Closed)?.forget();
-                Ok(())
-            }
-        }
-    }
-
-    /// Why nothing enters any more.
-    fn why_closed(&self) -> AuditError {
-        match &*self.state.borrow() {
-            SpoolState::Failed { why } => AuditError::WriterFailed { why: why.clone() },
-            _ => AuditError::Closed,
-        }
-    }
-
-    fn push(&self, line: String, waiter: Option<Waiter>) -> Result<(), String> {
-        let mut queue = lock(&self.queue);
-        if queue.closing {
-            return Err(line);
-        }
-        let (was_empty, was_urgent) = (queue.lines.is_empty(), queue.is_urgent(&self.limits));
-        queue.bytes += cost(&line);
-        queue.lines.push(line);
-        queue.waiters.extend(waiter);
-        // One wake-up for a whole group: the writer gathers until it is urgent or `write_every` has passed.
-        let wake = was_empty || (!was_urgent && queue.is_urgent(&self.limits));
-        drop(queue);
-        if wake {
-            (self.wake)();
-        }
-        Ok(())
-    }
-}
-
 fn check(line: &str) -> Result<(), AuditError> {
     if line.len() > MAX_LINE_BYTES {
         return Err(AuditError::LineTooLong { bytes: line.len() });
@@ -586,9 +425,4 @@ fn check(line: &str) -> Result<(), AuditError> {
         });
     }
     Ok(())
-}
-
-fn permits(line: &str) -> u32 {
-    // `check` has bounded the line.
-    u32::try_from(cost(line)).unwrap_or(u32::MAX)
 }

@@ -9,7 +9,8 @@
 use super::AuditError;
 use super::disk::{Segment, create_private};
 use super::segment::{push_framed, segment_path};
-use super::spool::{Queue, Shared, SpoolState, WRITER_THREAD, Waiter, lock};
+use super::spool::{SpoolState, WRITER_THREAD};
+use super::spool_shared::{Queue, Shared, Waiter, lock};
 use crate::telemetry::fault::Trap;
 use crate::telemetry::label::Label;
 use crate::telemetry::metrics::{EventClass, METRICS};
