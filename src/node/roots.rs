@@ -131,7 +131,11 @@ mod tests {
 
         fn stopping(&mut self, _: &mut Ctx<'_, Self>) -> Option<LocalBoxFuture<'static, ()>> {
             let shipped = self.0.clone();
-            Some(Box::pin(async move { shipped.store(true, Ordering::SeqCst) }))
+            Some(Box::pin(async move {
+                // As long as a question to auth takes; somebody who is told only does not get so far.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                shipped.store(true, Ordering::SeqCst);
+            }))
         }
     }
 
