@@ -1,6 +1,7 @@
 //! The log's promises: each event once, found again, after any crash.
 
 use super::index::INDEX_FILE;
+use super::spool_tests::copy_dir;
 use super::*;
 use crate::model::{SystemClock, Timestamp};
 use std::path::Path;
@@ -305,16 +306,6 @@ fn ship(spool: &Spool, log: &mut AuditLog) {
     }
 }
 
-/// As `cp` copies a directory whose process was killed.
-fn copy_of(dir: &Path) -> tempfile::TempDir {
-    let copy = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
-    }
-    copy
-}
-
 #[tokio::test]
 async fn a_spool_asks_the_log_after_a_crash_and_ships_nothing_twice() {
     let (spool_dir, log_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -324,7 +315,7 @@ async fn a_spool_asks_the_log_after_a_crash_and_ships_nothing_twice() {
         spool.enter_synced(event(n)).await.unwrap();
     }
     ship(&spool, &mut log);
-    let crashed = copy_of(spool_dir.path());
+    let crashed = copy_dir(spool_dir.path());
     let again = open_spool(crashed.path());
     assert_eq!(
         again.recovered().events,
@@ -345,7 +336,7 @@ async fn what_a_spool_has_entered_since_it_was_set_back_is_on_the_log_all_the_sa
     let spool = open_spool(spool_dir.path());
     spool.enter_synced(event(0)).await.unwrap();
     ship(&spool, &mut log);
-    let snapshot = copy_of(spool_dir.path());
+    let snapshot = copy_dir(spool_dir.path());
     for n in 1..10 {
         spool.enter_synced(event(n)).await.unwrap();
     }

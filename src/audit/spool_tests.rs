@@ -25,7 +25,8 @@ fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-fn copy_dir(from: &Path) -> tempfile::TempDir {
+/// As a killed process leaves it.
+pub(super) fn copy_dir(from: &Path) -> tempfile::TempDir {
     let to = tempfile::tempdir().unwrap();
     for path in files(from, "") {
         std::fs::copy(&path, to.path().join(path.file_name().unwrap())).unwrap();
