@@ -9,7 +9,7 @@ use postern::audit::{EventContext, SessionFields, SessionIdentity, Spool, SpoolL
 use postern::model::{
     ClusterName, ConnectionId, DbName, DbUser, NodeId, NodeName, PersonName, ServiceName, SessionId, SystemClock,
 };
-use postern::net::copy::{NoTap, Tap};
+use postern::net::direction::{NoTap, Tap};
 use postern::pki::entropy;
 use postern::protocol::postgres::{Direction, FrameWalker};
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use super::session_taps::AnswerTap;
 use super::trail::Trail;
 use crate::audit::{EventBuilder, EventKind, Parameter, SessionFields};
 use crate::model::Refusal;
-use crate::net::copy::Tap;
+use crate::net::direction::Tap;
 use crate::protocol::postgres::bind::{ObjectKind, Value};
 use crate::protocol::postgres::{AnswerReader, Asked, Part, Piece, Results, Statement, StatementTap};
 use crate::telemetry::relays::WaitsFor;

@@ -9,7 +9,7 @@ use super::places::{PlaceLimits, Places};
 use crate::model::{Endpoint, NodeKind, NodeName};
 use crate::net::greeting::Unwelcome;
 use crate::net::tls::{HANDSHAKE_DEADLINE, NodeClient, ServerTls, peer_chain};
-use crate::net::{BoxStream, Stream, socket};
+use crate::net::{BoxStream, Stream, carry, socket};
 use crate::protocol::{alpn, carried};
 use futures::future::BoxFuture;
 use rustls_pki_types::CertificateDer;
@@ -126,12 +126,7 @@ async fn reach(auth: &[Endpoint]) -> Option<socket::Tcp> {
 
 /// Where one side ends, both do.
 async fn carry(client: ServerTls, auth: impl Stream) {
-    let (mut from_client, mut to_client) = tokio::io::split(client);
-    let (mut from_auth, mut to_auth) = tokio::io::split(auth);
-    let ended = tokio::select! {
-        ended = tokio::io::copy(&mut from_client, &mut to_auth) => ended,
-        ended = tokio::io::copy(&mut from_auth, &mut to_client) => ended,
-    };
+    let ended = carry::carry(client, auth).await;
     tracing::debug!(reason = ?ended, "a carried connection to auth ended");
 }
 

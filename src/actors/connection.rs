@@ -28,7 +28,7 @@ use super::tunnel::refusal_event;
 use super::tunnels::{AdoptTunnel, RoutesView};
 use crate::audit::{EventKind, SessionFields};
 use crate::model::{ClusterName, ConnectionId, Endpoint, NodeKind, Refusal, RefusalKind, SharedClock};
-use crate::net::copy::NoTap;
+use crate::net::direction::NoTap;
 use crate::net::greeting::{self, Greeted, Unwelcome};
 use crate::net::socket;
 use crate::net::tls::{ServerTls, Spoken, peer_chain};

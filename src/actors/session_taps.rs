@@ -2,7 +2,7 @@
 
 use super::session_limits::RestMark;
 use crate::model::{Refusal, RefusalKind};
-use crate::net::copy::{NoTap, Tap};
+use crate::net::direction::{NoTap, Tap};
 use crate::protocol::postgres::{Direction, Exchange, FrameWalker, Piece};
 use crate::telemetry::relays::{Gauge, Turn, WaitsFor};
 use std::cell::RefCell;

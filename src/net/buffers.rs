@@ -12,7 +12,7 @@ pub const FRAME_BODY_BYTES: usize = 16 * 1024 - YAMUX_HEADER_BYTES;
 const YAMUX_HEADER_BYTES: usize = 12;
 /// One turn of a copy: in a tunnel, frames that fill what is gathered below yamux.
 pub const TURN_BYTES: usize = COPY_BYTES / (16 * 1024) * FRAME_BODY_BYTES;
-/// What a relay passes on, and a tunnel's driver reads, before the others of its thread, and their sockets, have a turn: a third of a millisecond's work, and one look at
+/// What a copy passes on in one direction, and a tunnel's driver reads, before the others of its thread, and their sockets, have a turn: a third of a millisecond's work, and one look at
 /// the sockets more.
 pub const FAIR_BYTES: usize = 2 * COPY_BYTES;
 /// Buffers kept per thread and size; beyond it they are freed. 64 of each size are at most 6 MiB per thread.

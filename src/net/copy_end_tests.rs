@@ -1,5 +1,6 @@
 //! How a relay ends when somebody else ends it, and what its client is told.
 
+use super::super::direction::NoTap;
 use super::tests::{Counting, gauge, relay, run_until, unending};
 use super::*;
 use crate::model::RefusalKind;

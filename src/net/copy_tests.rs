@@ -1,10 +1,12 @@
+use super::super::direction::NoTap;
+use super::super::stall::HALF_CLOSED_STALL;
 use super::*;
 use crate::model::ConnectionId;
 use crate::net::counted_writes::{Counted, Writes};
-use crate::net::test_thread::block_on;
+use crate::net::test_thread::{block_on, paused};
 use crate::telemetry::relays::RelaySpec;
 use std::cell::Cell;
-use tokio::io::{DuplexStream, duplex};
+use tokio::io::{DuplexStream, ReadBuf, duplex};
 
 pub(super) fn gauge() -> Arc<Gauge> {
     Gauge::begin(RelaySpec::of_a_test(ConnectionId::from_random(*b"copytest")))
@@ -228,14 +230,6 @@ impl AsyncWrite for Stuffed {
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Pending
     }
-}
-
-fn paused() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .unwrap()
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! What has no end leaves its thread to the others.
 
 use super::buffers::FAIR_BYTES;
-use super::copy::{ENDS, NoTap, Relay};
+use super::copy::{ENDS, Relay};
 use super::deferred_flush::{DeferredFlush, FlushGate};
+use super::direction::NoTap;
 use super::socket::{self, Listener};
 use super::test_thread::block_on;
 use crate::model::ConnectionId;

@@ -5,11 +5,13 @@
 pub mod auth_dialer;
 pub mod big_reads;
 pub mod buffers;
+pub mod carry;
 pub mod copy;
 #[cfg(test)]
 mod counted_writes;
 mod cryptography;
 pub mod deferred_flush;
+pub mod direction;
 #[cfg(test)]
 mod fairness_tests;
 pub mod frames;
@@ -21,6 +23,7 @@ mod mux_writes_tests;
 mod names;
 pub mod rare;
 pub mod socket;
+mod stall;
 #[cfg(test)]
 mod stalled_upstream_tests;
 #[cfg(test)]

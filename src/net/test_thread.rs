@@ -15,3 +15,12 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     let local = tokio::task::LocalSet::new();
     runtime.block_on(local.run_until(async { tokio::time::timeout(SOON, future).await.expect("in time") }))
 }
+
+/// A thread whose time passes when nothing else does.
+pub fn paused() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .expect("a runtime")
+}
