@@ -2,78 +2,71 @@
 //!
 //! yamux writes a frame's header and body apart and flushes after each frame; through TLS that is two records and a system
 //! call each. Here frames of several streams gather and leave in one record.
+//!
+//! yamux owns what it writes to and polls everything that it has to get at it. So the driver holds the same stream beside it, and a
+//! flush is not one more round through all of yamux.
 
 use super::buffers::{COPY_BYTES, Pooled};
 use super::turns::Turn;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Gathered at most; a frame beyond it waits until the buffer has been written. The same as rustls' own send buffer.
 const GATHER_BYTES: usize = COPY_BYTES;
 
-/// What the driver and the buffer below yamux tell each other. Both are polled by one task.
-#[derive(Debug, Clone, Default)]
-pub struct FlushGate(Arc<Flags>);
-
-#[derive(Debug, Default)]
-struct Flags {
-    is_open: AtomicBool,
-    is_awaited: AtomicBool,
-}
-
-impl FlushGate {
-    /// The driver's turn begins.
-    pub fn begin(&self) {
-        self.0.is_open.store(false, Ordering::Relaxed);
-    }
-
-    /// The driver has done all work of its turn.
-    pub fn open(&self) {
-        self.0.is_open.store(true, Ordering::Relaxed);
-    }
-
-    fn is_open(&self) -> bool {
-        self.0.is_open.load(Ordering::Relaxed)
-    }
-
-    /// Something has been written and not been flushed.
-    pub fn is_awaited(&self) -> bool {
-        self.0.is_awaited.load(Ordering::Relaxed)
-    }
-
-    fn awaits(&self, flush: bool) {
-        self.0.is_awaited.store(flush, Ordering::Relaxed);
-    }
-}
+/// One stream, whichever of the two handles is used. Both are polled by one task, so the lock is never waited for.
+#[derive(Debug)]
+pub struct DeferredFlush<T>(Arc<Mutex<Gathering<T>>>);
 
 #[derive(Debug)]
-pub struct DeferredFlush<T> {
+struct Gathering<T> {
     io: T,
     /// Of the pool, and only while there is something in it. One that grew and shrank with each turn cost a tenth of the CPU of a
     /// download in pages that were given back and faulted in again.
     gathered: Pooled,
     written: usize,
     end: usize,
-    gate: FlushGate,
+    unflushed: bool,
     reads: Turn,
 }
 
-impl<T: AsyncWrite + Unpin> DeferredFlush<T> {
-    pub fn new(io: T, gate: FlushGate) -> Self {
-        Self {
+impl<T> DeferredFlush<T> {
+    /// One handle for yamux, and one for its driver.
+    pub fn new(io: T) -> (Self, Self) {
+        let gathering = Arc::new(Mutex::new(Gathering {
             io,
             gathered: Pooled::default(),
             written: 0,
             end: 0,
-            gate,
+            unflushed: false,
             reads: Turn::default(),
-        }
+        }));
+        (Self(gathering.clone()), Self(gathering))
     }
 
+    /// A panic below is the end of the connection, whatever is left here.
+    fn lock(&self) -> MutexGuard<'_, Gathering<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> DeferredFlush<T> {
+    /// The driver's turn is over: what was gathered in it leaves, in one flush.
+    pub fn poll_flush_turn(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut me = self.lock();
+        if me.unflushed {
+            ready!(me.poll_drain(cx))?;
+            ready!(Pin::new(&mut me.io).poll_flush(cx))?;
+            me.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Gathering<T> {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.end {
             let count = ready!(Pin::new(&mut self.io).poll_write(cx, &self.gathered[self.written..self.end]))?;
@@ -89,45 +82,40 @@ impl<T: AsyncWrite + Unpin> DeferredFlush<T> {
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for DeferredFlush<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let me = &mut *self.lock();
         // The relays of this thread have a turn before more is read for them.
-        ready!(self.reads.poll(cx));
+        ready!(me.reads.poll(cx));
         let before = out.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(cx, out))?;
-        self.reads.passes(out.filled().len() - before);
+        ready!(Pin::new(&mut me.io).poll_read(cx, out))?;
+        me.reads.passes(out.filled().len() - before);
         Poll::Ready(Ok(()))
     }
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for DeferredFlush<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let me = self.get_mut();
+        let me = &mut *self.lock();
         if me.written > 0 || me.end + bytes.len() > GATHER_BYTES {
             ready!(me.poll_drain(cx))?;
         }
         if me.gathered.is_none() {
             me.gathered = Pooled::copy_size();
         }
-        me.gate.awaits(true);
+        me.unflushed = true;
         let count = bytes.len().min(GATHER_BYTES);
         me.gathered[me.end..me.end + count].copy_from_slice(&bytes[..count]);
         me.end += count;
         Poll::Ready(Ok(count))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let me = self.get_mut();
-        if !me.gate.is_open() {
-            return Poll::Ready(Ok(()));
-        }
-        ready!(me.poll_drain(cx))?;
-        ready!(Pin::new(&mut me.io).poll_flush(cx))?;
-        me.gate.awaits(false);
+    /// Of each frame: not now.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let me = self.get_mut();
+        let me = &mut *self.lock();
         ready!(me.poll_drain(cx))?;
         Pin::new(&mut me.io).poll_shutdown(cx)
     }

@@ -2,7 +2,7 @@
 
 use super::buffers::FAIR_BYTES;
 use super::copy::{ENDS, Relay};
-use super::deferred_flush::{DeferredFlush, FlushGate};
+use super::deferred_flush::DeferredFlush;
 use super::direction::NoTap;
 use super::socket::{self, Listener};
 use super::test_thread::block_on;
@@ -76,7 +76,7 @@ fn two_copies_without_end_that_wake_each_other_leave_their_thread_to_the_sockets
 #[test]
 fn a_driver_reads_so_much_in_a_turn_and_goes_on_in_the_next() {
     block_on(async {
-        let mut io = DeferredFlush::new(join(repeat(b'x'), sink()), FlushGate::default());
+        let (mut io, _driver) = DeferredFlush::new(join(repeat(b'x'), sink()));
         let turn = async |io: &mut DeferredFlush<_>| {
             let (mut bytes, mut piece) = (0, vec![0; 16 * 1024]);
             poll_fn(|cx| {

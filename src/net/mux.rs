@@ -10,7 +10,7 @@
 
 use super::Stream;
 use super::buffers::FRAME_BODY_BYTES;
-use super::deferred_flush::{DeferredFlush, FlushGate};
+use super::deferred_flush::DeferredFlush;
 use super::mux_end::{End, OverAtTheEnd, Waits};
 use super::rare::Rare;
 use crate::telemetry::tunnels::{Gauge, OpenStream};
@@ -103,12 +103,11 @@ pub fn start(io: impl Stream, side: MuxSide, window: Window) -> (Mux, Inbound, i
     let (opens, open_requests) = mpsc::channel(OPENS_QUEUED);
     let (inbound_sender, inbound) = mpsc::channel(INBOUND_QUEUED);
     let end = Arc::new(End::default());
-    let gate = FlushGate::default();
     let mode = match side {
         MuxSide::Dialled => yamux::Mode::Client,
         MuxSide::Accepted => yamux::Mode::Server,
     };
-    let io = DeferredFlush::new(io, gate.clone());
+    let (io, below) = DeferredFlush::new(io);
     let queue = inbound_sender.downgrade();
     let gauge = Gauge::begin(move || {
         let queue = queue.upgrade()?;
@@ -116,7 +115,7 @@ pub fn start(io: impl Stream, side: MuxSide, window: Window) -> (Mux, Inbound, i
     });
     let mut driver = Driver {
         connection: yamux::Connection::new(io.compat(), yamux_config(window), mode),
-        gate,
+        below,
         open_requests: Rare::new(open_requests),
         waiting_open: None,
         inbound: inbound_sender,
@@ -180,7 +179,8 @@ impl Mux {
 
 struct Driver<T> {
     connection: yamux::Connection<tokio_util::compat::Compat<DeferredFlush<T>>>,
-    gate: FlushGate,
+    /// What the connection writes to.
+    below: DeferredFlush<T>,
     open_requests: Rare<oneshot::Sender<Result<yamux::Stream, MuxError>>>,
     waiting_open: Option<oneshot::Sender<Result<yamux::Stream, MuxError>>>,
     inbound: mpsc::Sender<MuxStream>,
@@ -190,14 +190,13 @@ struct Driver<T> {
 
 impl<T: Stream> Driver<T> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<String> {
-        self.gate.begin();
-        let mut ended = self.poll_once(cx);
-        if ended.is_none() && self.gate.is_awaited() {
-            // All work of this turn is done; now the frames it left may go, in one flush.
-            self.gate.open();
-            ended = self.poll_once(cx);
+        if let Some(why) = self.poll_once(cx) {
+            return Poll::Ready(why);
         }
-        ended.map_or(Poll::Pending, Poll::Ready)
+        match self.below.poll_flush_turn(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(error.to_string()),
+            _ => Poll::Pending,
+        }
     }
 
     fn poll_once(&mut self, cx: &mut Context<'_>) -> Option<String> {
