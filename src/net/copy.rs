@@ -4,7 +4,7 @@
 
 use super::buffers::{Pooled, TURN_BYTES};
 use super::direction::{Broken, Direction, Tap};
-use super::rare::Rare;
+use super::halves::{Half, Whole};
 use super::stall::Stall;
 use crate::model::Refusal;
 use crate::telemetry::relays::{Gauge, WaitsFor};
@@ -64,6 +64,9 @@ pub struct Relay<C, U, TU, TC> {
     upstream: U,
     up: Direction<TU>,
     down: Direction<TC>,
+    task: Whole,
+    wakes_up: Half,
+    wakes_down: Half,
     gauge: Arc<Gauge>,
 }
 
@@ -75,11 +78,15 @@ where
     TC: Tap,
 {
     pub fn new(client: C, upstream: U, to_upstream: TU, to_client: TC, gauge: Arc<Gauge>) -> Self {
+        let task = Whole::default();
         Self {
             client,
             upstream,
             up: Direction::new(to_upstream, true),
             down: Direction::new(to_client, false),
+            wakes_up: task.half(),
+            wakes_down: task.half(),
+            task,
             gauge,
         }
     }
@@ -115,16 +122,19 @@ where
     }
 
     /// Copies until the upstream is done, something breaks, or `ends` says that the session is over.
-    pub async fn run(&mut self, ends: EndSignal) -> RelayEnd {
+    pub async fn run(&mut self, mut ends: EndSignal) -> RelayEnd {
         let (mut stall, mut when_idle) = (Stall::default(), None);
-        let mut ends = Rare::new(ends);
+        let wakes_end = self.task.half();
         poll_fn(|cx| {
-            loop {
-                match ends.poll_recv(cx).map(|end| end.map(|end| *end)) {
-                    Poll::Ready(Some(End::Now(refusal))) => return Poll::Ready(RelayEnd::Refused(refusal)),
-                    Poll::Ready(Some(End::WhenIdle(refusal))) => when_idle = Some(refusal),
-                    Poll::Ready(None) => return Poll::Ready(RelayEnd::Unwatched),
-                    Poll::Pending => break,
+            self.task.polled(cx);
+            if wakes_end.was_woken() {
+                loop {
+                    match ends.poll_recv(&mut wakes_end.context()).map(|end| end.map(|end| *end)) {
+                        Poll::Ready(Some(End::Now(refusal))) => return Poll::Ready(RelayEnd::Refused(refusal)),
+                        Poll::Ready(Some(End::WhenIdle(refusal))) => when_idle = Some(refusal),
+                        Poll::Ready(None) => return Poll::Ready(RelayEnd::Unwatched),
+                        Poll::Pending => break,
+                    }
                 }
             }
             // Before more is read: what the client sends from now on is not passed on. And after: this turn may have brought the
@@ -155,9 +165,18 @@ where
             upstream,
             up,
             down,
+            wakes_up,
+            wakes_down,
             gauge,
+            ..
         } = self;
-        match up.poll(cx, client, upstream, &gauge.to_upstream) {
+        // A direction that rests waits for nothing but its own reader. One that does not is always polled: both write and both read, and
+        // TLS may write where it is read, so whom a stream wakes for its writer is whoever came last.
+        let turn = match wakes_up.was_woken() || !up.rests {
+            true => up.poll(&mut wakes_up.context(), client, upstream, &gauge.to_upstream),
+            false => Poll::Pending,
+        };
+        match turn {
             Poll::Ready(Err(Broken::Read(error))) => {
                 return Poll::Ready(RelayEnd::ClientLost(error));
             }
@@ -171,7 +190,11 @@ where
             }
             _ => {}
         }
-        match down.poll(cx, upstream, client, &gauge.to_client) {
+        let turn = match wakes_down.was_woken() || !down.rests {
+            true => down.poll(&mut wakes_down.context(), upstream, client, &gauge.to_client),
+            false => Poll::Pending,
+        };
+        match turn {
             Poll::Ready(Err(Broken::Read(error))) => Poll::Ready(RelayEnd::UpstreamLost(error)),
             Poll::Ready(Err(Broken::Write(error))) => Poll::Ready(RelayEnd::ClientLost(error)),
             Poll::Ready(Err(Broken::Tap(refusal))) => Poll::Ready(RelayEnd::Refused(refusal)),

@@ -82,6 +82,8 @@ pub(super) struct Direction<T> {
     half_closes: bool,
     pub(super) total: u64,
     turn: Turn,
+    /// It has passed on all that there was, and its next turn is when there is more to read.
+    pub(super) rests: bool,
     /// Where the last turn got to.
     waits_for: WaitsFor,
     /// What everybody was shown last.
@@ -105,6 +107,7 @@ impl<T: Tap> Direction<T> {
             read_error: None,
             total: 0,
             turn: Turn::default(),
+            rests: false,
             waits_for: WaitsFor::default(),
             shown: <(u64, WaitsFor)>::default(),
         }
@@ -137,6 +140,7 @@ impl<T: Tap> Direction<T> {
         if self.done {
             return Poll::Ready(Ok(()));
         }
+        self.rests = false;
         loop {
             ready!(self.turn.poll(cx));
             let idle = self.fill(cx, from)?;
@@ -165,6 +169,7 @@ impl<T: Tap> Direction<T> {
             self.waits_for = WaitsFor::Source;
             if idle {
                 self.buffer = Pooled::default();
+                self.rests = true;
                 return Poll::Pending;
             }
         }

@@ -16,6 +16,7 @@ pub mod direction;
 mod fairness_tests;
 pub mod frames;
 pub mod greeting;
+mod halves;
 pub mod mux;
 mod mux_end;
 #[cfg(test)]
