@@ -33,7 +33,7 @@ campaign-audit: build postgresql ## what strict mode costs: pgbench through the 
 	@POSTERN_PROGRAM="$(abspath $(target))/release/postern" $(cargo) test --locked --features fault-points --test it -- \
 		--ignored --nocapture strict_mode_against_default
 
-bench: build bench-tools ## Postern beside direct, pgbouncer and haproxy: half an hour; writes bench/RESULTS.md (BENCH_ONLY=…, see bench/README.md)
+bench: build bench-tools ## Postern beside direct, pgbouncer and haproxy: three quarters of an hour; writes bench/RESULTS.md (BENCH_ONLY=…, see bench/README.md)
 	@POSTERN="$${POSTERN:-$(abspath $(target))/release/postern}" python3 -B bench/run.py
 
 bench-quick: build bench-tools ## the main table of it in less than three minutes, printed (BENCH_WRITE=1 writes it as well)

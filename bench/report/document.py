@@ -7,7 +7,7 @@ from report.pictures import pictures
 from report.tables import Tables, number, table
 from report.verdicts import LINES, REFERENCE
 from targets.all import AGAIN, HAPROXY, ONE, PGBOUNCER
-from work.plan import BESIDE, CALLS, DOWN, FIRST, IDLE, IDLE_REAL, INSTRUCTIONS, LINK, PROFILE, SETUP
+from work.plan import BESIDE, CALLS, DOWN, FIRST, IDLE, IDLE_REAL, INSTRUCTIONS, LINK, PROFILE, SETUP, UP
 
 ALTS = {
     "ratios.svg": "Rates of pgbouncer, haproxy and Postern as shares of direct",
@@ -65,14 +65,16 @@ def verdicts(figures):
 
 def reference(figures):
     """How this machine compares with the one that the bounds come from: by the others' figures, not by ours."""
-    transactions, download = "simple8", DOWN
-    here = {work: figures.per_unit(work, PGBOUNCER) for work in (transactions, download)}
+    work_of = {"simple8": "100,000 transactions", DOWN: "a GB down", UP: "a GB up"}
+    here = {work: figures.per_unit(work, PGBOUNCER) for work in work_of}
     if None in here.values():
         return ""
+    paces = [f"{here[work]:.2f} s in place of {REFERENCE[work]:.2f} for {text}, {here[work] / REFERENCE[work]:.1f} times as much" for work, text in work_of.items()]
+    if set_up := figures.median(IDLE, PGBOUNCER, "setup_cpu_ms"):
+        paces.append(f"{set_up:.2f} ms in place of {REFERENCE[IDLE]:.2f} for a session's set-up, {set_up / REFERENCE[IDLE]:.1f} times")
     return (
-        f"The bounds in CPU time come from another machine, on which pgbouncer took {REFERENCE[transactions]:.2f} s for 100,000 transactions and {REFERENCE[download]:.2f} s "
-        f"for a GB down. On this one it took {here[transactions]:.2f} s and {here[download]:.2f} s, which is {here[transactions] / REFERENCE[transactions]:.1f} and "
-        f"{here[download] / REFERENCE[download]:.1f} times as much. *Must* and *goal* are shown as they stand, and *must here* is the first as many times as pgbouncer takes on this machine what it took on that one."
+        f"The bounds in CPU time come from another machine. pgbouncer takes on this one {'; '.join(paces)}. *Must* and *goal* are shown as they stand, and *must here* is "
+        "the first as many times as pgbouncer takes on this machine what it took on that one, in the same work."
     )
 
 
@@ -84,7 +86,7 @@ def text(results):
     parts += section("What was to be reached", verdicts(figures))
     parts += [reference(figures)] if reference(figures) else []
     parts += section("Rates", "Per second, MB/s for the bulk; in bold the ratio to direct, the median over rounds of the ratios within one.", tables.rates())
-    parts += section("Latency", "p50 / p99 in µs · what is added to direct's p50.", tables.latencies())
+    parts += section("Latency", "p50 / p99 in µs · what is added to direct's p50, the median over rounds of the differences within one.", tables.latencies())
     parts += section("CPU", "Seconds of the middle's processes (Postern apart: proxy and agent) · of the whole machine, client and PostgreSQL included; "
                      "for 100,000 transactions or connections, or for a GB.", tables.cpu())  # fmt: skip
     if has(CALLS):
@@ -114,7 +116,7 @@ def text(results):
     if has(BESIDE):
         parts += section("A download beside 50 clients with small statements", "1,000 statements/s of all fifty together, as they were due.", tables.beside())
     if has(LINK):
-        parts += section("Over a link of 30 ms and 1 % loss", "30 ms there and back; 1 % of the packets lost each way, or none. Postern's tunnels cross it, and direct the client's "
+        parts += section("Over a link of 30 ms", "30 ms there and back; 1 % of the packets lost each way, or none but what finds no room in a queue. Postern's tunnels cross it, and direct the client's "
                          "own connections do. bbr and cubic are the congestion control of all that crosses it.", tables.link())  # fmt: skip
     if AGAIN in results["targets"]:
         parts += section(
