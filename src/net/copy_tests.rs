@@ -6,6 +6,8 @@ use crate::net::counted_writes::{Counted, Writes};
 use crate::net::test_thread::{block_on, paused};
 use crate::telemetry::relays::RelaySpec;
 use std::cell::Cell;
+use std::future::Future as _;
+use std::pin::Pin;
 use tokio::io::{DuplexStream, ReadBuf, duplex};
 
 pub(super) fn gauge() -> Arc<Gauge> {
