@@ -440,6 +440,18 @@ fn what_comes_in_one_turn_is_one_write_and_one_flush_although_it_is_read_in_bite
 }
 
 #[test]
+fn a_side_that_says_nothing_is_not_read_again_for_each_word_of_the_other() {
+    block_on(async {
+        let ([_client, mut upstream], [_, at_client], mut relay) = counted_relay();
+        for said in 1..=100 {
+            upstream.write_all(b"ten bytes.").await.unwrap();
+            run_until(&mut relay, |gauge| gauge.to_client.bytes() == 10 * said).await;
+        }
+        assert_eq!(at_client.reads(), 1);
+    });
+}
+
+#[test]
 fn more_than_a_buffer_is_a_write_for_each_and_one_flush_when_nothing_is_left() {
     const BUFFERS: usize = 5;
     block_on(async {

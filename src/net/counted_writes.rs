@@ -1,4 +1,4 @@
-//! For tests: how often the layer above writes and flushes, and bites of what it reads.
+//! For tests: how often the layer above writes, flushes and tries to read, and bites of what it reads.
 
 use std::io;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What a test keeps of a stream that it has given away.
 #[derive(Debug, Clone, Default)]
-pub struct Writes(Arc<[AtomicUsize; 3]>);
+pub struct Writes(Arc<[AtomicUsize; 4]>);
 
 impl Writes {
     fn add(&self, place: usize, count: usize) {
@@ -18,9 +18,14 @@ impl Writes {
 
     /// Bytes, writes and flushes since it was asked last.
     pub fn take(&self) -> (usize, usize, usize) {
-        let [bytes, writes, flushes] = &*self.0;
+        let [bytes, writes, flushes, _] = &*self.0;
         let take = |count: &AtomicUsize| count.swap(0, Ordering::Relaxed);
         (take(bytes), take(writes), take(flushes))
+    }
+
+    /// How often somebody has tried to read, in all.
+    pub fn reads(&self) -> usize {
+        self.0[3].load(Ordering::Relaxed)
     }
 }
 
@@ -45,6 +50,7 @@ impl<T> Counted<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.writes.add(3, 1);
         let mut bite = ReadBuf::new(out.initialize_unfilled_to(self.bite.min(out.remaining())));
         ready!(Pin::new(&mut self.io).poll_read(cx, &mut bite))?;
         let count = bite.filled().len();
