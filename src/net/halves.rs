@@ -10,7 +10,7 @@ use std::task::{Context, Waker};
 pub struct Whole(Arc<AtomicWaker>);
 
 impl Whole {
-    /// At the begin of each of its turns, before a half is asked whether it was woken.
+    /// At the beginning of each of its turns, before a half is asked whether it was woken.
     pub fn polled(&self, cx: &Context<'_>) {
         self.0.register(cx.waker());
     }
